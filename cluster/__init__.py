@@ -1,0 +1,1 @@
+"""Puts `skiprec` on Ray and DeepSpeed; no model mathematics here."""
