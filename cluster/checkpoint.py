@@ -1,0 +1,229 @@
+"""Checkpoints that are whole or not there: a folder counts once its manifest verifies.
+
+checkpoints/step-00000120/   weights.safetensors   the network, for whoever uses it
+                             engine/               what each rank needs to go on bit for bit
+                             state.json            step, cursor, best so far
+                             manifest.json         bytes and sha256 of all of these; written last
+checkpoints/BEST             name of the folder with the best validation metric
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file, save_file
+
+from skiprec.config import RunConfig
+from skiprec.network import SkipRecNetwork
+from skiprec.training.collectives import Collectives
+from skiprec.training.engine import Engine
+from skiprec.training.state import TrainState
+
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+STATE = "state.json"
+ENGINE = "engine"
+
+
+class CheckpointFile(BaseModel):
+    """What a file must be for the checkpoint to count."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: int
+    sha256: str
+
+
+class CheckpointManifest(BaseModel):
+    """The seal of a checkpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    world_size: int
+    zero_stage: int
+    config_hash: str
+    files: dict[str, CheckpointFile]
+
+
+def save_checkpoint(
+    folder: Path,
+    state: TrainState,
+    engine: Engine,
+    comm: Collectives,
+    barrier: Callable[[], None],
+    is_best: bool,
+    keep: int,
+    zero_stage: int,
+    config_hash: str,
+) -> None:
+    """Writes `folder/step-…`; every rank calls it. Older ones but the last `keep` and the best go."""
+    name = f"step-{state.step:08d}"
+    draft = folder / f".{name}.draft"
+    if comm.rank == 0:
+        shutil.rmtree(draft, ignore_errors=True)
+        (draft / ENGINE).mkdir(parents=True)
+    barrier()
+    engine.save(draft / ENGINE)
+    weights = engine.network_weights()
+    barrier()
+    if comm.rank == 0:
+        assert weights is not None
+        save_file(weights, draft / WEIGHTS)
+        (draft / STATE).write_text(state.model_dump_json(indent=1))
+        manifest = CheckpointManifest(
+            step=state.step,
+            world_size=comm.world_size,
+            zero_stage=zero_stage,
+            config_hash=config_hash,
+            files={
+                str(path.relative_to(draft)): _describe(path)
+                for path in sorted(draft.rglob("*"))
+                if path.is_file()
+            },
+        )
+        write_text_durably(draft / MANIFEST, manifest.model_dump_json(indent=1))
+        final = folder / name
+        shutil.rmtree(final, ignore_errors=True)
+        draft.rename(final)
+        if is_best:
+            write_text_durably(folder / "BEST", name)
+        _prune(folder, keep)
+    barrier()
+
+
+def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that verifies, and why each newer one was passed over."""
+    skipped = []
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        problem = verify(path)
+        if problem is None:
+            return path, skipped
+        skipped.append(f"{path.name}: {problem}")
+    return None, skipped
+
+
+def best_good(folder: Path) -> Path:
+    """The best checkpoint, verified.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    pointer = folder / "BEST"
+    if not pointer.exists():
+        raise ValueError(
+            f"{folder.parent} has no finished checkpoint (no {pointer.name} in {folder.name}/); "
+            "train it first, or name another run"
+        )
+    path = folder / pointer.read_text().strip()
+    problem = verify(path)
+    if problem is not None:
+        raise ValueError(f"the best checkpoint {path} is damaged: {problem}; train the run again")
+    return path
+
+
+def read_manifest(path: Path) -> CheckpointManifest:
+    """The manifest of one checkpoint folder."""
+    return CheckpointManifest.model_validate_json((path / MANIFEST).read_text())
+
+
+def read_state(path: Path) -> TrainState:
+    """The training state in one checkpoint folder."""
+    return TrainState.model_validate_json((path / STATE).read_text())
+
+
+def verify(path: Path) -> str | None:
+    """What is wrong with a checkpoint folder; None if nothing is."""
+    try:
+        manifest = read_manifest(path)
+    except FileNotFoundError:
+        return "no manifest, so it was never finished"
+    except ValidationError:
+        return "its manifest is torn"
+    for name, expected in manifest.files.items():
+        file = path / name
+        if not file.exists():
+            return f"{name} is missing"
+        if file.stat().st_size != expected.bytes:
+            return f"{name} has {file.stat().st_size} bytes, its manifest says {expected.bytes}"
+        if _sha256(file) != expected.sha256:
+            return f"{name} does not have the sha256 of its manifest"
+    return None
+
+
+def load_network(run_folder: Path) -> tuple[RunConfig, SkipRecNetwork]:
+    """The configuration of a run and its best network, verified, in evaluation mode."""
+    config_file = run_folder / "config.json"
+    if not config_file.exists():
+        raise ValueError(
+            f"{run_folder} is not a run folder (no config.json); expected <root>/<name> of a "
+            "trained run"
+        )
+    config = RunConfig.model_validate(json.loads(config_file.read_text()))
+    path = best_good(run_folder / "checkpoints")
+    weights = load_file(path / WEIGHTS)
+    num_items = len(weights["head.weight_VD"])
+    network = SkipRecNetwork(config.model, config.policy, num_items)
+    network.load_state_dict(weights)
+    return config, network.eval()
+
+
+def start_from_backbone(network: SkipRecNetwork, run_folder: Path) -> None:
+    """Two-stage: copies every weight of a run's best backbone, and its items into the policy's.
+
+    Raises:
+        ValueError: the run's backbone has another shape, or other items.
+    """
+    config, trained = load_network(run_folder)
+    own = network.state_dict()
+    weights = {n: w for n, w in trained.state_dict().items() if not n.startswith("policy.")}
+    differing = [
+        f"{name}: {tuple(weights[name].shape) if name in weights else 'absent'} there, "
+        f"{tuple(own[name].shape) if name in own else 'absent'} here"
+        for name in sorted(weights.keys() | {n for n in own if not n.startswith("policy.")})
+        if name not in weights or name not in own or weights[name].shape != own[name].shape
+    ]
+    if differing:
+        raise ValueError(
+            f"init_from={config.name!r} is another architecture or catalogue; "
+            f"{len(differing)} weights differ, first {differing[0]}"
+        )
+    network.load_state_dict(weights, strict=False)
+    table = own.get("policy.embedding.table.weight")
+    if table is not None and table.shape == weights["embedding.table.weight"].shape:
+        network.load_state_dict(
+            {"policy.embedding.table.weight": weights["embedding.table.weight"]}, strict=False
+        )
+
+
+def write_text_durably(path: Path, text: str) -> None:
+    """Writes beside, flushes to the disk, and renames over: readers see the old or the new."""
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _describe(path: Path) -> CheckpointFile:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return CheckpointFile(bytes=path.stat().st_size, sha256=_sha256(path))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _prune(folder: Path, keep: int) -> None:
+    best = (folder / "BEST").read_text().strip() if (folder / "BEST").exists() else ""
+    finished = sorted(folder.glob("step-*"))
+    for path in finished[:-keep]:
+        if path.name != best:
+            shutil.rmtree(path)

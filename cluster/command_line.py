@@ -1,0 +1,67 @@
+"""The command line that all training jobs share."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cluster.deepspeed_config import deepspeed_config
+from skiprec.config import RunConfig, load_config
+from skiprec.data.order import rank_slices
+
+
+def config_from_arguments(
+    argv: list[str], description: str, derive: Callable[[RunConfig], RunConfig] = lambda c: c
+) -> RunConfig | None:
+    """The configuration of `--config FILE --set key=value …`; None after `--dry-run` printed it."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", type=Path, required=True, help="a TOML file of jobs/configs")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a dotted key"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved configuration and stop"
+    )
+    arguments = parser.parse_args(argv)
+    config = derive(load_config(arguments.config, arguments.set))
+    if arguments.dry_run:
+        print(json.dumps(resolved(config), indent=1))
+        return None
+    warn_of_lost_outputs(config)
+    return config
+
+
+def resolved(config: RunConfig) -> dict[str, Any]:
+    """What would run: the whole configuration, and DeepSpeed's dictionary."""
+    training, cluster = config.training, config.cluster
+    passes = len(
+        rank_slices(training.global_batch_rows, cluster.num_workers, 0, training.micro_batch_rows)
+    )
+    return {
+        "config": config.model_dump(mode="json"),
+        "deepspeed": deepspeed_config(training, cluster, passes),
+    }
+
+
+def warn_of_lost_outputs(config: RunConfig) -> None:
+    """`ray job submit --working-dir` runs in a temporary copy; relative outputs go with it."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not Path(config.root).is_absolute():
+        print(
+            f"warning: root={config.root!r} is relative and this job runs in Ray's temporary copy "
+            f"of the working directory: results go to {config.folder.resolve()} and vanish with "
+            "it. Give an absolute one: --set root=/shared/runs",
+            file=sys.stderr,
+        )
+
+
+def run_job(job: Callable[[], None]) -> int:
+    """Exit code of a job: 2, with one message, for what a user can mend."""
+    try:
+        job()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,36 @@
+"""The dictionary that DeepSpeed is given: derived from the run's configuration, never by hand."""
+
+from typing import Any
+
+from skiprec.config import ClusterConfig, TrainingConfig
+
+# The default is 5e8 elements, 2 GB in float32, which a worker of this size never fills.
+BUCKET_ELEMENTS = 5_000_000
+
+
+def deepspeed_config(
+    training: TrainingConfig, cluster: ClusterConfig, passes: int
+) -> dict[str, Any]:
+    """DeepSpeed's configuration for `passes` micro-batches a step.
+
+    Batch sizes are formal: our loss is divided by counts of the global batch already, and
+    `DeepSpeedEngine` undoes DeepSpeed's own averaging over passes and ranks.
+    """
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": passes,
+        "train_batch_size": passes * cluster.num_workers,
+        # Its default is 1.0 since 0.19: an unset clip would clip.
+        "gradient_clipping": training.grad_clip_norm or 0.0,
+        "bf16": {"enabled": training.precision == "bf16"},
+        "zero_optimization": {
+            "stage": cluster.zero_stage,
+            "reduce_bucket_size": BUCKET_ELEMENTS,
+            "allgather_bucket_size": BUCKET_ELEMENTS,
+            "overlap_comm": False,
+        },
+        # torch.optim.AdamW: DeepSpeed's own would compile an extension.
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 1_000_000_000,
+        "wall_clock_breakdown": False,
+    }

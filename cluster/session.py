@@ -1,0 +1,37 @@
+"""A Ray to work in: the one that RAY_ADDRESS names, or a local one that lives as long as the job."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+# Nothing of ours goes through the object store but small results; the default is 30 % of memory.
+LOCAL_OBJECT_STORE_BYTES = 256 * 2**20
+
+
+@contextmanager
+def ray_session(num_cpus: int | None = None) -> Iterator[None]:
+    """Connected to Ray inside the block; a local Ray is stopped at its end.
+
+    `num_cpus` is what a local Ray offers (None: what the machine has); a running cluster has its own.
+    """
+    if ray.is_initialized():  # a caller's session: jobs within a job share it
+        yield
+        return
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=True, logging_level="warning")
+    else:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+            logging_level="warning",
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,93 @@
+"""Launches one training run on Ray Train; jobs, studies and sweeps all come through here."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from cluster.checkpoint import load_network, newest_good, read_state, write_text_durably
+from cluster.data import ensure_data
+from cluster.run_folder import lease, open_run
+from cluster.session import ray_session
+from cluster.worker import ray_train_worker
+from skiprec.config import RunConfig
+from skiprec.data.shards import ShardSet
+
+
+def launch_training(config: RunConfig) -> dict[str, Any]:
+    """Trains, resumes or, when the run is finished, only reports; returns `result.json`.
+
+    Raises:
+        ValueError: anything a user can mend: data, name, configuration, the run it starts from.
+        ray.train.TrainingFailedError: the workers failed more than `cluster.max_failures` times.
+    """
+    with lease(config):
+        finished = open_run(config)
+        if finished is not None:
+            print(f"[{config.name}] is finished already; its result is in {config.folder}")
+            return finished
+        ensure_data(config.data)
+        _check_inputs(config)
+        started = time.time()
+        with ray_session():
+            _fit(config)
+        result = _result(config, time.time() - started)
+        write_text_durably(config.folder / "result.json", json.dumps(result, indent=1))
+        return result
+
+
+def _fit(config: RunConfig) -> None:
+    cluster = config.cluster
+    attempts = config.folder.resolve() / "ray"
+    attempts.mkdir(exist_ok=True)
+    # A name of its own for each start: Ray then has no earlier state to restore (which it writes in
+    # place and may have torn), and what we resume from is our own verified checkpoint.
+    name = f"start-{len(list(attempts.iterdir())):04d}"
+    trainer = TorchTrainer(
+        ray_train_worker,
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "working_folder": str(Path.cwd()),
+        },
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=cluster.num_workers,
+            use_gpu=cluster.use_gpu,
+            resources_per_worker={"CPU": cluster.threads_per_worker}
+            | ({"GPU": 1} if cluster.use_gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=str(attempts),
+            failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
+        ),
+        torch_config=TorchConfig(
+            backend="nccl" if cluster.use_gpu else "gloo",
+            timeout_s=cluster.process_group_timeout_s,
+        ),
+    )
+    trainer.fit()
+
+
+def _check_inputs(config: RunConfig) -> None:
+    """Finds here, with a clear message, what would otherwise fail on every worker."""
+    ShardSet.open(Path(config.data.path), "train")
+    ShardSet.open(Path(config.data.path), "validation")
+    if config.init_from is not None:
+        load_network(Path(config.root) / config.init_from)
+
+
+def _result(config: RunConfig, seconds: float) -> dict[str, Any]:
+    path, _ = newest_good(config.folder / "checkpoints")
+    assert path is not None, "a run that ended has a checkpoint of its last step"
+    state = read_state(path)
+    return {
+        "name": config.name,
+        "steps": state.step,
+        "stopped_early": state.stopped_early,
+        "best_step": state.best_step,
+        "best_mrr@20": state.best_metric,
+        "seconds_this_start": round(seconds, 1),
+    }

@@ -1,0 +1,179 @@
+"""What each rank of a training run does; `run_rank` needs a process group but no Ray."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cluster.checkpoint import (
+    ENGINE,
+    newest_good,
+    read_manifest,
+    read_state,
+    save_checkpoint,
+    start_from_backbone,
+)
+from cluster.deepspeed_config import deepspeed_config
+from cluster.deepspeed_engine import DeepSpeedEngine, prepare_process
+from skiprec.config import RunConfig, config_hash
+from skiprec.data.batching import TrainingReader, validation_tiles
+from skiprec.data.order import DataOrder
+from skiprec.data.shards import ShardSet
+from skiprec.network import SkipRecNetwork
+from skiprec.observability.sinks import ConsoleSink, JsonlSink, NoSink, SeveralSinks, Sink
+from skiprec.observability.tensorboard import TensorBoardSink
+from skiprec.training.collectives import Collectives, ProcessGroup
+from skiprec.training.engine import Engine, TorchEngine
+from skiprec.training.loop import LoopHooks, train
+from skiprec.training.objective import Objective
+from skiprec.training.optim import build_optimizer
+from skiprec.training.plan import make_plan
+from skiprec.training.state import TrainState
+from skiprec.training.validation import VALIDATION_TILE_ROWS, Validation, validate
+
+Report = Callable[[TrainState, Path], None]
+
+
+def ray_train_worker(job: dict[str, Any]) -> None:
+    """The function that Ray Train calls on every worker. `job`: of `train.launch_training`."""
+    import ray.train
+    import ray.train.torch
+
+    config = RunConfig.model_validate(job["config"])
+    os.chdir(job["working_folder"])  # Ray Train moves workers; the paths of a run are the job's
+    torch.set_num_threads(config.cluster.threads_per_worker)
+
+    def report(state: TrainState, checkpoint: Path) -> None:
+        # Ours is the checkpoint that counts; Ray keeps the metrics and a pointer to it. This call
+        # is a barrier of all ranks.
+        metrics = {"step": state.step, "mrr@20": state.best_metric, "checkpoint": str(checkpoint)}
+        ray.train.report(metrics)
+
+    run_rank(config, ProcessGroup(), ray.train.torch.get_device(), report)
+
+
+def run_rank(
+    config: RunConfig, comm: Collectives, device: torch.device, report: Report
+) -> TrainState:
+    """Trains from the newest good checkpoint, or from the start, to the end of the plan."""
+    folder = config.folder
+    shards = ShardSet.open(Path(config.data.path), "train")
+    validation_shards = ShardSet.open(Path(config.data.path), "validation")
+    training = config.training
+    plan = make_plan(training, shards.num_rows)
+    reader = TrainingReader(
+        shards,
+        DataOrder(training.seed, shards.num_rows),
+        training.global_batch_rows,
+        comm.world_size,
+        comm.rank,
+        training.micro_batch_rows,
+    )
+    network = build_network(config, shards.num_items)
+    checkpoints = folder / "checkpoints"
+    found, skipped = newest_good(checkpoints)
+    if comm.rank == 0:
+        for reason in skipped:
+            print(f"[{config.name}] passed over checkpoint {reason}", flush=True)
+    if found is None and config.init_from is not None:
+        start_from_backbone(network, Path(config.root) / config.init_from)
+    engine = build_engine(config, network, reader.passes, device)
+    state = TrainState(seed=training.seed, manifest_hash=shards.manifest.content_hash)
+    if found is not None:
+        state = _resume(found, state, engine, comm)
+    sink = _open_sink(config, state.step) if comm.rank == 0 else NoSink()
+    event = {"event": "start", "rank": comm.rank, "pid": os.getpid(), "step": state.step}
+    _write_event(folder, comm.rank, event)
+
+    def barrier() -> None:
+        comm.sum(torch.zeros(1, device=device))
+
+    def validate_now() -> Validation:
+        tiles = validation_tiles(
+            validation_shards,
+            training.validation_rows,
+            VALIDATION_TILE_ROWS,
+            comm.world_size,
+            comm.rank,
+        )
+        return validate(engine, tiles, comm, with_policy=config.policy.kind != "none")
+
+    def save(state: TrainState, is_best: bool) -> None:
+        started = time.perf_counter()
+        save_checkpoint(
+            checkpoints,
+            state,
+            engine,
+            comm,
+            barrier,
+            is_best,
+            training.keep_checkpoints,
+            config.cluster.zero_stage,
+            config_hash(config),
+        )
+        sink.scalars(state.step, {"time/save_s": time.perf_counter() - started})
+        report(state, checkpoints / f"step-{state.step:08d}")
+
+    hooks = LoopHooks(validate_now, save, time.perf_counter)
+    state = train(config, plan, engine, reader, comm, sink, hooks, state)
+    sink.close()
+    _write_event(folder, comm.rank, {"event": "end", "step": state.step})
+    return state
+
+
+def build_network(config: RunConfig, num_items: int) -> SkipRecNetwork:
+    """The network of `config` with its first random weights."""
+    network = SkipRecNetwork(
+        config.model, config.policy, num_items, config.training.activation_checkpointing
+    )
+    network.reset_parameters(config.training.seed)
+    return network
+
+
+def build_engine(
+    config: RunConfig, network: SkipRecNetwork, passes: int, device: torch.device
+) -> Engine:
+    """The engine that `training.engine` names."""
+    objective = Objective(network, config)
+    optimizer = build_optimizer(network, config.training)
+    if config.training.engine == "torch":
+        return TorchEngine(objective, optimizer, config.training, device)
+    prepare_process(config.cluster.use_gpu)
+    settings = deepspeed_config(config.training, config.cluster, passes)
+    return DeepSpeedEngine(objective, optimizer, settings, device)
+
+
+def _resume(path: Path, fresh: TrainState, engine: Engine, comm: Collectives) -> TrainState:
+    manifest, state = read_manifest(path), read_state(path)
+    if manifest.world_size != comm.world_size:
+        raise ValueError(
+            f"{path} was written by {manifest.world_size} workers, this run has "
+            f"{comm.world_size}; set cluster.num_workers={manifest.world_size} to resume it"
+        )
+    if (state.seed, state.manifest_hash) != (fresh.seed, fresh.manifest_hash):
+        raise ValueError(
+            f"{path} was trained on other data (manifest {state.manifest_hash[:12]}, here "
+            f"{fresh.manifest_hash[:12]}); rebuild the data or choose another run name"
+        )
+    engine.load(path / ENGINE)
+    if comm.rank == 0:
+        print(f"resuming from {path} at step {state.step}", flush=True)
+    return state
+
+
+def _open_sink(config: RunConfig, resume_step: int) -> Sink:
+    folder = config.folder
+    return SeveralSinks(
+        JsonlSink(folder / "metrics.jsonl", resume_step),
+        TensorBoardSink(folder / "tensorboard", resume_step, config.model_dump(mode="json")),
+        ConsoleSink(config.name),
+    )
+
+
+def _write_event(folder: Path, rank: int, event: dict[str, Any]) -> None:
+    with (folder / f"events-rank{rank}.jsonl").open("a") as file:
+        file.write(json.dumps({"time": time.time(), **event}) + "\n")

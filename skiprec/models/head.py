@@ -1,0 +1,26 @@
+"""From the last hidden state to scores of the catalogue."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+class ItemHead(nn.Module):
+    """The output matrix, not tied to the embedding. Row v scores item v + 1."""
+
+    def __init__(self, num_items: int, width: int):
+        super().__init__()
+        self.weight_VD = nn.Parameter(torch.empty(num_items, width))
+        self.bias_V = nn.Parameter(torch.full((num_items,), 0.1))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Normal of 0.01 and bias 0.1, as the authors."""
+        nn.init.normal_(self.weight_VD, std=0.01, generator=generator)
+
+    def forward(self, x_ND: Tensor, use: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """`use(x_ND, weight_VD, bias_V)`: a loss, scores, a top-k list.
+
+        The use happens inside the module's call because ZeRO-3 holds the whole matrix only there.
+        """
+        return use(x_ND, self.weight_VD, self.bias_V)

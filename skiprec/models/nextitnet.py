@@ -1,0 +1,54 @@
+"""NextItNet and NextItNet+: dilated causal convolutions in residual blocks (Yuan et al., WSDM 2019).
+
+    h = relu(LN(conv(x, dilation=d)));  h = relu(LN(conv(h, dilation=2 d)));  branch = lambda * h
+
+lambda is 1 in NextItNet and one learnable scalar a block, first 0 (ReZero), in NextItNet+.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from skiprec.config import ModelConfig
+from skiprec.layers import CausalConv, MaskedNormRelu
+
+
+class NextItNetBlock(nn.Module):
+    """The residual branch; the stack adds it to the block's input."""
+
+    def __init__(self, width: int, dilation: int, learn_scale: bool):
+        super().__init__()
+        self.conv_1 = CausalConv(width, dilation)
+        self.norm_1 = MaskedNormRelu(width)
+        self.conv_2 = CausalConv(width, 2 * dilation)
+        self.norm_2 = MaskedNormRelu(width)
+        # Shape (1,), not (): DeepSpeed 0.19 fails to broadcast 0-dimensional parameters.
+        self.scale = nn.Parameter(torch.zeros(1)) if learn_scale else None
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draws the convolutions; norms and scale start as they were made."""
+        self.conv_1.reset_parameters(generator)
+        self.conv_2.reset_parameters(generator)
+
+    def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
+        """`branch_TBD`, zero at padding (where `x_TBD` must be zero too)."""
+        h_TBD = self.norm_1(self.conv_1(x_TBD), is_item_TB1)
+        h_TBD = self.norm_2(self.conv_2(h_TBD), is_item_TB1)
+        return h_TBD if self.scale is None else self.scale * h_TBD
+
+
+def nextitnet_blocks(config: ModelConfig) -> list[nn.Module]:
+    """Residual scale 1 (NextItNet)."""
+    return _blocks(config, learn_scale=False)
+
+
+def nextitnet_plus_blocks(config: ModelConfig) -> list[nn.Module]:
+    """One learnable residual scale a block, first 0 (NextItNet+)."""
+    return _blocks(config, learn_scale=True)
+
+
+def _blocks(config: ModelConfig, learn_scale: bool) -> list[nn.Module]:
+    cycle = config.dilations
+    return [
+        NextItNetBlock(config.width, cycle[index % len(cycle)], learn_scale)
+        for index in range(config.num_blocks)
+    ]

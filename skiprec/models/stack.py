@@ -1,0 +1,116 @@
+"""The loop over blocks, in three executions with one contract. Nothing here mixes rows."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from skiprec.layers import KeyedDropout
+from skiprec.types import Execution
+
+
+class BlockStack(nn.Module):
+    """`num_blocks` residual blocks. x_TBD and is_item_TB1 as in `types.py`; keep_BL is 0.0 or 1.0."""
+
+    def __init__(
+        self, blocks: list[nn.Module], dropout: float = 0.0, activation_checkpointing: bool = False
+    ):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.dropouts = nn.ModuleList(
+            KeyedDropout(dropout, f"block-{index}") for index in range(len(blocks))
+        )
+        self.activation_checkpointing = activation_checkpointing
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draws every block's weights, first block first."""
+        for block in self.blocks:
+            block.reset_parameters(generator)  # type: ignore[operator]
+
+    def forward(
+        self,
+        x_TBD: Tensor,
+        is_item_TB1: Tensor,
+        key_B: Tensor,
+        keep_BL: Tensor | None,
+        execution: Execution,
+        call_every_block: bool,
+    ) -> Tensor:
+        """The named execution; `call_every_block` is for training on several ranks (see `gathered`)."""
+        if execution == "dense":
+            return self.dense(x_TBD, is_item_TB1, key_B)
+        if keep_BL is None:
+            raise ValueError(f"execution={execution!r} needs keep decisions; found none")
+        if execution == "masked":
+            return self.masked(x_TBD, is_item_TB1, key_B, keep_BL)
+        if torch.is_grad_enabled() and not call_every_block:
+            raise ValueError(
+                "gathered execution with gradients needs call_every_block=True: ranks that call "
+                "different blocks get silently wrong gradients under ZeRO"
+            )
+        return self.gathered(x_TBD, is_item_TB1, key_B, keep_BL, call_every_block)
+
+    def dense(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
+        """Every block runs for every row."""
+        for index in range(len(self.blocks)):
+            x_TBD = x_TBD + self._branch(index, x_TBD, is_item_TB1, key_B)
+        return x_TBD
+
+    def masked(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor, keep_BL: Tensor) -> Tensor:
+        """Every block runs; `keep_BL` carries the policy's gradient back. Saves no time."""
+        for index in range(len(self.blocks)):
+            branch_TBD = self._branch(index, x_TBD, is_item_TB1, key_B)
+            x_TBD = torch.addcmul(x_TBD, keep_BL[:, index, None].to(x_TBD.dtype), branch_TBD)
+        return x_TBD
+
+    def gathered(
+        self,
+        x_TBD: Tensor,
+        is_item_TB1: Tensor,
+        key_B: Tensor,
+        keep_BL: Tensor,
+        call_every_block: bool,
+    ) -> Tensor:
+        """A block runs on the rows that keep it, and only on those: this is where time is saved.
+
+        `call_every_block=True` calls a block that no row keeps on zero rows. Under ZeRO every
+        rank must call every block in the same order, or gradients are silently wrong.
+        """
+        num_rows = keep_BL.shape[0]
+        rows_by_block = split_rows(keep_BL)
+        if not torch.is_grad_enabled():
+            x_TBD = x_TBD.clone()
+        for index, rows in enumerate(rows_by_block):
+            if rows.numel() == num_rows:
+                x_TBD = x_TBD + self._branch(index, x_TBD, is_item_TB1, key_B)
+            elif rows.numel() or call_every_block:
+                kept_TBD = x_TBD.index_select(1, rows)
+                branch_TBD = self._branch(
+                    index, kept_TBD, is_item_TB1.index_select(1, rows), key_B[rows]
+                )
+                if torch.is_grad_enabled():
+                    x_TBD = x_TBD.index_add(1, rows, branch_TBD)
+                else:
+                    x_TBD.index_copy_(1, rows, kept_TBD.add_(branch_TBD))
+        return x_TBD
+
+    def _branch(self, index: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
+        block: Callable[..., Tensor] = self.blocks[index]
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            # Randomness is keyed, so there is no generator state to stash.
+            out = checkpoint(
+                block, x_TBD, is_item_TB1, use_reentrant=False, preserve_rng_state=False
+            )
+            branch_TBD: Tensor = out
+        else:
+            branch_TBD = block(x_TBD, is_item_TB1)
+        dropped_TBD: Tensor = self.dropouts[index](branch_TBD, key_B)
+        return dropped_TBD
+
+
+def split_rows(keep_BL: Tensor) -> list[Tensor]:
+    """For each block, the rows that keep it. One transfer to the host for the whole stack."""
+    block_row = (keep_BL != 0).t().nonzero()
+    counts: list[int] = (keep_BL != 0).sum(0).tolist()
+    return list(block_row[:, 1].split(counts))

@@ -1,0 +1,74 @@
+"""The whole network: embedding -> policy -> stack of blocks -> head."""
+
+import torch
+from torch import Tensor, nn
+
+from skiprec import keyed_random
+from skiprec.config import ModelConfig, PolicyConfig
+from skiprec.layers import ItemEmbedding, KeyedDropout
+from skiprec.models.head import ItemHead
+from skiprec.models.registry import build_blocks
+from skiprec.models.stack import BlockStack
+from skiprec.policy.registry import build_policy
+from skiprec.types import PADDING, Execution, History, KeepDecision
+
+
+class SkipRecNetwork(nn.Module):
+    """A backbone and, unless `policy.kind` is "none", the policy that decides what of it runs."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        policy: PolicyConfig,
+        num_items: int,
+        activation_checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.num_items = num_items
+        self.num_blocks = model.num_blocks
+        self.embedding = ItemEmbedding(num_items, model.width)
+        self.input_dropout = KeyedDropout(model.dropout, "input")
+        self.policy = (
+            None
+            if policy.kind == "none"
+            else build_policy(policy, num_items, model.width, model.num_blocks)
+        )
+        self.stack = BlockStack(build_blocks(model), model.dropout, activation_checkpointing)
+        self.head = ItemHead(num_items, model.width)
+
+    def reset_parameters(self, seed: int) -> None:
+        """Draws all weights. Each part has its own stream, so a policy moves no backbone weight."""
+        for name in ("embedding", "stack", "head", "policy"):
+            part = getattr(self, name)
+            if part is not None:
+                stream = keyed_random.mix(seed, keyed_random.stream_id(name))
+                part.reset_parameters(torch.Generator().manual_seed(stream >> 1))
+
+    def embed(self, input_BT: Tensor, key_B: Tensor) -> History:
+        """The rows' inputs as vectors, time-major; padding is zero."""
+        item_TB = input_BT.t()
+        x_TBD = self.embedding(item_TB)
+        is_item_TB1 = (item_TB != PADDING).unsqueeze(-1).to(x_TBD.dtype)
+        x_TBD = self.input_dropout(x_TBD, key_B).contiguous()
+        return History(item_TB, x_TBD, is_item_TB1, key_B)
+
+    def decide(self, history: History, temperature: float | None = None) -> KeepDecision | None:
+        """Which blocks run, before any of them has; None without a policy (all of them run)."""
+        if self.policy is None:
+            return None
+        decision: KeepDecision = self.policy(history, temperature)
+        return decision
+
+    def encode(
+        self,
+        history: History,
+        decision: KeepDecision | None,
+        execution: Execution,
+        call_every_block: bool = False,
+    ) -> Tensor:
+        """`x_TBD` after the blocks."""
+        keep_BL = None if decision is None else decision.keep_BL
+        x_TBD: Tensor = self.stack(
+            history.x_TBD, history.is_item_TB1, history.key_B, keep_BL, execution, call_every_block
+        )
+        return x_TBD

@@ -1,0 +1,132 @@
+"""Where metrics go: TensorBoard, JSON lines, the console. Only rank 0 has one that writes."""
+
+import json
+from pathlib import Path
+from typing import Protocol, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+Decisions = NDArray[np.float32]
+
+
+class Sink(Protocol):
+    """Takes the numbers of a step. Names are `group/name`; docs/metrics.md lists them."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """One value a name."""
+        ...
+
+    def decisions(self, step: int, keep_UL: Decisions) -> None:
+        """The decisions of serving over the validation rows."""
+        ...
+
+    def close(self) -> None:
+        """Writes what is pending."""
+        ...
+
+
+class NoSink:
+    """For every rank but 0."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Drops them."""
+
+    def decisions(self, step: int, keep_UL: Decisions) -> None:
+        """Drops them."""
+
+    def close(self) -> None:
+        """Nothing is pending."""
+
+
+class SeveralSinks:
+    """Each of them gets everything."""
+
+    def __init__(self, *sinks: Sink):
+        self.sinks = sinks
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """To each."""
+        for sink in self.sinks:
+            sink.scalars(step, values)
+
+    def decisions(self, step: int, keep_UL: Decisions) -> None:
+        """To each."""
+        for sink in self.sinks:
+            sink.decisions(step, keep_UL)
+
+    def close(self) -> None:
+        """Each."""
+        for sink in self.sinks:
+            sink.close()
+
+
+class JsonlSink:
+    """One JSON object a call. Lines after `resume_step` belong to a lost attempt and are cut."""
+
+    def __init__(self, path: Path, resume_step: int):
+        kept = []
+        if path.exists():
+            for line in path.read_text().splitlines():
+                try:
+                    if json.loads(line)["step"] <= resume_step:
+                        kept.append(line)
+                except (json.JSONDecodeError, KeyError):  # torn by a crash; so is all after it
+                    break
+        path.write_text("".join(f"{line}\n" for line in kept))
+        self.file: TextIO = path.open("a")
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Written through at once, so that a killed run has its last line."""
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.file.flush()
+
+    def decisions(self, step: int, keep_UL: Decisions) -> None:
+        """Pictures are not for this file."""
+
+    def close(self) -> None:
+        """Closes the file."""
+        self.file.close()
+
+
+class ConsoleSink:
+    """A line for people: where the run is, how fast, how long it will take."""
+
+    def __init__(self, run_name: str):
+        self.run_name = run_name
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Progress lines and validation lines; other values are for TensorBoard."""
+        if "train/loss" in values:
+            total = int(values["progress/steps_total"])
+            keep = values.get("policy/sampled_keep_frac")
+            kept = "" if keep is None else f"  kept {keep:.2f}"
+            text = (
+                f"step {step}/{total}  loss {values['train/loss']:.4f}{kept}  "
+                f"{values['time/samples_per_s']:.0f} samples/s  "
+                f"{_duration(values['progress/left_s'])} left"
+            )
+        elif "validation/mrr@20" in values:
+            text = (
+                f"step {step}  validation MRR@20 {values['validation/mrr@20']:.4f}  "
+                f"HR@20 {values['validation/hr@20']:.4f}"
+            )
+            if "policy/keep_frac" in values:
+                text += (
+                    f"  kept {values['policy/keep_frac']:.2f}  "
+                    f"{values['policy/distinct_decisions']:.0f} distinct decisions"
+                )
+        else:
+            return
+        print(f"[{self.run_name}] {text}", flush=True)
+
+    def decisions(self, step: int, keep_UL: Decisions) -> None:
+        """Pictures are not for the console."""
+
+    def close(self) -> None:
+        """Nothing is pending."""
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -1,0 +1,54 @@
+"""The TensorBoard sink: scalars, per-block keep rates, decision pictures, hyperparameters."""
+
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from skiprec.observability.pictures import figure_to_array, keep_heat_map, kept_blocks_histogram
+from skiprec.observability.sinks import Decisions
+
+
+class TensorBoardSink:
+    """Writes event files under `folder`. Events after `resume_step` are marked as purged.
+
+    Args:
+        settings: the run's configuration, shown with its last validation as hyperparameters.
+    """
+
+    def __init__(self, folder: Path, resume_step: int, settings: dict[str, Any]):
+        self.settings = settings
+        self.last_validation: dict[str, float] = {}
+        self.writer = SummaryWriter(str(folder), purge_step=resume_step + 1)  # type: ignore[no-untyped-call]
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """One scalar a name; the names' groups are TensorBoard's."""
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            if name.startswith("validation/"):
+                self.last_validation[f"hparam/{name}"] = value
+
+    def decisions(self, step: int, keep_UL: Decisions) -> None:
+        """A heat map of blocks by users, and a histogram of kept blocks."""
+        for name, figure in (
+            ("policy/blocks_by_users", keep_heat_map(keep_UL)),
+            ("policy/kept_blocks", kept_blocks_histogram(keep_UL)),
+        ):
+            self.writer.add_image(name, figure_to_array(figure), step, dataformats="HWC")  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Adds the run as a row of the HPARAMS table, and closes the event file."""
+        flat = {key: value for key, value in _flatten(self.settings).items() if value is not None}
+        self.writer.add_hparams(flat, self.last_validation, run_name=".")  # type: ignore[no-untyped-call]
+        self.writer.close()  # type: ignore[no-untyped-call]
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            is_plain = isinstance(value, bool | int | float | str | None)
+            flat[f"{prefix}{key}"] = value if is_plain else str(value)
+    return flat

@@ -1,0 +1,124 @@
+"""The contract of an engine, and the readable single-process reference."""
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from skiprec.config import TrainingConfig
+from skiprec.training.objective import Objective, Pass
+from skiprec.training.optim import set_learning_rates
+from skiprec.types import Batch
+
+
+class Engine(Protocol):
+    """Owns weights, gradients and optimizer. Every rank calls each method equally often."""
+
+    device: torch.device
+
+    def forward_backward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
+        """One pass of a step: its loss is added to the gradient. Returns the pass's sums."""
+        ...
+
+    def forward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
+        """A pass without gradient, with the weights as they are."""
+        ...
+
+    def step(self, lr_factor: float) -> dict[str, Tensor | float]:
+        """Updates the weights; returns "grad_norm" and the learning rates by group."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes this rank's part of what `load` needs to go on bit for bit."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Restores what `save` wrote, at the same world size."""
+        ...
+
+    def network_weights(self) -> dict[str, Tensor] | None:
+        """The whole network's weights on the CPU, on rank 0; None elsewhere. A collective."""
+        ...
+
+
+class TorchEngine:
+    """Plain PyTorch in one process. bf16 computes in bf16 and keeps float32 masters."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        training: TrainingConfig,
+        device: torch.device,
+    ):
+        self.objective = objective.to(device)
+        self.optimizer = optimizer
+        self.clip_norm = training.grad_clip_norm
+        self.device = device
+        self.masters: dict[nn.Parameter, nn.Parameter] = {}
+        if training.precision == "bf16":
+            self._keep_masters()
+
+    def forward_backward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
+        """See `Engine`."""
+        self.objective.train()
+        sums: dict[str, Tensor] = self.objective(batch, what)
+        sums.pop("loss").backward()  # type: ignore[no-untyped-call]
+        return sums
+
+    @torch.no_grad()
+    def forward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
+        """See `Engine`. Only validation turns dropout off."""
+        self.objective.train(what.kind != "validate")
+        sums: dict[str, Tensor] = self.objective(batch, what)
+        return sums
+
+    def step(self, lr_factor: float) -> dict[str, Tensor | float]:
+        """See `Engine`."""
+        for parameter, master in self.masters.items():
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+        owned = [p for group in self.optimizer.param_groups for p in group["params"]]
+        grad_norm = nn.utils.clip_grad_norm_(owned, self.clip_norm or float("inf"))
+        rates = set_learning_rates(self.optimizer, lr_factor)
+        self.optimizer.step()
+        with torch.no_grad():
+            for parameter, master in self.masters.items():
+                parameter.copy_(master)
+        self.objective.zero_grad(set_to_none=True)
+        return {"grad_norm": grad_norm, **{f"lr/{name}": rate for name, rate in rates.items()}}
+
+    def save(self, folder: Path) -> None:
+        """See `Engine`."""
+        masters = [master.detach() for master in self.masters.values()]
+        torch.save(
+            {
+                "objective": self.objective.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "masters": masters,
+            },
+            folder / "torch_engine.pt",
+        )
+
+    def load(self, folder: Path) -> None:
+        """See `Engine`."""
+        saved = torch.load(folder / "torch_engine.pt", map_location=self.device, weights_only=True)
+        self.objective.load_state_dict(saved["objective"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        with torch.no_grad():
+            for master, value in zip(self.masters.values(), saved["masters"], strict=True):
+                master.copy_(value)
+
+    def network_weights(self) -> dict[str, Tensor] | None:
+        """See `Engine`."""
+        return {
+            name: tensor.detach().cpu().clone()
+            for name, tensor in self.objective.network.state_dict().items()
+        }
+
+    def _keep_masters(self) -> None:
+        for group in self.optimizer.param_groups:
+            masters = [nn.Parameter(p.detach().clone()) for p in group["params"]]
+            self.masters |= dict(zip(group["params"], masters, strict=True))
+            group["params"] = masters
+        self.objective.to(torch.bfloat16)

@@ -1,0 +1,59 @@
+"""Next-item cross-entropy that never holds scores of every position for every item.
+
+Each function has the signature that `ItemHead` calls inside its forward.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skiprec import keyed_random
+
+
+def full_softmax(x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor, *, target_N: Tensor) -> Tensor:
+    """Sum over N of -log softmax(x W + b)[target], scores made and dropped in chunks of N.
+
+    `target_N` holds item ids (1 to V).
+    """
+    loss: Tensor = F.linear_cross_entropy(
+        x_ND,
+        weight_VD,
+        target_N - 1,
+        linear_bias=bias_V,
+        reduction="sum",
+        options=nn.LinearCrossEntropyOptions(),
+    )
+    return loss
+
+
+def sampled_softmax(
+    x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor, *, target_N: Tensor, negative_S: Tensor
+) -> Tensor:
+    """Sum over N of the softmax loss over the target and S importance-weighted negatives.
+
+    A negative j drawn S times from q stands for the items it was drawn for: its score becomes
+    s_j - log(S q_j) (Blanc & Rendle, ICML 2018, eq. 5), so the loss tends to the full one as S
+    grows. A negative that equals the target is left out. `negative_S` holds item ids.
+    """
+    log_count_S = log_uniform_prob(negative_S, len(weight_VD)).log() + math.log(len(negative_S))
+    positive_N = (x_ND * weight_VD[target_N - 1]).sum(-1) + bias_V[target_N - 1]
+    score_NS = F.linear(x_ND, weight_VD[negative_S - 1], bias_V[negative_S - 1]).float()
+    score_NS = score_NS - log_count_S
+    score_NS = score_NS.masked_fill(target_N[:, None] == negative_S, -torch.inf)
+    all_N = torch.cat([positive_N.float()[:, None], score_NS], dim=1).logsumexp(1)
+    return (all_N - positive_N.float()).sum()
+
+
+def log_uniform_prob(item_S: Tensor, num_items: int) -> Tensor:
+    """q(v) = log((v + 1) / v) / log(V + 1): ids go by descending frequency, so this is Zipf's."""
+    return torch.log1p(1.0 / item_S) / math.log(num_items + 1)
+
+
+def draw_negatives(key: int, num_negatives: int, num_items: int, device: torch.device) -> Tensor:
+    """`negative_S`, shared by all rows of a step; the inverse of the distribution function."""
+    key_1 = torch.tensor([key - (1 << 63)], dtype=torch.int64, device=device)
+    u_S = keyed_random.uniform(key_1, "negatives", num_negatives)[0].double()
+    item_S = torch.exp(u_S * math.log(num_items + 1)).long()
+    return item_S.clamp(1, num_items)
