@@ -61,7 +61,7 @@ def save_checkpoint(
     zero_stage: int,
     config_hash: str,
 ) -> None:
-    """Writes `folder/step-…`; every rank calls it. Older ones but the last `keep` and the best go."""
+    """Writes `folder/step-…`; every rank calls it. The last `keep` and the best one stay."""
     name = f"step-{state.step:08d}"
     draft = folder / f".{name}.draft"
     if comm.rank == 0:
@@ -116,7 +116,7 @@ def best_good(folder: Path) -> Path:
     pointer = folder / "BEST"
     if not pointer.exists():
         raise ValueError(
-            f"{folder.parent} has no finished checkpoint (no {pointer.name} in {folder.name}/); "
+            f"{folder.parent} has no finished checkpoint (no {pointer.name} in {folder.name}); "
             "train it first, or name another run"
         )
     path = folder / pointer.read_text().strip()

@@ -1,6 +1,5 @@
 """Builds the shards that a configuration names, when a recipe for them is named too."""
 
-
 from skiprec.config import DataConfig
 
 

@@ -1,4 +1,4 @@
-"""A Ray to work in: the one that RAY_ADDRESS names, or a local one that lives as long as the job."""
+"""A Ray to work in: the one that RAY_ADDRESS names, or a local one for as long as the job."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ LOCAL_OBJECT_STORE_BYTES = 256 * 2**20
 def ray_session(num_cpus: int | None = None) -> Iterator[None]:
     """Connected to Ray inside the block; a local Ray is stopped at its end.
 
-    `num_cpus` is what a local Ray offers (None: what the machine has); a running cluster has its own.
+    `num_cpus` is what a local Ray offers (None: all of the machine's).
     """
     if ray.is_initialized():  # a caller's session: jobs within a job share it
         yield

@@ -1,4 +1,4 @@
-"""NextItNet and NextItNet+: dilated causal convolutions in residual blocks (Yuan et al., WSDM 2019).
+"""NextItNet, NextItNet+: dilated causal convolutions in residual blocks (Yuan et al., WSDM 2019).
 
     h = relu(LN(conv(x, dilation=d)));  h = relu(LN(conv(h, dilation=2 d)));  branch = lambda * h
 

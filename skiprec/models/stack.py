@@ -11,7 +11,7 @@ from skiprec.types import Execution
 
 
 class BlockStack(nn.Module):
-    """`num_blocks` residual blocks. x_TBD and is_item_TB1 as in `types.py`; keep_BL is 0.0 or 1.0."""
+    """Residual blocks in a row; shapes as in `types.py`, keep_BL exactly 0.0 or 1.0."""
 
     def __init__(
         self, blocks: list[nn.Module], dropout: float = 0.0, activation_checkpointing: bool = False
@@ -37,7 +37,7 @@ class BlockStack(nn.Module):
         execution: Execution,
         call_every_block: bool,
     ) -> Tensor:
-        """The named execution; `call_every_block` is for training on several ranks (see `gathered`)."""
+        """The named execution; `call_every_block` matters to `gathered` alone."""
         if execution == "dense":
             return self.dense(x_TBD, is_item_TB1, key_B)
         if keep_BL is None:
@@ -78,21 +78,19 @@ class BlockStack(nn.Module):
         rank must call every block in the same order, or gradients are silently wrong.
         """
         num_rows = keep_BL.shape[0]
-        rows_by_block = split_rows(keep_BL)
-        if not torch.is_grad_enabled():
-            x_TBD = x_TBD.clone()
-        for index, rows in enumerate(rows_by_block):
+        add = torch.Tensor.index_add if torch.is_grad_enabled() else torch.Tensor.index_add_
+        x_TBD = x_TBD.clone()
+        for index, rows in enumerate(split_rows(keep_BL)):
             if rows.numel() == num_rows:
                 x_TBD = x_TBD + self._branch(index, x_TBD, is_item_TB1, key_B)
             elif rows.numel() or call_every_block:
-                kept_TBD = x_TBD.index_select(1, rows)
                 branch_TBD = self._branch(
-                    index, kept_TBD, is_item_TB1.index_select(1, rows), key_B[rows]
+                    index,
+                    x_TBD.index_select(1, rows),
+                    is_item_TB1.index_select(1, rows),
+                    key_B[rows] if self.training else key_B,
                 )
-                if torch.is_grad_enabled():
-                    x_TBD = x_TBD.index_add(1, rows, branch_TBD)
-                else:
-                    x_TBD.index_copy_(1, rows, kept_TBD.add_(branch_TBD))
+                x_TBD = add(x_TBD, 1, rows, branch_TBD)
         return x_TBD
 
     def _branch(self, index: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:

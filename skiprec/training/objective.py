@@ -35,7 +35,7 @@ class Pass:
 
 
 class Objective(nn.Module):
-    """A network with its loss. Statistics of the batch are those of the global batch (see `Pass`)."""
+    """A network with its loss; batch statistics are those of the global batch (see `Pass`)."""
 
     def __init__(self, network: SkipRecNetwork, config: RunConfig):
         super().__init__()

@@ -49,7 +49,7 @@ def validate(
 
 
 def policy_scalars(keep_UL: Tensor, prob_UL: Tensor | None) -> dict[str, float]:
-    """How much is kept, and how personally. A collapsed policy has a healthy mean and no variance."""
+    """How much is kept, and how personally: a collapsed policy has a good mean, no variance."""
     kept_U = keep_UL.sum(1)
     scalars = {
         "policy/keep_frac": keep_UL.mean().item(),

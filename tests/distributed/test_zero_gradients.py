@@ -1,0 +1,151 @@
+"""Under every ZeRO stage the gradient is the exact mean over the global batch, also when ranks keep
+different blocks and some block gets no row at all on one of them."""
+
+import pytest
+import torch
+
+from cluster.deepspeed_config import deepspeed_config
+from cluster.deepspeed_engine import DeepSpeedEngine, prepare_process
+from skiprec.config import RunConfig, parse_config
+from skiprec.network import SkipRecNetwork
+from skiprec.training.collectives import ProcessGroup, SingleProcess
+from skiprec.training.engine import TorchEngine
+from skiprec.training.loop import run_step
+from skiprec.training.objective import Objective
+from skiprec.training.plan import StepPlan
+from skiprec.types import Batch
+from tests.testkit.ranks import run_ranks
+
+NUM_ITEMS, ROWS, WINDOW = 50, 6, 9
+PLAN = StepPlan(total_steps=1, log_every=1, validate_every=None, checkpoint_every=None)
+
+
+def config(execution: str, zero_stage: int, num_workers: int, micro: int | None) -> RunConfig:
+    policy = (
+        {"kind": "random", "keep_frac": 0.4}
+        if execution == "gathered"
+        else {"kind": "gumbel", "width": 8, "target_keep_frac": 0.3, "budget_weight": 2.0}
+    )
+    return parse_config(
+        {
+            "name": "exact",
+            "data": {"path": "unused"},
+            "model": {"num_blocks": 6, "width": 16, "dropout": 0.1},
+            "policy": policy,
+            "training": {
+                "global_batch_rows": ROWS,
+                "micro_batch_rows": micro,
+                "execution": execution,
+            },
+            "cluster": {"zero_stage": zero_stage, "num_workers": num_workers},
+        },
+        "test",
+    )
+
+
+def rows() -> Batch:
+    generator = torch.Generator().manual_seed(3)
+    items = torch.randint(1, NUM_ITEMS + 1, (ROWS, WINDOW), generator=generator)
+    items[0, :5] = 0  # targets are unevenly spread over rows, and so over ranks
+    return Batch(items, torch.arange(ROWS) * 7919 + 5)
+
+
+def plain_network(settings: RunConfig) -> SkipRecNetwork:
+    network = SkipRecNetwork(settings.model, settings.policy, NUM_ITEMS)
+    network.reset_parameters(1)
+    with torch.no_grad():
+        for block in network.stack.blocks:
+            block.scale.fill_(0.5)  # at 0 the blocks' own gradients vanish
+    return network
+
+
+def sgd(network: SkipRecNetwork) -> torch.optim.SGD:
+    """One step of rate 1 moves each weight by minus its gradient."""
+    group = {"params": list(network.parameters()), "name": "all", "base_lr": 1.0}
+    return torch.optim.SGD([group], lr=1.0)
+
+
+def reference_gradient(execution: str) -> dict[str, torch.Tensor]:
+    settings = config(execution, 0, 1, None)
+    network = plain_network(settings)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    engine = TorchEngine(
+        Objective(network, settings), sgd(network), settings.training, torch.device("cpu")
+    )
+    run_step(settings, PLAN, engine, [rows()], SingleProcess(), 0)
+    return {name: before[name] - value for name, value in network.state_dict().items()}
+
+
+def gradient_on_rank(
+    execution: str, zero_stage: int, micro: int | None, call_every_block: bool
+) -> dict[str, torch.Tensor] | None:
+    prepare_process(use_gpu=False)
+    comm = ProcessGroup()
+    settings = config(execution, zero_stage, comm.world_size, micro)
+    network = plain_network(settings)
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    share = ROWS // comm.world_size
+    passes = 1 if micro is None else share // micro
+    batch = rows()
+    batches = []
+    for part in range(passes):
+        start = comm.rank * share + part * share // passes
+        stop = comm.rank * share + (part + 1) * share // passes
+        batches.append(Batch(batch.items_BW[start:stop], batch.key_B[start:stop]))
+    engine = DeepSpeedEngine(
+        Objective(network, settings),
+        sgd(network),
+        deepspeed_config(settings.training, settings.cluster, passes),
+        torch.device("cpu"),
+    )
+    if not call_every_block:
+        gathered = network.stack.gathered
+        network.stack.gathered = lambda x, m, k, keep, _: gathered(x, m, k, keep, False)
+    run_step(settings, PLAN, engine, batches, comm, 0)
+    after = engine.network_weights()
+    return None if after is None else {name: before[name] - after[name] for name in after}
+
+
+def worst_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    assert found.keys() == expected.keys()
+    return max((found[name] - expected[name]).abs().max().item() for name in expected)
+
+
+def test_the_rows_keep_different_blocks_on_the_two_ranks() -> None:
+    settings = config("gathered", 0, 1, None)
+    network = plain_network(settings)
+    batch = rows()
+    keep_BL = network.decide(network.embed(batch.input_BT, batch.key_B)).keep_BL
+    on_rank = keep_BL.view(2, ROWS // 2, -1).sum(1)
+    assert ((on_rank[0] == 0) & (on_rank[1] > 0)).any(), "no block is empty on rank 0 alone"
+    assert not torch.equal(on_rank[0], on_rank[1])
+
+
+CASES = [
+    (execution, zero_stage, micro)
+    for zero_stage in (0, 1, 2, 3)
+    for execution, micro in (("gathered", None), ("masked", None), ("masked", 1))
+]
+
+
+def gradients_on_rank() -> list[dict[str, torch.Tensor] | None]:
+    return [gradient_on_rank(*case, True) for case in CASES]
+
+
+@pytest.fixture(scope="module")
+def gradients() -> list[dict[str, torch.Tensor]]:
+    return run_ranks(gradients_on_rank, 2)[0]
+
+
+@pytest.mark.parametrize("case", range(len(CASES)), ids=[str(case) for case in CASES])
+def test_gradient_is_the_exact_mean(case: int, gradients: list[dict[str, torch.Tensor]]) -> None:
+    assert worst_difference(gradients[case], reference_gradient(CASES[case][0])) < 1e-6
+
+
+def test_ranks_that_skip_calls_get_wrong_gradients_or_fail() -> None:
+    """The negative control: why training always calls every block."""
+    try:
+        found = run_ranks(gradient_on_rank, 2, "gathered", 1, None, False)[0]
+    except Exception:
+        return
+    assert worst_difference(found, reference_gradient("gathered")) > 1e-4
