@@ -28,7 +28,7 @@ def _import_deepspeed() -> Any:
     # Compiled by g++ at the first start (a minute); a process killed meanwhile leaves a lock that
     # hangs every later start. Training does not use it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     return deepspeed
 
 

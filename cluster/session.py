@@ -20,16 +20,16 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=True, logging_level="warning")
+        ray.init(log_to_driver=False, logging_level="error")
     else:
         ray.init(
             address="local",
             num_cpus=num_cpus,
             include_dashboard=False,
             object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-            logging_level="warning",
+            log_to_driver=False,
+            logging_level="error",
         )
     try:
         yield

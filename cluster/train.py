@@ -10,6 +10,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.checkpoint import load_network, newest_good, read_state, write_text_durably
 from cluster.data import ensure_data
+from cluster.progress import shown_progress
 from cluster.run_folder import lease, open_run
 from cluster.session import ray_session
 from cluster.worker import ray_train_worker
@@ -32,7 +33,8 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         ensure_data(config.data)
         _check_inputs(config)
         started = time.time()
-        with ray_session():
+        print(f"[{config.name}] starting {config.cluster.num_workers} worker(s)", flush=True)
+        with ray_session(), shown_progress(config.folder, config.name):
             _fit(config)
         result = _result(config, time.time() - started)
         write_text_durably(config.folder / "result.json", json.dumps(result, indent=1))

@@ -24,7 +24,7 @@ from skiprec.data.batching import TrainingReader, validation_tiles
 from skiprec.data.order import DataOrder
 from skiprec.data.shards import ShardSet
 from skiprec.network import SkipRecNetwork
-from skiprec.observability.sinks import ConsoleSink, JsonlSink, NoSink, SeveralSinks, Sink
+from skiprec.observability.sinks import JsonlSink, NoSink, SeveralSinks, Sink
 from skiprec.observability.tensorboard import TensorBoardSink
 from skiprec.training.collectives import Collectives, ProcessGroup
 from skiprec.training.engine import Engine, TorchEngine
@@ -76,9 +76,6 @@ def run_rank(
     network = build_network(config, shards.num_items)
     checkpoints = folder / "checkpoints"
     found, skipped = newest_good(checkpoints)
-    if comm.rank == 0:
-        for reason in skipped:
-            print(f"[{config.name}] passed over checkpoint {reason}", flush=True)
     if found is None and config.init_from is not None:
         start_from_backbone(network, Path(config.root) / config.init_from)
     engine = build_engine(config, network, reader.passes, device)
@@ -86,8 +83,9 @@ def run_rank(
     if found is not None:
         state = _resume(found, state, engine, comm)
     sink = _open_sink(config, state.step) if comm.rank == 0 else NoSink()
-    event = {"event": "start", "rank": comm.rank, "pid": os.getpid(), "step": state.step}
-    _write_event(folder, comm.rank, event)
+    for reason in skipped:
+        _write_event(config, comm, message=f"passed over checkpoint {reason}")
+    _write_event(config, comm, message=f"training from step {state.step} to {plan.total_steps}")
 
     def barrier() -> None:
         comm.sum(torch.zeros(1, device=device))
@@ -121,7 +119,6 @@ def run_rank(
     hooks = LoopHooks(validate_now, save, time.perf_counter)
     state = train(config, plan, engine, reader, comm, sink, hooks, state)
     sink.close()
-    _write_event(folder, comm.rank, {"event": "end", "step": state.step})
     return state
 
 
@@ -160,8 +157,6 @@ def _resume(path: Path, fresh: TrainState, engine: Engine, comm: Collectives) ->
             f"{fresh.manifest_hash[:12]}); rebuild the data or choose another run name"
         )
     engine.load(path / ENGINE)
-    if comm.rank == 0:
-        print(f"resuming from {path} at step {state.step}", flush=True)
     return state
 
 
@@ -170,10 +165,10 @@ def _open_sink(config: RunConfig, resume_step: int) -> Sink:
     return SeveralSinks(
         JsonlSink(folder / "metrics.jsonl", resume_step),
         TensorBoardSink(folder / "tensorboard", resume_step, config.model_dump(mode="json")),
-        ConsoleSink(config.name),
     )
 
 
-def _write_event(folder: Path, rank: int, event: dict[str, Any]) -> None:
-    with (folder / f"events-rank{rank}.jsonl").open("a") as file:
-        file.write(json.dumps({"time": time.time(), **event}) + "\n")
+def _write_event(config: RunConfig, comm: Collectives, **event: Any) -> None:
+    path = config.folder / f"events-rank{comm.rank}.jsonl"
+    with path.open("a") as file:
+        file.write(json.dumps({"time": time.time(), "pid": os.getpid(), **event}) + "\n")

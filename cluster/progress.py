@@ -1,0 +1,64 @@
+"""Shows a run's progress where the job was started, by reading what rank 0 writes.
+
+Ray can forward what workers print, but mixes it with its own; the run's files say it plainly.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from skiprec.observability.sinks import ConsoleSink
+
+POLL_S = 0.5
+
+
+class Follower:
+    """The new complete lines of a JSON-lines file, from its present end on."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.offset = path.stat().st_size if path.exists() else 0
+
+    def new_lines(self) -> list[dict[str, Any]]:
+        """What was appended since the last call; a file that was cut is read from its new end."""
+        if not self.path.exists():
+            return []
+        size = self.path.stat().st_size
+        if size < self.offset:
+            self.offset = size
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read()
+        complete = data[: data.rfind(b"\n") + 1]
+        self.offset += len(complete)
+        return [json.loads(line) for line in complete.splitlines()]
+
+
+@contextmanager
+def shown_progress(folder: Path, name: str) -> Iterator[None]:
+    """Prints events and metrics of the run in `folder` while the block runs."""
+    metrics, events = Follower(folder / "metrics.jsonl"), Follower(folder / "events-rank0.jsonl")
+    console, stop = ConsoleSink(name), threading.Event()
+
+    def show() -> None:
+        for event in events.new_lines():
+            if "message" in event:
+                print(f"[{name}] {event['message']}", flush=True)
+        for line in metrics.new_lines():
+            console.scalars(line.pop("step"), line)
+
+    def follow() -> None:
+        while not stop.wait(POLL_S):
+            show()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        show()

@@ -1,0 +1,36 @@
+"""Generate shards of users whose next item is easy or hard to tell, the kind of each known."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from skiprec.data.build.pipeline import build_dataset
+from skiprec.data.build.recipe import load_recipe, parse_override
+
+RECIPE = Path(__file__).parent / "recipes" / "synthetic.toml"
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="such as source.hard_frac=0.2",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="a new folder")
+    args = parser.parse_args(argv)
+    try:
+        recipe = load_recipe(args.recipe, dict(parse_override(text) for text in args.set))
+        manifest = build_dataset(recipe, [], args.output, progress=print)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(manifest.counts.describe())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

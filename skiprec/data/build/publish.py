@@ -1,0 +1,63 @@
+"""A folder appears complete or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from skiprec.data.build.recipe import Recipe
+from skiprec.data.manifest import read_manifest
+
+
+@contextmanager
+def publishing(output: Path) -> Iterator[Path]:
+    """A temporary folder beside `output` that is renamed to it when the block ends well.
+
+    When the block raises, the temporary folder goes and `output` was never there.
+    """
+    refuse_existing(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.parent / f".{output.name}.partial-{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        refuse_existing(output)
+        temporary.rename(output)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync_folder(output.parent)
+
+
+def refuse_existing(output: Path) -> None:
+    """ValueError if something is already there."""
+    if output.exists():
+        raise ValueError(
+            f"{output} already exists; expected a new folder: remove it or choose another --output"
+        )
+
+
+def is_built(output: Path, recipe: Recipe) -> bool:
+    """Whether `output` is a complete dataset of this very recipe; False if nothing is there.
+
+    ValueError if something else is there. Input files are not compared.
+    """
+    if not output.exists():
+        return False
+    manifest = read_manifest(output)
+    if manifest.recipe_hash != recipe.hash:
+        raise ValueError(
+            f"{output} holds {manifest.name!r} of recipe {manifest.recipe_hash[:12]}, expected "
+            f"{recipe.name!r} of recipe {recipe.hash[:12]}; remove it or choose another folder"
+        )
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,233 @@
+"""Rows of item windows in Arrow files: written in fixed pieces, read through a memory map."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from skiprec.data.manifest import (
+    FileInfo,
+    Manifest,
+    SplitInfo,
+    check_sizes,
+    file_sha256,
+    read_manifest,
+)
+from skiprec.data.schema import ROWS_PER_FILE, row_schema
+
+Ints = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a split; the arrays are the caller's own (writable copies)."""
+
+    items_RW: Ints  # left-padded with 0, the newest item last
+    user_R: Ints  # index into users.arrow
+    row_R: Longs  # index of the row within its split
+
+
+class ShardSet:
+    """All rows of one split, addressed 0..num_rows-1 over its files.
+
+    Opening maps the files and reads no row. It checks the sizes of the files, not their
+    contents: `manifest.verify_files` does that.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, split: str) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.split = split
+        info = manifest.splits[split]
+        self.num_rows = info.rows
+        self.window = manifest.window
+        self.num_items = manifest.num_items
+        self.num_users = manifest.num_users
+        maps = [_map_file(folder / file.name, self.window, file.rows) for file in info.files]
+        self._items = [items_RW for items_RW, _ in maps]
+        self._users = [user_R for _, user_R in maps]
+        self._starts = np.cumsum([0, *(file.rows for file in info.files)])
+
+    @classmethod
+    def open(cls, folder: Path, split: str) -> "ShardSet":
+        """The rows of `split`; ValueError says what is wrong with the folder or the name."""
+        manifest = read_manifest(folder)
+        if split not in manifest.splits:
+            raise ValueError(
+                f"{folder} has no split {split!r}; it has {', '.join(manifest.splits)}"
+            )
+        check_sizes(folder, manifest.splits[split].files)
+        return cls(folder, manifest, split)
+
+    def take(self, rows_R: npt.NDArray[np.integer]) -> Rows:
+        """The rows with these indices, in this order; an index may repeat."""
+        row_R = np.asarray(rows_R, dtype=np.int64)
+        if row_R.size and not (0 <= row_R.min() and row_R.max() < self.num_rows):
+            raise ValueError(
+                f"rows {row_R.min()}..{row_R.max()} asked of split {self.split!r}, "
+                f"which has rows 0..{self.num_rows - 1}"
+            )
+        items_RW = np.empty((len(row_R), self.window), np.int32)
+        user_R = np.empty(len(row_R), np.int32)
+        file_R = np.searchsorted(self._starts, row_R, side="right") - 1
+        for file in np.unique(file_R):
+            here_R = np.flatnonzero(file_R == file)
+            within_R = row_R[here_R] - self._starts[file]
+            items_RW[here_R] = self._items[file][within_R]
+            user_R[here_R] = self._users[file][within_R]
+        return Rows(items_RW, user_R, row_R)
+
+    def slice(self, start: int, stop: int) -> Rows:
+        """Rows start..stop-1."""
+        if not 0 <= start <= stop <= self.num_rows:
+            raise ValueError(
+                f"rows {start}..{stop} asked of split {self.split!r}, which has {self.num_rows}"
+            )
+        items_RW = np.empty((stop - start, self.window), np.int32)
+        user_R = np.empty(stop - start, np.int32)
+        for file in range(len(self._items)):
+            low, high = (int(x) for x in np.clip(self._starts[file : file + 2], start, stop))
+            inside = np.s_[low - self._starts[file] : high - self._starts[file]]
+            items_RW[low - start : high - start] = self._items[file][inside]
+            user_R[low - start : high - start] = self._users[file][inside]
+        return Rows(items_RW, user_R, np.arange(start, stop, dtype=np.int64))
+
+
+def _map_file(path: Path, window: int, rows: int) -> tuple[Ints, Ints]:
+    """Read-only views of the items [rows, window] and users [rows] of one file; no copy.
+
+    The arrays keep the memory map alive.
+    """
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"{path} is not an Arrow file ({error}); build the dataset again"
+        ) from error
+    if reader.schema != row_schema(window) or reader.num_record_batches != 1:
+        raise ValueError(
+            f"{path}: expected one batch of {row_schema(window)}, found "
+            f"{reader.num_record_batches} of {reader.schema}; build the dataset again"
+        )
+    batch = reader.get_batch(0)
+    if batch.num_rows != rows:
+        raise ValueError(f"{path} has {batch.num_rows} rows, the manifest says {rows}")
+    items_RW = batch.column("items").values.to_numpy(zero_copy_only=True).reshape(rows, window)
+    return items_RW, batch.column("user").to_numpy(zero_copy_only=True)
+
+
+class ShardWriter:
+    """Collects the rows of one split and writes a file whenever ROWS_PER_FILE are there.
+
+    What the files hold depends on the sequence of rows alone, never on how it was cut into
+    calls of `append`.
+    """
+
+    def __init__(self, folder: Path, split: str, window: int) -> None:
+        self._folder = folder
+        self._split = split
+        self._window = window
+        self._files: list[FileInfo] = []
+        self._pending: list[tuple[Ints, Ints, Ints]] = []
+        self._num_pending = 0
+
+    def append(self, user_R: Ints, end_R: Ints, items_RW: Ints) -> None:
+        """Add rows at the end of the split."""
+        self._pending.append((user_R, end_R, items_RW))
+        self._num_pending += len(user_R)
+        if self._num_pending >= ROWS_PER_FILE:
+            self._write_full_files()
+
+    def close(self) -> SplitInfo:
+        """Write the last, shorter file and describe the split."""
+        if self._num_pending:
+            self._write_file(*self._join_pending())
+        return SplitInfo(rows=sum(f.rows for f in self._files), files=tuple(self._files))
+
+    def _join_pending(self) -> tuple[Ints, Ints, Ints]:
+        user_R, end_R, items_RW = (
+            np.concatenate(part) for part in zip(*self._pending, strict=True)
+        )
+        return user_R, end_R, items_RW
+
+    def _write_full_files(self) -> None:
+        user_R, end_R, items_RW = self._join_pending()
+        full = len(user_R) - len(user_R) % ROWS_PER_FILE
+        for start in range(0, full, ROWS_PER_FILE):
+            piece = np.s_[start : start + ROWS_PER_FILE]
+            self._write_file(user_R[piece], end_R[piece], items_RW[piece])
+        self._pending = [(user_R[full:], end_R[full:], items_RW[full:])]
+        self._num_pending = len(user_R) - full
+
+    def _write_file(self, user_R: Ints, end_R: Ints, items_RW: Ints) -> None:
+        schema = row_schema(self._window)
+        values = pa.array(np.ascontiguousarray(items_RW, np.int32).reshape(-1))
+        batch = pa.record_batch(
+            [
+                pa.array(user_R, pa.int32()),
+                pa.array(end_R, pa.int32()),
+                pa.FixedSizeListArray.from_arrays(values, self._window),
+            ],
+            schema=schema,
+        )
+        name = f"{self._split}-{len(self._files):05d}.arrow"
+        table = TableWriter(self._folder / name, schema)
+        table.append(batch)
+        self._files.append(table.close())
+
+
+class TableWriter:
+    """One Arrow IPC file, uncompressed, in batches of ROWS_PER_FILE rows however it is fed."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        self._schema = schema
+        self._writer = pa.ipc.new_file(str(path), schema)
+        self._pending: list[pa.RecordBatch] = []
+        self._rows = 0
+        self._digest = hashlib.sha256()
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        """Add rows at the end of the file."""
+        self._pending.append(batch)
+        self._rows += batch.num_rows
+        self._write(everything=False)
+
+    def close(self) -> FileInfo:
+        """Write what is left, sync the file and describe it."""
+        self._write(everything=True)
+        self._writer.close()
+        with self._path.open("rb") as stream:
+            os.fsync(stream.fileno())
+        return FileInfo(
+            name=self._path.name,
+            rows=self._rows,
+            bytes=self._path.stat().st_size,
+            sha256=file_sha256(self._path),
+            data_sha256=self._digest.hexdigest(),
+        )
+
+    def _write(self, *, everything: bool) -> None:
+        while (waiting := sum(batch.num_rows for batch in self._pending)) >= ROWS_PER_FILE or (
+            everything and waiting
+        ):
+            table = pa.Table.from_batches(self._pending, self._schema).combine_chunks()
+            batch = table.slice(0, ROWS_PER_FILE).to_batches()[0]
+            self._writer.write_batch(batch)
+            for column in batch.columns:
+                self._digest.update(_value_bytes(column))
+            self._pending = table.slice(ROWS_PER_FILE).to_batches()
+
+
+def _value_bytes(column: pa.Array) -> bytes:
+    """The values of a column as bytes that depend on nothing but the values."""
+    if pa.types.is_fixed_size_list(column.type):
+        column = column.flatten()
+    if pa.types.is_string(column.type):
+        return "\0".join(column.to_pylist()).encode() + b"\0"
+    return bytes(np.ascontiguousarray(column.to_numpy()).astype(column.type.to_pandas_dtype()).data)

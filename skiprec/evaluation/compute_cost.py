@@ -1,0 +1,123 @@
+"""FLOPs of one row, counted from the operators that really run, for any backbone and policy.
+
+A multiplication and an addition are two. A convolution's taps that lie wholly before the window are
+not called, so they are not counted either. Padded positions are computed, so every row of a window
+costs the same until blocks are skipped.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from skiprec.network import SkipRecNetwork
+from skiprec.ranking import top_items
+
+# Moving numbers is not arithmetic. Views are recognised by themselves.
+MOVES = frozenset(
+    "arange cat clone copy embedding empty empty_like full gather index index_select new_empty "
+    "new_zeros ones scalar_tensor scatter stack _to_copy zeros zeros_like _local_scalar_dense".split()
+)
+PER_ELEMENT = {"native_layer_norm": 8, "_softmax": 5, "_log_softmax": 5, "gelu": 8, "silu": 5}
+PRODUCTS = {
+    packet._qualified_op_name.split("::")[1]: formula
+    for packet, formula in flop_registry.items()
+    if hasattr(packet, "_qualified_op_name")
+}
+PRODUCTS["_scaled_dot_product_flash_attention_for_cpu"] = PRODUCTS[
+    "_scaled_dot_product_flash_attention"
+]
+LOOKS_LIKE_A_PRODUCT = ("rnn", "gru", "lstm", "attention", "conv", "linear", "mm", "matmul")
+
+
+@dataclass(frozen=True)
+class ComputeCost:
+    """FLOPs of one row by part. `block_L` includes adding the branch to the block's input."""
+
+    embedding: int
+    policy: int
+    block_L: tuple[int, ...]
+    head: int
+
+    @property
+    def full(self) -> int:
+        """Every block, no policy."""
+        return self.embedding + sum(self.block_L) + self.head
+
+    def rows(self, keep_RL: NDArray[np.bool_], with_policy: bool) -> NDArray[np.int64]:
+        """FLOPs of each row under its keep decision."""
+        rest = self.embedding + self.head + (self.policy if with_policy else 0)
+        return keep_RL.astype(np.int64) @ np.asarray(self.block_L, np.int64) + rest
+
+
+@torch.no_grad()
+def measure_cost(network: SkipRecNetwork, num_positions: int, k: int) -> ComputeCost:
+    """Runs one row through each part of a network in evaluation mode and counts."""
+    device = network.head.weight_VD.device
+    items_BT = torch.ones(1, num_positions, dtype=torch.int64, device=device)
+    key_B = torch.zeros(1, dtype=torch.int64, device=device)
+    history = network.embed(items_BT, key_B)
+    x_TBD, is_item_TB1 = history.x_TBD, history.is_item_TB1
+    blocks = network.stack.blocks
+    return ComputeCost(
+        embedding=count_flops(lambda: network.embed(items_BT, key_B)),
+        policy=count_flops(lambda: network.decide(history)),
+        block_L=tuple(
+            count_flops(lambda b=block: x_TBD + b(x_TBD, is_item_TB1))  # type: ignore[misc]
+            for block in blocks
+        ),
+        head=count_flops(lambda: network.head(x_TBD[-1], partial(top_items, k=k))),
+    )
+
+
+def count_flops(run: Callable[[], object]) -> int:
+    """FLOPs of the operators that `run` calls.
+
+    Raises:
+        ValueError: an operator that multiplies matrices in a way this file has no formula for.
+    """
+    with _Counter() as counter:
+        run()
+    return counter.flops
+
+
+class _Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            self.flops += _flops_of(func, args, kwargs or {}, out)
+        return out
+
+
+def _flops_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> int:
+    # "aten::addmm_.default" and "aten::addmm.default" cost the same.
+    written = func.name().split("::")[1].split(".")[0]
+    name = written if written in PRODUCTS or written in MOVES else written.rstrip("_")
+    if name in PRODUCTS:
+        return int(PRODUCTS[name](*args, **kwargs, out_val=out))
+    if name in MOVES:
+        return 0
+    if any(part in name for part in LOOKS_LIKE_A_PRODUCT):
+        raise ValueError(
+            f"no FLOP formula for operator {func.name()}; add one to PRODUCTS in {__file__}"
+        )
+    tensors = [value for value in (*args, out) if isinstance(value, Tensor)]
+    largest = max((value.numel() for value in tensors), default=0)
+    return PER_ELEMENT.get(name, 1) * largest

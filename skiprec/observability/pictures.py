@@ -1,0 +1,193 @@
+"""Pictures of what a policy decides, as matplotlib figures without a screen."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+# Whether a row keeps a block: 0 or 1, in any type.
+Keep = NDArray[Any]
+
+KEPT, SKIPPED, INK, FAINT, ACCENT = "#1f5f8b", "#eef2f5", "#22303c", "#8a97a3", "#d1495b"
+# A picture has no more lines than this; of more users every n-th is drawn.
+MAX_USERS = 1200
+
+
+def keep_heat_map(keep_UL: Keep) -> Figure:
+    """Users (rows, most blocks first) by blocks (columns); dark where the block runs."""
+    num_users, num_blocks = keep_UL.shape
+    keep = np.asarray(keep_UL) > 0
+    # Users who keep equally many stand together by decision, so that equal decisions show as bands.
+    order_U = np.lexsort((*keep.T[::-1], keep.sum(1)))[::-1]
+    shown = order_U[np.linspace(0, num_users - 1, min(num_users, MAX_USERS)).round().astype(int)]
+    figure, axes = _figure(6.4, 4.8)
+    axes.imshow(
+        keep[shown],
+        aspect="auto",
+        interpolation="nearest",
+        cmap=ListedColormap([SKIPPED, KEPT]),
+        vmin=0,
+        vmax=1,
+        extent=(-0.5, num_blocks - 0.5, num_users, 0),
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
+    for edge in range(1, num_blocks if num_blocks <= 64 else 1):
+        axes.axvline(edge - 0.5, color="white", linewidth=0.8)
+    axes.set_xlabel("block")
+    axes.set_ylabel("rows of users, most kept blocks first")
+    kept_U = keep.sum(1)
+    _title(
+        axes,
+        "Blocks kept for each user",
+        f"{num_users:,} rows · {len(np.unique(keep, axis=0)):,} distinct decisions · "
+        f"mean {kept_U.mean():.1f} of {num_blocks} blocks",
+    )
+    return figure
+
+
+def kept_blocks_histogram(keep_UL: Keep) -> Figure:
+    """How many users keep how many blocks."""
+    num_users, num_blocks = keep_UL.shape
+    kept_U = (np.asarray(keep_UL) > 0).sum(1)
+    share = np.bincount(kept_U, minlength=num_blocks + 1) / num_users
+    figure, axes = _figure(6.4, 3.6)
+    bars = axes.bar(np.arange(num_blocks + 1), share, width=0.8, color=KEPT)
+    if num_blocks <= 24:
+        labels = [f"{100 * s:.0f}" if s >= 0.005 else "" for s in share]
+        axes.bar_label(bars, labels, padding=2, fontsize=8, color=INK)
+    axes.axvline(kept_U.mean(), color=ACCENT, linewidth=1.2, linestyle="--")
+    axes.set_xlim(-0.7, num_blocks + 0.7)
+    axes.set_ylim(0, 1.15 * share.max())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=17))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_xlabel("blocks kept")
+    axes.set_ylabel("share of rows")
+    _title(
+        axes,
+        "How many blocks users keep",
+        f"mean {kept_U.mean():.1f} of {num_blocks} (dashed) · "
+        f"standard deviation {kept_U.std():.2f}",
+    )
+    return figure
+
+
+def block_keep_rates(keep_UL: Keep) -> Figure:
+    """The share of rows that keep each block. Only bars between 0 and 1 can be personal."""
+    rate_L = (np.asarray(keep_UL) > 0).mean(0)
+    num_blocks = len(rate_L)
+    figure, axes = _figure(6.4, 3.2)
+    axes.bar(np.arange(num_blocks), np.ones(num_blocks), width=0.8, color=SKIPPED)
+    axes.bar(np.arange(num_blocks), rate_L, width=0.8, color=KEPT)
+    axes.set_xlim(-0.7, num_blocks - 0.3)
+    axes.set_ylim(0, 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=17))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_xlabel("block")
+    axes.set_ylabel("share of rows that keep it")
+    always, never = int((rate_L == 1).sum()), int((rate_L == 0).sum())
+    _title(
+        axes,
+        "Keep rate of each block",
+        f"{always} kept by everyone · {never} by no one · {num_blocks - always - never} by some",
+    )
+    return figure
+
+
+def speed_against_accuracy(
+    points: Mapping[str, tuple[float, float, Sequence[float]]],
+    lines: Mapping[str, float],
+    speed_label: str,
+) -> Figure:
+    """Accuracy over speedup, each arm a point with the interval of its accuracy.
+
+    Args:
+        points: name -> (speedup, MRR@20, [low, high]).
+        lines: name -> MRR@20 of baselines that have no speed; one that is far below is written
+            under the axes instead, so that it does not squeeze the points together.
+    """
+    figure, axes = _figure(7.0, 4.6)
+    for place, (name, (speed, mrr, (low, high))) in enumerate(points.items()):
+        color = ACCENT if name == "skiprec" else KEPT
+        axes.errorbar(
+            speed,
+            mrr,
+            yerr=[[max(0.0, mrr - low)], [max(0.0, high - mrr)]],
+            fmt="o",
+            markersize=7 if name == "skiprec" else 5,
+            color=color,
+            ecolor=color,
+            elinewidth=1,
+            capsize=3,
+        )
+        axes.annotate(
+            name,
+            (speed, mrr),
+            xytext=(8, 6 if place % 2 == 0 else -13),
+            textcoords="offset points",
+            fontsize=9,
+            color=color,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+        )
+    low, high = axes.get_ylim()
+    near = {name: mrr for name, mrr in lines.items() if mrr > low - 1.5 * (high - low)}
+    far = {name: mrr for name, mrr in lines.items() if name not in near}
+    for name, mrr in near.items():
+        axes.axhline(mrr, color=FAINT, linewidth=1, linestyle=":")
+        axes.annotate(
+            name,
+            (1, mrr),
+            xycoords=("axes fraction", "data"),
+            xytext=(-4, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color=FAINT,
+        )
+    axes.margins(x=0.18)
+    axes.grid(axis="both", color=SKIPPED, linewidth=1)
+    axes.set_xlabel(speed_label)
+    axes.set_ylabel("MRR@20, with 95 % interval over users")
+    below = "".join(f" · {name} {mrr:.4f} (below)" for name, mrr in far.items())
+    _title(axes, "Speed against accuracy", f"up and to the right is better{below}")
+    return figure
+
+
+def figure_to_array(figure: Figure) -> NDArray[np.uint8]:
+    """The picture as `[height, width, 3]`."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    # Figure, not pyplot: no global state, nothing to close, safe in any thread.
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    return figure, axes
+
+
+def _title(axes: Axes, title: str, subtitle: str) -> None:
+    axes.set_title(title, loc="left", fontsize=12, color=INK, pad=22, fontweight="bold")
+    axes.annotate(
+        subtitle,
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 8),
+        textcoords="offset points",
+        fontsize=9,
+        color=FAINT,
+    )

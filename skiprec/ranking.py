@@ -1,0 +1,173 @@
+"""Exact ranking against the whole catalogue, shared by training's validation and evaluation.
+
+Row v of the head's matrix scores item v + 1. Higher scores come first, equal ones by item id, so a
+rank is a function of the scores alone. Scores are float32 whatever the network's precision:
+rounded ones would tie by the thousand, and ties go to the frequent items.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from skiprec.types import PADDING
+
+METRIC_CUTS = {"mrr@5": 5, "mrr@20": 20, "hr@5": 5, "hr@20": 20, "hr@10": 10, "ndcg@10": 10}
+# Finding the best of a row is one pass for the maxima of its groups, then a search in few groups.
+GROUP_ITEMS = 64
+MAX_SCORES = 2**24
+
+
+@torch.no_grad()
+def target_ranks(
+    x_BD: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor,
+    *,
+    target_B: Tensor,
+    seen_BT: Tensor | None = None,
+    block_items: int = 8192,
+) -> Tensor:
+    """`rank_B`, int64: 1 + the number of items that stand before the target.
+
+    Never holds more than `block_items` scores a row. The target's own score comes from the same
+    product, of the same shape, as the scores it is compared with, so equal means equal.
+
+    Args:
+        target_B: item ids; a row with target 0 (fill) gets rank 0.
+        seen_BT: item ids that do not compete, 0 for none; the target competes always.
+
+    Raises:
+        ValueError: a target outside the catalogue.
+    """
+    num_items = len(weight_VD)
+    lowest, highest = (int(x) for x in target_B.aminmax())  # waits for the device, once
+    if lowest < PADDING or highest > num_items:
+        raise ValueError(
+            f"targets {lowest}..{highest} for a head of {num_items} items; "
+            "the network was trained on another catalogue than this data"
+        )
+    x_BD = x_BD.float()
+    column_B = (target_B - 1).clamp(min=0)
+    block_B = column_B // block_items
+    first_BI = _scores(x_BD, weight_VD, bias_V, 0, block_items)
+    score_B1 = x_BD.new_empty(len(x_BD), 1)
+    # Ids go by descending frequency, so the targets of some rows stand in few blocks.
+    for block in sorted(set(block_B.tolist())):
+        start = block * block_items
+        scores_BI = first_BI if start == 0 else _scores(x_BD, weight_VD, bias_V, start, block_items)
+        here_B1 = (block_B == block)[:, None]
+        local_B1 = (column_B - start).clamp(0, scores_BI.shape[1] - 1)[:, None]
+        score_B1 = torch.where(here_B1, scores_BI.gather(1, local_B1), score_B1)
+    rank_B = torch.ones_like(target_B)
+    for start in range(0, num_items, block_items):
+        scores_BI = first_BI if start == 0 else _scores(x_BD, weight_VD, bias_V, start, block_items)
+        column_I = torch.arange(start, start + scores_BI.shape[1], device=x_BD.device)
+        stands_after_BI = (scores_BI == score_B1) & (column_I >= column_B[:, None])
+        stands_after_BI |= scores_BI < score_B1
+        # Counted by what stands after, so that a score that is not a number ranks last, not first.
+        before_BI = ~stands_after_BI
+        if seen_BT is not None:
+            before_BI[_cells(seen_BT, start, scores_BI.shape[1])] = False
+        rank_B += before_BI.sum(1)
+    return torch.where(target_B == PADDING, 0, rank_B)
+
+
+@torch.no_grad()
+def top_items(
+    x_BD: Tensor, weight_VD: Tensor, bias_V: Tensor, *, k: int, seen_BT: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The `k` best items of each row, best first: `items_BK`, int64, and `scores_BK`.
+
+    The same order as `target_ranks`: an item at place r has rank r.
+
+    Args:
+        seen_BT: item ids that are left out, 0 for none. Where fewer than `k` others are in the
+            catalogue, they fill the end of the list with scores of minus infinity.
+    """
+    num_items = len(weight_VD)
+    if not 1 <= k <= num_items:
+        raise ValueError(f"k={k} of a catalogue of {num_items} items; expected 1 to {num_items}")
+    parts = [
+        _top_of_rows(
+            _scores(x_BD[rows].float(), weight_VD, bias_V, 0, num_items),
+            k,
+            None if seen_BT is None else seen_BT[rows],
+        )
+        for rows in _row_chunks(len(x_BD), num_items)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([items for items, _ in parts]), torch.cat([scores for _, scores in parts])
+
+
+def metric_values(rank_B: Tensor) -> dict[str, Tensor]:
+    """Each row's contribution to each metric, float64; a metric is the mean over rows."""
+    if len(rank_B) and int(rank_B.min()) < 1:
+        raise ValueError("ranks count from 1; rank 0 marks a fill row, which must be cut off first")
+    rank = rank_B.double()
+    gain = {"mrr": 1 / rank, "hr": torch.ones_like(rank), "ndcg": 1 / torch.log2(1 + rank)}
+    return {
+        name: torch.where(rank <= cut, gain[name.split("@")[0]], 0.0)
+        for name, cut in METRIC_CUTS.items()
+    }
+
+
+def metrics_from_ranks(rank_B: Tensor) -> dict[str, float]:
+    """MRR, hit rate and NDCG at the cuts of `METRIC_CUTS`; one relevant item a row."""
+    return {name: float(value_B.mean()) for name, value_B in metric_values(rank_B).items()}
+
+
+def _scores(
+    x_BD: Tensor, weight_VD: Tensor, bias_V: Tensor, start: int, block_items: int
+) -> Tensor:
+    stop = start + block_items
+    return torch.addmm(bias_V[start:stop].float(), x_BD, weight_VD[start:stop].float().t())
+
+
+def _cells(item_BT: Tensor, start: int, num_columns: int) -> tuple[Tensor, Tensor]:
+    """(row, column) of the items that have a column here."""
+    column_BT = item_BT - 1 - start
+    row_N, place_N = ((column_BT >= 0) & (column_BT < num_columns)).nonzero(as_tuple=True)
+    return row_N, column_BT[row_N, place_N]
+
+
+def _row_chunks(num_rows: int, num_items: int) -> Iterator[slice]:
+    size = max(1, MAX_SCORES // num_items)
+    return (slice(start, start + size) for start in range(0, max(1, num_rows), size))
+
+
+def _top_of_rows(scores_BV: Tensor, k: int, seen_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+    if seen_BT is not None:
+        scores_BV[_cells(seen_BT, 0, scores_BV.shape[1])] = -torch.inf
+    num_found = min(k + 1, scores_BV.shape[1])
+    score_BK, column_BK = _largest(scores_BV, num_found)
+    # `topk` orders equal scores as it likes. One more than asked shows a tie at the end, too.
+    tied_BK = score_BK[:, 1:] == score_BK[:, :-1]
+    if bool(tied_BK.any()):
+        tied_B = tied_BK.any(1)
+        exact = scores_BV[tied_B].sort(dim=1, descending=True, stable=True)
+        score_BK[tied_B] = exact.values[:, :num_found]
+        column_BK[tied_B] = exact.indices[:, :num_found]
+    return column_BK[:, :k] + 1, score_BK[:, :k]
+
+
+def _largest(scores_BV: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """As `topk`; exact but for the choice among equal scores.
+
+    The `num` largest stand in the `num` groups with the largest maxima, so only these are searched:
+    each chosen maximum is itself at least as large as whatever was not chosen.
+    """
+    num_groups = scores_BV.shape[1] // GROUP_ITEMS
+    if num_groups <= 8 * num:  # few items: the detour would cost more than it saves
+        found = scores_BV.topk(num, dim=1)
+        return found.values, found.indices
+    whole = num_groups * GROUP_ITEMS
+    max_BG = scores_BV[:, :whole].view(-1, num_groups, GROUP_ITEMS).amax(2)
+    group_BM = max_BG.topk(num, dim=1, sorted=False).indices
+    within = torch.arange(GROUP_ITEMS, device=scores_BV.device)
+    column_BC = (group_BM[:, :, None] * GROUP_ITEMS + within).flatten(1)
+    rest = torch.arange(whole, scores_BV.shape[1], device=scores_BV.device)
+    column_BC = torch.cat([column_BC, rest.expand(len(scores_BV), -1)], dim=1)
+    found = scores_BV.gather(1, column_BC).topk(num, dim=1)
+    return found.values, column_BC.gather(1, found.indices)

@@ -1,0 +1,16 @@
+"""One thread and fixed examples, so that a test says the same thing each time it runs."""
+
+import torch
+from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(1)  # ranks of a test share two cores, and sums keep their order
+
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("repeatable")

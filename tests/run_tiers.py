@@ -1,0 +1,183 @@
+"""Runs the checks and the test tiers, one table at the end; the exit code says whether all is well.
+
+A tier is a folder under tests/. Which of them are expected follows from the machine: one that
+cannot run is printed with its reason, one that is expected and ran no test fails.
+
+    quick   linters, types, and each tier without the tests marked `slow`   (make test)
+    slow    the tests marked `slow`                                         (make test-rest)
+    all     everything                                                      (make test-all)
+    total   the closing lines of the last `quick` and `slow` together       (.ci/run)
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / ".test-results"
+NO_TIERS = {"testkit", "golden"}
+FIRST = ["contracts", "unit", "numerics", "distributed"]  # the quickest to fail come first
+CHECKS = {
+    "ruff check": ["ruff", "check", "."],
+    "ruff format": ["ruff", "format", "--check", "."],
+    "mypy": ["mypy"],
+    "import-linter": ["lint-imports"],
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one tier."""
+
+    tier: str
+    passed: int
+    failed: int
+    skipped: int
+    seconds: float
+    result: str
+
+
+def no_gpu() -> str | None:
+    """Why the gpu tier cannot run here; None if it can."""
+    import torch
+
+    return None if torch.cuda.is_available() else "no GPU"
+
+
+CANNOT_RUN: dict[str, Callable[[], str | None]] = {"gpu": no_gpu}
+
+
+def find_tiers(tests: Path) -> list[str]:
+    """The folders under `tests` that hold tests, in the order in which they run."""
+    found = {path.relative_to(tests).parts[0] for path in tests.glob("*/**/test_*.py")} - NO_TIERS
+    return sorted(found, key=lambda tier: (FIRST.index(tier) if tier in FIRST else 99, tier))
+
+
+def run_checks() -> Row:
+    """Linters and types, each counted as one test."""
+    started, failed = time.monotonic(), []
+    for name, (tool, *arguments) in CHECKS.items():
+        program = str(Path(sys.executable).parent / tool)
+        done = subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True)
+        print(f"{name}: {'ok' if done.returncode == 0 else 'FAILED'}", flush=True)
+        if done.returncode != 0:
+            failed.append(name)
+            print(done.stdout + done.stderr, flush=True)
+    seconds = time.monotonic() - started
+    result = f"FAILED: {', '.join(failed)}" if failed else "ok"
+    return Row("checks", len(CHECKS) - len(failed), len(failed), 0, seconds, result)
+
+
+def run_tier(tier: str, which: str) -> Row:
+    """One pytest process over a tier's folder."""
+    reason = CANNOT_RUN[tier]() if tier in CANNOT_RUN else None
+    if reason is not None:
+        return Row(tier, 0, 0, 0, 0.0, f"not run: {reason}")
+    marker = {"quick": ["-m", "not slow"], "slow": ["-m", "slow"], "all": []}[which]
+    print(f"\n== {tier} ({which})", flush=True)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        code = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", f"tests/{tier}", *marker]
+            + [f"--junitxml={report}"],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONHASHSEED": "0"},
+        ).returncode
+        passed, failed, skipped = count(report)
+    return Row(
+        tier, passed, *judge(code, passed, failed, skipped, which, time.monotonic() - started)
+    )
+
+
+def judge(
+    code: int, passed: int, failed: int, skipped: int, which: str, seconds: float
+) -> tuple[int, int, float, str]:
+    """`(failed, skipped, seconds, result)` of a tier that was expected to run."""
+    if code == 5 and which == "slow":
+        return 0, 0, seconds, "no slow tests"
+    if passed + failed == 0:
+        return 1, skipped, seconds, "FAILED: expected, but ran no test"
+    if code != 0:
+        return max(1, failed), skipped, seconds, f"FAILED (pytest exit code {code})"
+    return failed, skipped, seconds, "ok"
+
+
+def count(report: Path) -> tuple[int, int, int]:
+    """Passed, failed (or broken) and skipped tests of a JUnit report; zeros when there is none."""
+    if not report.exists():
+        return 0, 0, 0
+    passed = failed = skipped = 0
+    for case in ET.parse(report).iter("testcase"):
+        outcomes = {child.tag for child in case}
+        if outcomes & {"failure", "error"}:
+            failed += 1
+        elif "skipped" in outcomes:
+            skipped += 1
+        else:
+            passed += 1
+    return passed, failed, skipped
+
+
+def close(rows: list[Row]) -> int:
+    """Prints the table and the closing line; returns the exit code."""
+    print(f"\n{'tier':<22}{'tests':>7}{'seconds':>10}  result")
+    for row in rows:
+        tests = row.passed + row.failed
+        print(f"{row.tier:<22}{tests:>7}{row.seconds:>10.1f}  {row.result}")
+    passed, failed, skipped = (
+        sum(getattr(row, name) for row in rows) for name in ("passed", "failed", "skipped")
+    )
+    if passed + failed == 0:
+        print("no test ran at all")
+        failed = 1
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return 1 if failed else 0
+
+
+def total() -> int:
+    """The last `quick` and `slow` runs as one."""
+    rows = []
+    for which in ("quick", "slow"):
+        saved = RESULTS / f"{which}.json"
+        if not saved.exists():
+            rows.append(Row(which, 0, 1, 0, 0.0, "FAILED: did not get to its end"))
+            continue
+        for row in json.loads(saved.read_text()):
+            rows.append(Row(**row | {"tier": f"{row['tier']} ({which})"}))
+    return close(rows)
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("which", choices=["quick", "slow", "all", "total"])
+    parser.add_argument("--tier", action="append", help="only this tier, without the checks")
+    arguments = parser.parse_args(argv)
+    if arguments.which == "total":
+        return total()
+    tiers = find_tiers(ROOT / "tests")
+    unknown = sorted(set(arguments.tier or []) - set(tiers))
+    if unknown:
+        print(f"no tests in tests/{unknown[0]}; there are: {', '.join(tiers)}", file=sys.stderr)
+        return 2
+    saved = RESULTS / f"{arguments.which}.json"
+    RESULTS.mkdir(exist_ok=True)
+    saved.unlink(missing_ok=True)
+    rows = [] if arguments.tier or arguments.which == "slow" else [run_checks()]
+    rows += [run_tier(tier, arguments.which) for tier in arguments.tier or tiers]
+    if not arguments.tier:
+        saved.write_text(json.dumps([asdict(row) for row in rows]))
+    return close(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

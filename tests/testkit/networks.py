@@ -1,0 +1,92 @@
+"""Small networks and batches for tests; whatever is registered can be built by its name."""
+
+from typing import Any
+
+import torch
+
+from skiprec.config import ModelConfig, PolicyConfig, RunConfig, parse_config
+from skiprec.models.registry import BACKBONES
+from skiprec.network import SkipRecNetwork
+from skiprec.policy.registry import POLICIES
+from skiprec.types import PADDING, Batch
+
+NUM_ITEMS = 30
+NUM_BLOCKS = 4
+WIDTH = 8
+WINDOW = 10  # so 9 positions: shorter than the reach of the last dilations
+
+BACKBONE_NAMES = sorted(BACKBONES)
+POLICY_NAMES = sorted(POLICIES)
+# What a policy cannot be built without, or what makes its decisions differ between rows.
+POLICY_OPTIONS: dict[str, dict[str, Any]] = {
+    "fixed": {"keep_blocks": (0, 2)},
+    "random": {"keep_frac": 0.5},
+    "gumbel": {"width": 6, "initial_keep_prob": 0.5},
+}
+LEARNED = sorted(set(POLICY_NAMES) - {"fixed", "random", "keep_all"})
+
+
+def model_config(backbone: str = "nextitnet_plus", **changes: Any) -> ModelConfig:
+    return ModelConfig(
+        **{"backbone": backbone, "num_blocks": NUM_BLOCKS, "width": WIDTH} | changes
+    )
+
+
+def policy_config(kind: str, **changes: Any) -> PolicyConfig:
+    return PolicyConfig(kind=kind, **POLICY_OPTIONS.get(kind, {}) | changes)  # type: ignore[arg-type]
+
+
+def build_network(
+    model: ModelConfig, policy: PolicyConfig | None = None, seed: int = 0, awake: bool = True
+) -> SkipRecNetwork:
+    network = SkipRecNetwork(model, policy or PolicyConfig(), NUM_ITEMS)
+    network.reset_parameters(seed)
+    if awake:
+        awaken(network, seed)
+    return network
+
+
+def awaken(network: SkipRecNetwork, seed: int = 0) -> None:
+    """Moves every weight off its first value: residual scales of 0 would hide what a block does."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+            if name.endswith("embedding.table.weight"):
+                parameter[PADDING].zero_()
+
+
+def random_batch(
+    num_rows: int, seed: int = 0, window: int = WINDOW, num_items: int = NUM_ITEMS
+) -> Batch:
+    """Rows of every length from `window` items down to two; the first is full."""
+    generator = torch.Generator().manual_seed(seed)
+    items_BW = torch.randint(1, num_items + 1, (num_rows, window), generator=generator)
+    for row in range(num_rows):
+        items_BW[row, : row % (window - 1)] = PADDING
+    key_B = torch.randint(-(2**62), 2**62, (num_rows,), generator=generator)
+    return Batch(items_BW, key_B)
+
+
+def take_rows(batch: Batch, rows: Any) -> Batch:
+    return Batch(batch.items_BW[rows], batch.key_B[rows])
+
+
+def run_config(policy: str = "none", **changes: Any) -> RunConfig:
+    """A tiny run on the torch engine; `changes` are dotted keys with `__` for the dot."""
+    tree: dict[str, Any] = {
+        "name": "tiny",
+        "data": {"path": "unused"},
+        "model": {"num_blocks": NUM_BLOCKS, "width": WIDTH},
+        "policy": {"kind": policy, **POLICY_OPTIONS.get(policy, {})},
+        "loss": {},
+        "training": {
+            "engine": "torch",
+            "global_batch_rows": 12,
+            "execution": "dense" if policy == "none" else "masked",
+        },
+    }
+    for key, value in changes.items():
+        section, _, leaf = key.partition("__")
+        tree.setdefault(section, {})[leaf] = value
+    return parse_config(tree, "test")

@@ -1,0 +1,226 @@
+"""Bad input names the file, the line and what was expected, and leaves nothing behind."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from skiprec.data.build import build_dataset, make_recipe
+from skiprec.data.manifest import Manifest
+
+TEXT = {"kind": "text", "user_column": "user", "item_column": "item", "time_column": "time"}
+GOOD = [f"u{n % 3},i{n % 5},{n}" for n in range(30)]
+
+
+def build(
+    file: Path, source: dict[str, Any], *, block_bytes: int = 1 << 20, **overrides: Any
+) -> Manifest:
+    content = {"name": "t", "window": 4, "source": source, "split": {"kind": "leave_one_out"}}
+    recipe = make_recipe(content, overrides, origin="test")
+    return build_dataset(
+        recipe, [file], file.parent / "out", progress=str, num_buckets=2, block_bytes=block_bytes
+    )
+
+
+def refuse(file: Path, source: dict[str, Any], message: str, **more: Any) -> None:
+    before = sorted(file.parent.iterdir())
+    with pytest.raises(ValueError, match=message):
+        build(file, source, **more)
+    assert sorted(file.parent.iterdir()) == before  # no half-built folder, hidden or not
+
+
+def write(folder: Path, *lines: str, header: str = "user,item,time") -> Path:
+    path = folder / "log.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return path
+
+
+def test_good_rows_build(tmp_path: Path) -> None:
+    """Control: what the tests below break is fine before they do."""
+    manifest = build(write(tmp_path, *GOOD), TEXT)
+    assert manifest.counts.rows_read == 30
+    assert (manifest.num_users, manifest.num_items) == (3, 5)
+
+
+@pytest.mark.parametrize("block_bytes", [64, 1 << 20])
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("u1,i1,soon", r"log\.csv line 18: unreadable time \(number\) in 'time'; .* 'u1,i1,soon'"),
+        ("u1,i1,nan", r"log\.csv line 18: unreadable time"),
+        ("u1,i1,9007199254740993", r"log\.csv line 18: unreadable time"),
+        ("u1,i1,", r"log\.csv line 18: unreadable time"),
+        ("u1,i1", r"log\.csv line 18: wrong number of fields: expected 3, found 2"),
+        ("u1,i1,3,4", r"log\.csv line 18: wrong number of fields: expected 3, found 4"),
+        (",i1,3", r"log\.csv line 18: no user id in column 'user'"),
+        ("u1,,3", r"log\.csv line 18: no item id in column 'item'"),
+    ],
+)
+def test_a_bad_line_is_named_or_skipped(
+    tmp_path: Path, bad: str, message: str, block_bytes: int
+) -> None:
+    lines = [*GOOD[:10], "", *GOOD[10:15], bad, *GOOD[15:], bad]  # a blank line counts as a line
+    path = write(tmp_path, *lines)
+    refuse(path, TEXT, message, block_bytes=block_bytes)
+    manifest = build(path, TEXT, block_bytes=block_bytes, **{"source.on_bad_row": "skip"})
+    assert list(manifest.counts.bad_rows.values()) == [2]
+    assert manifest.counts.rows_read == 32
+    (tmp_path / "good").mkdir()
+    clean = build(write(tmp_path / "good", *GOOD), TEXT)
+    assert clean.content_hash == manifest.content_hash
+
+
+def test_skipping_reports_the_first_bad_line(tmp_path: Path) -> None:
+    path = write(tmp_path, *GOOD, "u1,i1,soon", "u1", "u2,i2,later")
+    content = {"name": "t", "window": 4, "source": TEXT, "split": {"kind": "leave_one_out"}}
+    recipe = make_recipe(content, {"source.on_bad_row": "skip"}, origin="test")
+    said: list[str] = []
+    manifest = build_dataset(recipe, [path], tmp_path / "out", progress=said.append)
+    assert manifest.counts.bad_rows == {
+        "unreadable time (number) in 'time'": 2,
+        "wrong number of fields": 1,
+    }
+    report = next(line for line in said if line.startswith("skipped bad rows"))
+    assert "log.csv line 32: unreadable time" in report
+
+
+@pytest.mark.parametrize("block_bytes", [64, 1 << 20])
+def test_quotes_protect_line_breaks_and_must_be_closed(tmp_path: Path, block_bytes: int) -> None:
+    path = write(tmp_path, *GOOD[:5], 'u1,"i\n1",3', *GOOD[5:], "u1,i1,soon")
+    refuse(path, TEXT, r"log\.csv line 34: unreadable time", block_bytes=block_bytes)
+    path = write(tmp_path, *GOOD[:5], 'u1,"i1,3', *GOOD[5:])
+    refuse(path, TEXT, r"log\.csv .*expected", block_bytes=block_bytes)
+
+
+def test_a_missing_column_names_the_nearest(tmp_path: Path) -> None:
+    path = write(tmp_path, *GOOD, header="userid,item,time")
+    refuse(path, TEXT, r"log\.csv line 1: expected a column 'user'.*did you mean 'userid'")
+    path = write(tmp_path, "a,b,c,d", header="user,item,time,user")
+    refuse(path, TEXT, "found it twice")
+
+
+def test_column_numbers_without_a_header(tmp_path: Path) -> None:
+    source = TEXT | {"user_column": "1", "item_column": "2", "time_column": "4", "header": False}
+    refuse(write(tmp_path, *GOOD), source, r"line 1: expected at least 4 fields .* found 3")
+    refuse(write(tmp_path, *GOOD), TEXT | {"header": False}, "expected its number, from 1")
+
+
+def test_empty_files(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("")
+    refuse(path, TEXT, r"log\.csv is empty \(0 bytes\)")
+    path.write_text("\n\n")
+    refuse(path, TEXT, r"log\.csv is empty; expected a header with 'user', 'item', 'time'")
+    path.write_text("user,item,time\n")
+    refuse(path, TEXT, "has a header and no rows")
+    packed = tmp_path / "log.csv.gz"
+    packed.write_bytes(gzip.compress(b""))
+    refuse(packed, TEXT, r"log\.csv\.gz is empty")
+    path.unlink()
+    refuse(path, TEXT, "no such file")
+
+
+def test_users_with_one_item(tmp_path: Path) -> None:
+    path = write(tmp_path, *[f"u{n},i1,1" for n in range(5)])
+    message = r"log\.csv line 2 \(user 'u0' with 1 item\): no history is left.* at least 3 items"
+    refuse(path, TEXT, message)
+    path = write(tmp_path, *GOOD, "lonely,i1,1")
+    assert build(path, TEXT).counts.short_histories == 1  # among others it is left out and counted
+
+
+def test_conditions_that_leave_nothing(tmp_path: Path) -> None:
+    refuse(write(tmp_path, *GOOD), TEXT | {"keep": ["time > 99"]}, "conditions dropped 30 rows")
+
+
+def test_torn_and_false_gzip(tmp_path: Path) -> None:
+    packed = gzip.compress("\n".join(["user,item,time", *GOOD * 2000]).encode())
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(packed[: len(packed) // 2])
+    refuse(path, TEXT, r"log\.csv\.gz cannot be read to its end .*expected a whole file")
+    path.write_bytes(b"user,item,time\n1,2,3\n")
+    refuse(path, TEXT, r"log\.csv\.gz cannot be read to its end")
+
+
+def test_text_that_is_not_utf8(tmp_path: Path) -> None:
+    path = write(tmp_path, *GOOD)
+    path.write_bytes(path.read_bytes() + b"u1,caf\xe9,7\n")
+    refuse(path, TEXT, r"log\.csv.* line .*UTF-8")
+
+
+def test_existing_output_is_refused_and_kept(tmp_path: Path) -> None:
+    path = write(tmp_path, *GOOD)
+    first = build(path, TEXT)
+    refuse(path, TEXT, "already exists; expected a new folder")
+    assert (tmp_path / "out" / "manifest.json").exists()
+    assert first.num_users == 3
+
+
+def test_the_same_file_twice(tmp_path: Path) -> None:
+    path = write(tmp_path, *GOOD)
+    content = {"name": "t", "window": 4, "source": TEXT, "split": {"kind": "by_user"}}
+    recipe = make_recipe(content, {}, origin="test")
+    with pytest.raises(ValueError, match="given twice"):
+        build_dataset(recipe, [path, path], tmp_path / "out", progress=str)
+    with pytest.raises(ValueError, match="draws the test rows itself"):
+        build_dataset(recipe, [path], tmp_path / "out", test_inputs=[path], progress=str)
+    given = make_recipe(content, {"split": {"kind": "given"}}, origin="test")
+    with pytest.raises(ValueError, match="needs train files and test files, found only train"):
+        build_dataset(given, [path], tmp_path / "out", progress=str)
+
+
+def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, *GOOD)
+    content = {"name": "t", "window": 4, "source": TEXT, "split": {"kind": "by_user"}}
+
+    def interrupt(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_dataset(
+            make_recipe(content, {}, origin="t"), [path], tmp_path / "o", progress=interrupt
+        )
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    source = TEXT | {"kind": "parquet"}
+    path = tmp_path / "log.parquet"
+    users = pa.array([float(n % 3) for n in range(29)] + [2.5])
+    table = pa.table({"user": users, "item": list(range(30)), "time": list(range(30))})
+    pq.write_table(table, path)
+    refuse(path, source, r"log\.parquet row 30: no user id in column 'user'; found .*2\.5")
+    refuse(path, source | {"item_column": "itm"}, "expected a column 'itm'.*did you mean 'item'")
+    manifest = build(path, source | {"on_bad_row": "skip"})
+    assert manifest.counts.bad_rows == {"no user id in column 'user'": 1}
+    (tmp_path / "torn").mkdir()
+    torn = tmp_path / "torn" / "log.parquet"
+    torn.write_bytes(path.read_bytes()[:-100])
+    refuse(torn, source, r"log\.parquet: expected a whole Parquet file")
+    pq.write_table(table.slice(0, 0), torn)
+    refuse(torn, source, "has no rows")
+
+
+def test_sequences(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    source = {"kind": "sequences", "first_field_is_user": True}
+    path.write_text("a 1 2 3\n\nb 1 2 3 4\nc\nd 1 2 3\n")
+    refuse(path, source, r"log\.txt line 4: user 'c' without items")
+    assert build(path, source | {"on_bad_row": "skip"}).counts.bad_rows == {"user without items": 1}
+    (tmp_path / "b").mkdir()
+    path = tmp_path / "b" / "log.txt"
+    path.write_text("\n \n")
+    refuse(path, source, "has no items")
+    path.write_text("\n7\n8\n")
+    lines = {"kind": "sequences", "first_field_is_user": False}
+    refuse(path, lines, r"log\.txt line 2 \(user '1:2' with 1 item\): no history is left")
+    path.write_bytes(b"a 1 2 3\nb 1 2 caf\xe9\n")
+    refuse(path, source, r"log\.txt line 2: expected UTF-8 text")
+
+
+def test_a_split_with_nothing_to_train_on(tmp_path: Path) -> None:
+    path = write(tmp_path, *GOOD)
+    split = {"kind": "by_user", "validation_frac": 0.0, "test_frac": 0.999}
+    refuse(path, TEXT, "split 'train' of t has no rows: 3 users gave", split=split)

@@ -1,0 +1,229 @@
+"""The pipeline against a slow and obvious build of the same recipe, in plain Python."""
+
+import json
+import tempfile
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from skiprec.data.build import Recipe, build_dataset
+from skiprec.data.manifest import verify_files
+
+MASK = 2**64 - 1
+
+
+def mix(x: int) -> int:
+    x = (x + 0x9E3779B97F4A7C15) & MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def hash_text(text: str) -> int:
+    value = 0xCBF29CE484222325
+    for byte in text.encode():
+        value = ((value ^ byte) * 0x100000001B3) & MASK
+    return mix(value)
+
+
+def uniform(value: int, seed: int) -> float:
+    return (mix(value ^ mix(mix(seed) ^ 0)) >> 11) * 2.0**-53
+
+
+def slow_build(rows: list[tuple[str, str, float, str]], recipe: Recipe) -> dict[str, Any]:
+    """rows are (user, item, time, part) in file order; everything by original ids."""
+    filters = recipe.filters
+    users = sorted({user for user, *_ in rows}, key=hash_text)[: filters.max_users]
+    rows = [row for row in rows if row[0] in users]
+    raw_count = Counter(item for _, item, _, _ in rows)
+    keep = [i for i in sorted(raw_count, key=lambda i: (-raw_count[i], i))]
+    keep = [i for i in keep if raw_count[i] >= filters.min_item_count][: filters.max_items]
+    histories: dict[str, list[tuple[str, str]]] = {}
+    for user in users:
+        own = [row for row in rows if row[0] == user and row[1] in keep]
+        own.sort(key=lambda row: (row[3] == "test", row[2]))
+        if len(own) >= filters.min_history:
+            histories[user] = [(item, part) for _, item, _, part in own]
+    count = Counter(item for history in histories.values() for item, _ in history)
+    items = sorted(count, key=lambda i: (-count[i], i))
+    number = {item: index for index, item in enumerate(items, start=1)}
+
+    out: dict[str, list[Any]] = {"train": [], "validation": [], "test": []}
+    used: dict[str, set[int]] = defaultdict(set)
+    without_evaluation = 0
+    for index, (user, history) in enumerate(histories.items()):
+        placed = []
+        n, hashed, split = len(history), hash_text(user), recipe.split
+        if split.kind == "leave_one_out":
+            train_n = n
+            if n >= recipe.min_items + 2:
+                placed += [("validation", n - 1), ("test", n)]
+                train_n = n - 2
+            else:
+                without_evaluation += 1
+            placed += [("train", end) for end in cuts(train_n, recipe)]
+        elif split.kind == "given":
+            train_n = sum(part == "train" for _, part in history)
+            part = "validation" if uniform(hashed, split.seed) < split.validation_frac else "train"
+            placed += [(part, end) for end in cuts(train_n, recipe)]
+            placed += [("test", end) for end in cuts(n, recipe) if end > train_n]
+        else:
+            for end in cuts(n, recipe):
+                value = mix(hashed ^ end) if split.kind == "by_window" else hashed
+                draw = uniform(value, split.seed)
+                part = "train"
+                if draw < split.test_frac + split.validation_frac:
+                    part = "test" if draw < split.test_frac else "validation"
+                placed.append((part, end))
+        for part, end in sorted(placed, key=lambda pair: pair[1]):
+            start = max(0, end - recipe.window)
+            shown = [number[item] for item, _ in history[start:end]]
+            padded = [0] * (recipe.window - len(shown)) + shown
+            out[part].append((index, end, tuple(padded)))
+            used[user] |= set(range(start, end))
+    train_count = Counter(i for _, _, row in out["train"] for i in row)
+    return {
+        "rows": out,
+        "items": [(number[i], i, count[i], train_count[number[i]]) for i in items],
+        "users": [(index, user, len(h)) for index, (user, h) in enumerate(histories.items())],
+        "leftover": sum(len(h) - len(used[user]) for user, h in histories.items()),
+        "without_evaluation": without_evaluation,
+    }
+
+
+def cuts(n: int, recipe: Recipe) -> list[int]:
+    ends = []
+    while n > 0:
+        if min(n, recipe.window) >= recipe.min_items:
+            ends.append(n)
+        n -= recipe.window
+    return ends[::-1]
+
+
+def read_table(path: Path) -> list[tuple[Any, ...]]:
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    columns = [table[name].to_pylist() for name in table.column_names]
+    return list(zip(*columns, strict=True))
+
+
+def fast_build(folder: Path, rows: list[Any], recipe: Recipe, **sizes: int) -> dict[str, Any]:
+    inputs = {"train": [], "test": []}
+    for part in inputs:
+        own = [row for row in rows if row[3] == part]
+        if own or recipe.split.kind == "given":
+            path = folder / f"{part}.csv"
+            lines = [f"{user},{item},{time}" for user, item, time, _ in own]
+            path.write_text("\n".join(["user,item,time", *lines]) + "\n")
+            inputs[part].append(path)
+    output = folder / "out"
+    manifest = build_dataset(
+        recipe, inputs["train"], output, test_inputs=inputs["test"], progress=str, **sizes
+    )
+    verify_files(output, manifest)
+    assert not (output / "scratch").exists()
+    return {
+        "rows": {
+            split: [
+                (user, end, tuple(items))
+                for file in info.files
+                for user, end, items in read_table(output / file.name)
+            ]
+            for split, info in manifest.splits.items()
+        },
+        "items": read_table(output / "items.arrow"),
+        "users": read_table(output / "users.arrow"),
+        "leftover": manifest.counts.leftover_interactions,
+        "without_evaluation": manifest.counts.users_without_evaluation,
+    }
+
+
+def make(split: dict[str, Any], window: int, min_items: int, **filters: Any) -> Recipe:
+    source = {"kind": "text", "user_column": "user", "item_column": "item", "time_column": "time"}
+    filters = {"min_history": min_items} | filters
+    return Recipe.model_validate(
+        {
+            "name": "random",
+            "window": window,
+            "min_items": min_items,
+            "source": source,
+            "filters": filters,
+            "split": split,
+        }
+    )
+
+
+SPLITS = [
+    {"kind": "by_user", "validation_frac": 0.3, "test_frac": 0.3, "seed": 3},
+    {"kind": "by_window", "validation_frac": 0.2, "test_frac": 0.4},
+    {"kind": "leave_one_out"},
+    {"kind": "given", "validation_frac": 0.4, "seed": 1},
+]
+
+
+@st.composite
+def interactions(draw: Any, parts: tuple[str, ...]) -> list[tuple[str, str, float, str]]:
+    user = st.sampled_from(["a", "b", "c", "ü4", "user-5", "6", "06"])
+    item = st.sampled_from([f"i{n}" for n in range(9)] + ["x y", "é"])
+    time = st.sampled_from([-2.5, -1.0, 0.0, 0.5, 1.0, 2.0, 1e9])
+    row = st.tuples(user, item, time, st.sampled_from(parts))
+    rows = draw(st.lists(row, min_size=20, max_size=120))
+    return sorted(rows, key=lambda r: r[3] == "test")  # the train file is read first
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=lambda split: split["kind"])
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_fast_build_equals_the_slow_one(split: dict[str, Any], data: Any) -> None:
+    parts = ("train", "test") if split["kind"] == "given" else ("train",)
+    rows = data.draw(interactions(parts))
+    if len({row[3] for row in rows}) < len(parts):
+        return
+    window = data.draw(st.integers(2, 7))
+    recipe = make(
+        split,
+        window,
+        data.draw(st.integers(2, min(3, window))),
+        min_item_count=data.draw(st.integers(1, 3)),
+        max_items=data.draw(st.sampled_from([None, 5, 9])),
+        max_users=data.draw(st.sampled_from([None, 3, 6])),
+    )
+    sizes = {
+        "num_buckets": data.draw(st.sampled_from([1, 3, 64])),
+        "block_bytes": data.draw(st.sampled_from([64, 300, 1 << 20])),
+    }
+    expected = slow_build(rows, recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        if not expected["rows"]["train"]:
+            with pytest.raises(ValueError, match=r"has no rows|no history is left"):
+                fast_build(Path(folder), rows, recipe, **sizes)
+            return
+        assert fast_build(Path(folder), rows, recipe, **sizes) == expected
+
+
+def test_the_comparison_can_fail(tmp_path: Path) -> None:
+    """Control: another seed, window or order of the file gives another dataset."""
+    rows = [(u, f"i{n % 7}", float(n // 2), "train") for n in range(40) for u in ("a", "b", "c")]
+    recipe = make(SPLITS[1], 4, 2)
+    built = fast_build(tmp_path, rows, recipe)
+    assert built == slow_build(rows, recipe)
+    assert built != slow_build(rows, make(SPLITS[1] | {"seed": 9}, 4, 2))
+    assert built != slow_build(rows, make(SPLITS[1], 5, 2))
+    assert built != slow_build(rows[::-1], recipe)  # times tie, so the place in the file decides
+
+
+def test_every_file_is_the_same_for_any_buckets_and_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    lines = [f"u{n * 7919 % 61},i{n * 104729 % 83},{n % 50}" for n in range(4000)]
+    path.write_text("\n".join(["user,item,time", *lines]))
+    manifests = []
+    for number, (num_buckets, block_bytes) in enumerate([(1, 1 << 20), (7, 999), (200, 4096)]):
+        folder = tmp_path / str(number)
+        sizes = {"num_buckets": num_buckets, "block_bytes": block_bytes}
+        build_dataset(make(SPLITS[0], 6, 3), [path], folder, progress=str, **sizes)
+        manifests.append(json.loads((folder / "manifest.json").read_text()))
+    assert manifests[0] == manifests[1] == manifests[2]  # sizes and sha256 of all files included

@@ -1,0 +1,79 @@
+"""Every recipe that comes along is valid, and a wrong key names the nearest right one."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skiprec.data.build.recipe import Recipe, load_recipe, make_recipe, parse_override
+
+RECIPES = sorted((Path(__file__).parents[3] / "datasets" / "recipes").glob("*.toml"))
+CONTENT: dict[str, Any] = {
+    "name": "t",
+    "window": 20,
+    "source": {"kind": "text", "user_column": "u", "item_column": "i"},
+    "split": {"kind": "by_user"},
+}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_files(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.name.replace("-", "_") == path.stem
+    assert Recipe.model_validate(recipe.model_dump(mode="json")).hash == recipe.hash
+
+
+def test_the_settings_of_the_slides() -> None:
+    windows = {p.stem: load_recipe(p).window for p in RECIPES if p.stem.startswith("slides")}
+    assert windows == {"slides_weishi": 10, "slides_ml20": 20, "slides_ml100": 100}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("windoww=3", r"windoww: not a setting .* did you mean 'window'"),
+        ("source.user_colum='x'", r"source\.user_colum: not a setting .* 'user_column'"),
+        ("split.test_fraction=0.2", r"split\.test_fraction: not a setting .* 'test_frac'"),
+        ("split.kind='by_usr'", "'by_user', 'by_window', 'leave_one_out', 'given'"),
+        ("window=1", "window: .*greater than or equal to 2"),
+        ("window=2", "min_items 3 is over window 2"),
+        ("filters.min_history=2", "filters.min_history 2 is under min_items 3"),
+        ("source.time_format='iso8601'", "time_format has no effect without time_column"),
+        ("source.time_format='soon'", "time_format: .*expected number, integer, iso8601"),
+        ("source.separator=',;'", "expected one ASCII character"),
+        ("source.keep=['what']", "condition 'what'; expected for example"),
+        ("source.header=false", "expected its number, from 1"),
+        ("window.x=3", "'window' in 'window.x' is a value, not a table"),
+    ],
+)
+def test_wrong_settings(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_recipe(CONTENT, dict([parse_override(override)]), origin="test")
+    assert make_recipe(CONTENT, {}, origin="test").window == 20  # control; CONTENT was not changed
+
+
+def test_defaults_said_or_not_give_one_hash() -> None:
+    said = make_recipe(CONTENT, {"min_items": 3, "filters.min_item_count": 1}, origin="test")
+    assert said.hash == make_recipe(CONTENT, {}, origin="test").hash
+    assert (
+        said.hash
+        != make_recipe(CONTENT, {"min_items": 4, "filters.min_history": 4}, origin="").hash
+    )
+
+
+def test_overrides_are_toml_values_or_text() -> None:
+    assert parse_override("a.b = 3") == ("a.b", 3)
+    assert parse_override("a=by_user") == ("a", "by_user")
+    assert parse_override('a=["x"]') == ("a", ["x"])
+    with pytest.raises(ValueError, match="expected key=value"):
+        parse_override("a")
+
+
+def test_files_that_are_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such recipe"):
+        load_recipe(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("window = ")
+    with pytest.raises(ValueError, match="is not TOML"):
+        load_recipe(tmp_path / "bad.toml")
+    assert tomllib.loads(RECIPES[0].read_text())

@@ -1,0 +1,141 @@
+"""The loop over blocks: who is called with which rows, and what is refused."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from skiprec.models.registry import build_blocks
+from skiprec.models.stack import BlockStack, split_rows
+from skiprec.types import KeepDecision
+from tests.testkit.networks import (
+    BACKBONE_NAMES,
+    NUM_BLOCKS,
+    build_network,
+    model_config,
+    random_batch,
+)
+
+
+class CountingBlock(nn.Module):
+    """Adds one, and remembers how many rows it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows_of_calls: list[int] = []
+
+    def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
+        assert is_item_TB1.shape[1] == x_TBD.shape[1]
+        self.rows_of_calls.append(x_TBD.shape[1])
+        return torch.ones_like(x_TBD)
+
+
+KEEP_BL = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 1.0]])
+
+
+def run_counting(execution: str, call_every_block: bool) -> tuple[Tensor, list[list[int]]]:
+    blocks = [CountingBlock() for _ in range(3)]
+    stack = BlockStack(list(blocks))
+    x_TBD = torch.zeros(5, 4, 2)
+    with torch.no_grad():
+        out = stack(
+            x_TBD, torch.ones(5, 4, 1), torch.zeros(4).long(), KEEP_BL, execution, call_every_block
+        )
+    assert (x_TBD == 0).all(), "the caller's input must stay as it is"
+    return out, [block.rows_of_calls for block in blocks]
+
+
+def test_gathered_runs_a_block_on_the_rows_that_keep_it_and_on_no_other() -> None:
+    out, rows = run_counting("gathered", call_every_block=False)
+    assert rows == [[4], [], [2]]
+    assert out[0, :, 0].tolist() == [2.0, 1.0, 1.0, 2.0]
+
+
+def test_gathered_calls_a_block_that_no_row_keeps_when_asked_to() -> None:
+    out, rows = run_counting("gathered", call_every_block=True)
+    assert rows == [[4], [0], [2]]
+    assert torch.equal(out, run_counting("gathered", call_every_block=False)[0])
+
+
+def test_masked_and_dense_run_every_block_on_every_row() -> None:
+    for execution in ("masked", "dense"):
+        assert run_counting(execution, call_every_block=False)[1] == [[4], [4], [4]]
+
+
+def test_split_rows_names_the_rows_of_each_block_in_order() -> None:
+    assert [rows.tolist() for rows in split_rows(KEEP_BL)] == [[0, 1, 2, 3], [], [0, 3]]
+
+
+def test_gathered_with_gradients_must_call_every_block() -> None:
+    stack = BlockStack([CountingBlock() for _ in range(3)])
+    arguments = (torch.zeros(5, 4, 2), torch.ones(5, 4, 1), torch.zeros(4).long(), KEEP_BL)
+    with pytest.raises(ValueError, match="call_every_block=True"):
+        stack(*arguments, "gathered", False)
+    stack(*arguments, "gathered", True)
+
+
+@pytest.mark.parametrize("execution", ["masked", "gathered"])
+def test_an_execution_that_skips_needs_decisions(execution: str) -> None:
+    network = build_network(model_config())
+    batch = random_batch(3)
+    history = network.embed(batch.input_BT, batch.key_B)
+    with pytest.raises(ValueError, match="needs keep decisions"):
+        network.encode(history, None, execution)
+
+
+@pytest.mark.parametrize("backbone", BACKBONE_NAMES)
+def test_a_block_without_rows_has_zero_gradients_not_none(backbone: str) -> None:
+    network = build_network(model_config(backbone))
+    batch = random_batch(4)
+    keep = torch.ones(4, NUM_BLOCKS)
+    keep[:, 1] = 0
+    history = network.embed(batch.input_BT, batch.key_B)
+    x_TBD = network.encode(history, KeepDecision(keep, None), "gathered", call_every_block=True)
+    x_TBD.square().mean().backward()
+    for name, parameter in network.stack.blocks[1].named_parameters():
+        assert parameter.grad is not None, name
+        assert (parameter.grad == 0).all(), name
+    assert all((p.grad != 0).any() for p in network.stack.blocks[2].parameters())
+
+
+@pytest.mark.parametrize("backbone", BACKBONE_NAMES)
+@pytest.mark.parametrize("execution", ["dense", "masked", "gathered"])
+def test_activation_checkpointing_changes_no_bit(backbone: str, execution: str) -> None:
+    """With dropout on: its masks are drawn from keys, so a second forward draws them again."""
+    results = []
+    for checkpointing in (False, True):
+        network = build_network(model_config(backbone, dropout=0.3)).train()
+        network.stack.activation_checkpointing = checkpointing
+        batch = random_batch(6)
+        generator = torch.Generator().manual_seed(5)
+        keep = torch.randint(0, 2, (6, NUM_BLOCKS), generator=generator).float()
+        history = network.embed(batch.input_BT, batch.key_B)
+        x_TBD = network.encode(history, KeepDecision(keep, None), execution, True)
+        x_TBD.square().mean().backward()
+        results.append([x_TBD, *[p.grad for p in network.stack.parameters()]])
+    for plain, checkpointed in zip(*results, strict=True):
+        assert torch.equal(checkpointed, plain)
+
+
+def test_activation_checkpointing_runs_each_block_again_in_the_backward_pass() -> None:
+    """The control: it is really on."""
+
+    class Counted(nn.Linear):
+        calls = 0
+
+        def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
+            Counted.calls += 1
+            return super().forward(x_TBD)
+
+    for checkpointing, calls in ((False, 3), (True, 6)):
+        Counted.calls = 0
+        stack = BlockStack([Counted(2, 2) for _ in range(3)], 0.0, checkpointing)
+        stack.dense(torch.ones(5, 4, 2), torch.ones(5, 4, 1), torch.zeros(4).long()).sum().backward()
+        assert Counted.calls == calls
+
+
+def test_each_block_drops_other_elements() -> None:
+    blocks = build_blocks(model_config())
+    stack = BlockStack(blocks, dropout=0.5).train()
+    ones, key = torch.ones(6, 5, 8), torch.arange(5)
+    masks = [dropout(ones, key) for dropout in stack.dropouts]
+    assert not any(torch.equal(masks[0], other) for other in masks[1:])
