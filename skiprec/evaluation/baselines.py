@@ -24,7 +24,7 @@ def popularity_places(shards: ShardSet) -> Longs:
         rows = shards.slice(start, min(start + READ_ROWS, shards.num_rows))
         count_V += np.bincount(rows.items_RW.ravel(), minlength=shards.num_items + 1)
     order_V = np.argsort(-count_V[1:], kind="stable")
-    place_V = np.empty_like(order_V)
+    place_V: Longs = np.empty(shards.num_items, np.int64)
     place_V[order_V] = np.arange(shards.num_items)
     return place_V
 

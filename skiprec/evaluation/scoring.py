@@ -110,9 +110,7 @@ def _score_tile(
     return rank_AB, _shared_top(network, pair_2BD[:, : tile.num_real], tile, exclude_seen)
 
 
-def _ranks(
-    network: SkipRecNetwork, x_BD: Tensor, items_BW: Tensor, exclude_seen: bool
-) -> Tensor:
+def _ranks(network: SkipRecNetwork, x_BD: Tensor, items_BW: Tensor, exclude_seen: bool) -> Tensor:
     items_BW = items_BW.to(x_BD.device)
     seen_BT = items_BW[:, :-1] if exclude_seen else None
     use = partial(target_ranks, target_B=items_BW[:, -1], seen_BT=seen_BT)

@@ -27,9 +27,7 @@ LEARNED = sorted(set(POLICY_NAMES) - {"fixed", "random", "keep_all"})
 
 
 def model_config(backbone: str = "nextitnet_plus", **changes: Any) -> ModelConfig:
-    return ModelConfig(
-        **{"backbone": backbone, "num_blocks": NUM_BLOCKS, "width": WIDTH} | changes
-    )
+    return ModelConfig(**{"backbone": backbone, "num_blocks": NUM_BLOCKS, "width": WIDTH} | changes)
 
 
 def policy_config(kind: str, **changes: Any) -> PolicyConfig:

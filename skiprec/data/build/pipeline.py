@@ -51,7 +51,7 @@ def build_dataset(
     edition: Mapping[str, str] | None = None,
     expected_rows: int | None = None,
     num_buckets: int = 128,
-    block_bytes: int = 8 << 20,
+    block_bytes: int = 4 << 20,
 ) -> Manifest:
     """Build `output` and return its manifest; ValueError leaves nothing behind.
 

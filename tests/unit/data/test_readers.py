@@ -21,9 +21,8 @@ NUMBERED = {"user_column": "1", "item_column": "2", "time_column": "4", "header"
 def build(folder: Path, file: Path, source: dict[str, Any], **sizes: int) -> Manifest:
     content = {"name": "t", "window": 5, "source": source, "split": {"kind": "by_window"}}
     recipe = make_recipe(content, {}, origin="test")
-    return build_dataset(
-        recipe, [file], folder / file.name.replace(".", "_"), progress=str, **sizes
-    )
+    output = folder / file.name.replace(".", "_")
+    return build_dataset(recipe, [file], output, progress=str, num_buckets=3, **sizes)
 
 
 def write(path: Path, text: str) -> Path:

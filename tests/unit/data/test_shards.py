@@ -32,7 +32,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards") / "small"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shards_module, "ROWS_PER_FILE", 100)  # several files
-        build_dataset(recipe(), [], folder, progress=str)
+        build_dataset(recipe(), [], folder, progress=str, num_buckets=2)
     return folder
 
 

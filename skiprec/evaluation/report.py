@@ -1,0 +1,250 @@
+"""From the per-user table and the times to `report.json`: every number of a report is made here."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from skiprec.evaluation.compute_cost import ComputeCost
+from skiprec.evaluation.intervals import UserBootstrap, interval, median_ratio
+from skiprec.evaluation.statements import statements
+from skiprec.evaluation.table import column, kept_matrix
+from skiprec.evaluation.timing import Seconds
+from skiprec.ranking import METRIC_CUTS, metric_values
+
+ARMS = (
+    "popularity",
+    "own_frequent",
+    "last_items",
+    "full_backbone",
+    "all_blocks",
+    "skiprec",
+    "random",
+    "fixed",
+    "shuffled",
+)
+TIMED_ONLY = ("masked", "oracle", "shallow")
+RIVALS = ("full_backbone", "all_blocks", "random", "fixed", "shuffled")
+SPEEDUPS = ("speedup_flops", "speedup_blocks", "speedup_policy", "speedup_end_to_end")
+# What is divided by what: the reference has all blocks and no policy.
+RATIOS = {
+    "speedup_blocks": ("full/blocks", "blocks"),
+    "speedup_policy": ("full/blocks", "policy"),
+    "speedup_end_to_end": ("full/end", "end"),
+}
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an evaluation found: the table, the seconds by batch size, the cost of a row."""
+
+    table: pa.Table
+    seconds: dict[int, Seconds]
+    cost: ComputeCost
+
+
+def make_report(measured: Measured, conditions: Record) -> Record:
+    """The contents of `report.json`. `rows` hold the times of the first batch size."""
+    has_policy = "keep" in measured.table.column_names
+    accuracy, differences = _accuracy(measured.table)
+    timing = {batch: _timing_of(seconds) for batch, seconds in measured.seconds.items()}
+    batch = next(iter(timing), None)
+    rows = [
+        _row(measured, name, accuracy.get(name, {}), {} if batch is None else timing[batch])
+        for name in (*ARMS, *(TIMED_ONLY if has_policy else ()))
+        if name in accuracy or name in TIMED_ONLY
+    ]
+    report: Record = {
+        "rows": rows,
+        "differences": differences,
+        "policy": _policy(measured) if has_policy else None,
+        "flops": _flops(measured, has_policy),
+        "timing": {
+            str(size): found | {"users_per_s": _users_per_s(size, measured.seconds[size])}
+            for size, found in timing.items()
+        },
+        "conditions": conditions | {"rows_batch": batch},
+    }
+    if has_policy:
+        for size, seconds in measured.seconds.items():
+            report["timing"][str(size)]["amdahl"] = _amdahl(measured, seconds)
+    report["statements"] = statements(report)
+    return report
+
+
+def _accuracy(table: pa.Table) -> tuple[dict[str, Record], list[Record]]:
+    """Metrics with intervals of each arm, and skiprec minus each rival, on the same resamples."""
+    names = [name for name in ARMS if f"rank_{name}" in table.column_names]
+    value_RC = np.stack(
+        [
+            value_R.numpy()
+            for name in names
+            for value_R in metric_values(_rank_tensor(table, name)).values()
+        ],
+        axis=1,
+    )
+    bootstrap = UserBootstrap(np.asarray(table.column("user").to_numpy(), np.int32))
+    mean_C, resampled_NC = value_RC.mean(0), bootstrap.resampled_means(value_RC)
+    place = {
+        (name, metric): names.index(name) * len(METRIC_CUTS) + index
+        for name in names
+        for index, metric in enumerate(METRIC_CUTS)
+    }
+    accuracy: dict[str, Record] = {name: {} for name in names}
+    for (name, metric), c in place.items():
+        accuracy[name][metric] = float(mean_C[c])
+        accuracy[name][f"{metric}_interval"] = interval(resampled_NC[:, c])
+    differences = []
+    for rival in RIVALS if "skiprec" in names else ():
+        record: Record = {"of": "skiprec", "minus": rival}
+        for metric in METRIC_CUTS:
+            a, b = place["skiprec", metric], place[rival, metric]
+            record[metric] = float(mean_C[a] - mean_C[b])
+            record[f"{metric}_interval"] = interval(resampled_NC[:, a] - resampled_NC[:, b])
+        differences.append(record)
+    return accuracy, differences
+
+
+def _row(measured: Measured, name: str, accuracy: Record, timing: Record) -> Record:
+    metrics = [*METRIC_CUTS, *(f"{metric}_interval" for metric in METRIC_CUTS)]
+    row: Record = {"name": name, **{metric: accuracy.get(metric) for metric in metrics}}
+    row |= {"keep_frac": _keep_frac(measured, name)}
+    row |= {f"{s}{suffix}": None for s in SPEEDUPS for suffix in ("", "_interval")}
+    if name in ("full_backbone", "all_blocks"):
+        # The reference of the ratios: the same shape, all blocks, no policy.
+        return row | {s: 1.0 for s in SPEEDUPS if s != "speedup_policy"}
+    if f"flops_{name}" in measured.table.column_names:
+        full = column(measured.table, "flops_full").mean()
+        row["speedup_flops"] = float(full / column(measured.table, f"flops_{name}").mean())
+    return row | timing.get("speedups", {}).get(name, {})
+
+
+def _keep_frac(measured: Measured, name: str) -> float | None:
+    num_blocks = len(measured.cost.block_L)
+    if name in ("full_backbone", "all_blocks"):
+        return 1.0
+    if name == "shallow":
+        kept = column(measured.table, "blocks_kept_skiprec").mean()
+        return round(float(kept)) / num_blocks
+    counted = "skiprec" if name in ("masked", "oracle") else name
+    if f"blocks_kept_{counted}" not in measured.table.column_names:
+        return None
+    return float(column(measured.table, f"blocks_kept_{counted}").mean()) / num_blocks
+
+
+def _timing_of(seconds: Seconds) -> Record:
+    """Latencies of each stage, and the speedups of each arm with their intervals."""
+    speedups: dict[str, Record] = {}
+    for arm in sorted({name.split("/")[0] for name in seconds} - {"full"}):
+        speedups[arm] = {}
+        for speedup, (reference, what) in RATIOS.items():
+            if f"{arm}/{what}" in seconds:
+                ratio, bounds = median_ratio(seconds[reference], seconds[f"{arm}/{what}"])
+                speedups[arm] |= {speedup: ratio, f"{speedup}_interval": bounds}
+    latency = {
+        name: {f"p{q}_s": float(np.percentile(times, q)) for q in (50, 95, 99)}
+        for name, times in seconds.items()
+    }
+    return {
+        "rounds": len(next(iter(seconds.values()))),
+        "speedups": speedups,
+        "latency": latency,
+    }
+
+
+def _users_per_s(batch: int, seconds: Seconds) -> dict[str, float]:
+    return {
+        name.split("/")[0]: batch / float(np.median(times))
+        for name, times in seconds.items()
+        if name.endswith("/end")
+    }
+
+
+def _amdahl(measured: Measured, seconds: Seconds) -> Record:
+    """End to end if a skipped block cost nothing: what is not blocks does not get faster.
+
+    1 / (1 - f + f * keep + p), f the blocks' share of the full time, p the policy's time over it.
+    """
+    full_s = float(np.median(seconds["full/end"]))
+    blocks_share = float(np.median(seconds["full/blocks"])) / full_s
+    policy_s = np.median(seconds["skiprec/policy"] - seconds["skiprec/blocks"])
+    policy_share = max(0.0, float(policy_s)) / full_s
+    keep_frac = _keep_frac(measured, "skiprec")
+    assert keep_frac is not None
+    predicted = 1 / (1 - blocks_share + blocks_share * keep_frac + policy_share)
+    measured_ratio, bounds = median_ratio(seconds["full/end"], seconds["skiprec/end"])
+    return {
+        "blocks_share_of_full": blocks_share,
+        "policy_share_of_full": policy_share,
+        "predicted": predicted,
+        "limit_if_all_blocks_were_free": 1 / max(1e-9, 1 - blocks_share + policy_share),
+        "measured": measured_ratio,
+        "measured_interval": bounds,
+    }
+
+
+def _flops(measured: Measured, has_policy: bool) -> Record:
+    """FLOPs of one row by part, and the three speedups by arithmetic."""
+    cost = measured.cost
+    block_L = np.asarray(cost.block_L, np.float64)
+    found: Record = {
+        "embedding": cost.embedding,
+        "policy": cost.policy,
+        "blocks": list(cost.block_L),
+        "head": cost.head,
+        "full_row": cost.full,
+    }
+    if has_policy:
+        kept = float(kept_matrix(measured.table).mean(0) @ block_L)
+        found |= {
+            "skiprec_row": float(column(measured.table, "flops_skiprec").mean()),
+            "speedup_blocks": float(block_L.sum() / kept) if kept else None,
+            "speedup_policy": float(block_L.sum() / (kept + cost.policy)),
+            "speedup_end_to_end": cost.full / float(column(measured.table, "flops_skiprec").mean()),
+        }
+    return found
+
+
+def _policy(measured: Measured) -> Record:
+    """Whether the decisions are personal, and what follows them."""
+    table = measured.table
+    keep_RL = kept_matrix(table)
+    kept_R, rate_L = keep_RL.sum(1), keep_RL.mean(0)
+    total = float(keep_RL.var())
+    shared = column(table, "top20_shared")
+    most = shared.max() if len(shared) else 0
+    found: Record = {
+        "distinct_decisions": len(np.unique(keep_RL, axis=0)),
+        # Of the variance of single decisions, what is not explained by which block it is.
+        "between_user_share": float((rate_L * (1 - rate_L)).mean() / total) if total else 0.0,
+        "keep_rate_of_block": rate_L.tolist(),
+        "fixed_blocks": int(column(table, "blocks_kept_fixed")[0]),
+        "kept_blocks_mean": float(kept_R.mean()),
+        "kept_blocks_std": float(kept_R.std()),
+        "kept_blocks_histogram": np.bincount(kept_R, minlength=keep_RL.shape[1] + 1).tolist(),
+        "kept_length_correlation": correlation(kept_R, column(table, "history_length")),
+        "top20_equal_share": float((shared == most).mean()) if most else None,
+        "top20_shared_mean": float(shared.mean()),
+    }
+    if "time_skiprec_s" in table.column_names:
+        time_R = column(table, "time_skiprec_s")
+        timed_R = np.isfinite(time_R)
+        found["kept_time_correlation"] = correlation(kept_R[timed_R], time_R[timed_R])
+        found["timed_rows"] = int(timed_R.sum())
+    return found
+
+
+def correlation(a_R: NDArray[Any], b_R: NDArray[Any]) -> float | None:
+    """Pearson's; None where one of them does not vary."""
+    if len(a_R) < 2 or a_R.std() == 0 or b_R.std() == 0:
+        return None
+    return float(np.corrcoef(a_R, b_R)[0, 1])
+
+
+def _rank_tensor(table: pa.Table, name: str) -> torch.Tensor:
+    return torch.from_numpy(np.array(table.column(f"rank_{name}").to_numpy(), np.int64))

@@ -1,0 +1,122 @@
+"""Torch and DeepSpeed give one loss curve; both resume bit for bit. Two real ranks, no Ray."""
+
+from pathlib import Path
+
+import pytest
+
+from skiprec.config import RunConfig
+from skiprec.training.collectives import ProcessGroup
+from tests.testkit.ranks import run_ranks
+from tests.testkit.runs import (
+    build_smoke_data,
+    last_weights,
+    metric,
+    same_weights,
+    smoke_config,
+    train_here,
+)
+
+TORCH = "training.engine=torch"
+CRASH_AT = 4
+CHECKPOINTS = f"training.checkpoint_every_steps={CRASH_AT}"
+VARIANTS = {
+    "plain": (),
+    "clipped": ("training.grad_clip_norm=0.05",),
+    "accumulated": ("training.micro_batch_rows=9",),
+    "recomputed": ("training.activation_checkpointing=true",),
+}
+STAGES = (0, 1, 2, 3)
+
+
+def named(root: Path, data: Path, name: str, *overrides: str) -> RunConfig:
+    return smoke_config(root, data, f"name={name}", *overrides)
+
+
+def deepspeed_config(root: Path, data: Path, stage: int, name: str, *more: str) -> RunConfig:
+    placing = (f"cluster.zero_stage={stage}", "cluster.num_workers=2")
+    return named(root, data, f"{name}-zero{stage}", *placing, *more)
+
+
+def two_ranks(root: Path, data: Path) -> None:
+    """Everything that needs the process group, in one start of the processes."""
+    comm = ProcessGroup()
+    for stage in STAGES:
+        for name, overrides in VARIANTS.items():
+            train_here(deepspeed_config(root, data, stage, name, *overrides), comm)
+        train_here(deepspeed_config(root, data, stage, "bf16", "training.precision=bf16"), comm)
+        broken = deepspeed_config(root, data, stage, "broken", CHECKPOINTS)
+        try:
+            train_here(broken, comm, crash_at=CRASH_AT)
+        except InterruptedError:
+            train_here(broken, comm)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("engines")
+    data = build_smoke_data(root)
+    run_ranks(two_ranks, 2, root, data)
+    return root, data
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_deepspeed_matches_torch(folders: tuple[Path, Path], variant: str, stage: int) -> None:
+    root, data = folders
+    reference = named(root, data, f"torch-{variant}", TORCH, *VARIANTS[variant])
+    if not reference.folder.exists():
+        train_here(reference)
+    expected = metric(reference, "train/loss")
+    found = metric(deepspeed_config(root, data, stage, variant), "train/loss")
+    assert len(found) == 10
+    assert found == pytest.approx(expected, rel=2e-5)
+
+
+def test_the_seed_moves_the_curve(folders: tuple[Path, Path]) -> None:
+    """The negative control: the tolerance above is far below what another run shows."""
+    root, data = folders
+    other = named(root, data, "torch-seed", TORCH, "training.seed=1")
+    train_here(other)
+    found = metric(deepspeed_config(root, data, 0, "plain"), "train/loss")
+    assert found != pytest.approx(metric(other, "train/loss"), rel=2e-5)
+
+
+def test_clipping_is_felt(folders: tuple[Path, Path]) -> None:
+    root, data = folders
+    norms = metric(deepspeed_config(root, data, 1, "clipped"), "train/grad_norm")
+    assert max(norms) > 0.05, "nothing was clipped, so the comparison says nothing"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_bf16_stays_near_fp32(folders: tuple[Path, Path], stage: int) -> None:
+    root, data = folders
+    exact = metric(deepspeed_config(root, data, stage, "plain"), "train/loss")
+    found = metric(deepspeed_config(root, data, stage, "bf16"), "train/loss")
+    assert found == pytest.approx(exact, rel=0.02)
+    assert found != exact
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_resume_continues_bit_for_bit(folders: tuple[Path, Path], stage: int) -> None:
+    root, data = folders
+    whole = deepspeed_config(root, data, stage, "plain")
+    broken = deepspeed_config(root, data, stage, "broken", CHECKPOINTS)
+    starts = (broken.folder / "events-rank0.jsonl").read_text()
+    assert f"training from step {CRASH_AT} to 10" in starts
+    assert metric(broken, "train/loss") == metric(whole, "train/loss")
+    assert same_weights(last_weights(broken), last_weights(whole))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_torch_engine_resumes_bit_for_bit(tmp_path: Path, precision: str) -> None:
+    data = build_smoke_data(tmp_path)
+    settings = (TORCH, CHECKPOINTS, f"training.precision={precision}")
+    whole = named(tmp_path, data, "whole", *settings)
+    broken = named(tmp_path, data, "broken", *settings)
+    train_here(whole)
+    with pytest.raises(InterruptedError):
+        train_here(broken, crash_at=CRASH_AT)
+    assert len(metric(broken, "train/loss")) == CRASH_AT
+    train_here(broken)
+    assert metric(broken, "train/loss") == metric(whole, "train/loss")
+    assert same_weights(last_weights(broken), last_weights(whole))

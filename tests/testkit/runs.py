@@ -1,0 +1,67 @@
+"""Small real runs for tests: their data, their configurations, and what they left behind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from cluster.checkpoint import best_good, newest_good
+from cluster.worker import run_rank
+from skiprec.config import RunConfig, load_config
+from skiprec.data.build import build_dataset, load_recipe
+from skiprec.training.collectives import Collectives, SingleProcess
+from skiprec.training.state import TrainState
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SMOKE = REPOSITORY / "jobs/configs/smoke.toml"
+SMOKE_RECIPE = REPOSITORY / "datasets/recipes/synthetic_smoke.toml"
+
+
+def build_smoke_data(folder: Path) -> Path:
+    """The synthetic dataset of the smoke configuration, in `folder`/data."""
+    path = folder / "data"
+    build_dataset(load_recipe(SMOKE_RECIPE), [], path, progress=lambda _: None)
+    return path
+
+
+def smoke_config(root: Path, data: Path, *overrides: str) -> RunConfig:
+    """The smoke configuration with 10 steps, under `root`."""
+    short = ("training.epochs=0.99", "training.log_every_steps=1", "model.num_blocks=4")
+    places = (f"root={root}", f"data.path={data}")
+    return load_config(SMOKE, (*places, *short, *overrides))
+
+
+def train_here(config: RunConfig, comm: Collectives | None = None, crash_at: int = 0) -> TrainState:
+    """Runs one rank in this process; `crash_at` dies right after the checkpoint of that step."""
+
+    def report(state: TrainState, checkpoint: Path) -> None:
+        if state.step == crash_at:
+            raise InterruptedError(f"the test ends the run at step {crash_at}")
+
+    config.folder.mkdir(parents=True, exist_ok=True)
+    return run_rank(config, comm or SingleProcess(), torch.device("cpu"), report)
+
+
+def metric(config: RunConfig, name: str) -> list[float]:
+    """A metric's values, in the order of the log."""
+    lines = (config.folder / "metrics.jsonl").read_text().splitlines()
+    return [row[name] for row in map(json.loads, lines) if name in row]
+
+
+def last_weights(config: RunConfig) -> dict[str, torch.Tensor]:
+    """The network of the newest checkpoint."""
+    path, skipped = newest_good(config.folder / "checkpoints")
+    assert path is not None, skipped
+    return load_file(path / "weights.safetensors")
+
+
+def best_weights(config: RunConfig) -> dict[str, torch.Tensor]:
+    """The network of the best checkpoint."""
+    return load_file(best_good(config.folder / "checkpoints") / "weights.safetensors")
+
+
+def same_weights(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
