@@ -98,7 +98,7 @@ def save_checkpoint(
 
 def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that verifies, and why each newer one was passed over."""
-    skipped = []
+    skipped: list[str] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         problem = verify(path)
         if problem is None:

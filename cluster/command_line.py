@@ -11,6 +11,7 @@ from typing import Any
 from cluster.deepspeed_config import deepspeed_config
 from skiprec.config import RunConfig, load_config
 from skiprec.data.order import rank_slices
+from skiprec.evaluation.report_text import terminal_table
 
 
 def config_from_arguments(
@@ -55,6 +56,18 @@ def warn_of_lost_outputs(config: RunConfig) -> None:
             "it. Give an absolute one: --set root=/shared/runs",
             file=sys.stderr,
         )
+
+
+def print_report(run_folder: Path) -> None:
+    """The table of a run's report, what it says in words, and where the rest is."""
+    report = json.loads((run_folder / "report.json").read_text())
+    print(terminal_table(report))
+    for text in report["statements"]:
+        print(f"- {text}")
+    pictures = ", ".join(sorted(path.name for path in run_folder.glob("*.png")))
+    print(f"report:      {run_folder / 'report.md'} (beside it report.json, per_user.parquet)")
+    print(f"pictures:    {pictures}")
+    print(f"TensorBoard: tensorboard --logdir {run_folder / 'tensorboard'}")
 
 
 def run_job(job: Callable[[], None]) -> int:

@@ -20,21 +20,29 @@ class Follower:
 
     def __init__(self, path: Path):
         self.path = path
-        self.offset = path.stat().st_size if path.exists() else 0
+        self.inode, self.offset = self._end()
 
     def new_lines(self) -> list[dict[str, Any]]:
-        """What was appended since the last call; a file that was cut is read from its new end."""
+        """What was appended since the last call; a file that was replaced is read from its end."""
         if not self.path.exists():
             return []
-        size = self.path.stat().st_size
-        if size < self.offset:
-            self.offset = size
+        inode, end = self._end()
+        if self.inode not in (inode, 0):
+            self.offset = end
+        self.inode = inode
         with self.path.open("rb") as file:
             file.seek(self.offset)
             data = file.read()
         complete = data[: data.rfind(b"\n") + 1]
         self.offset += len(complete)
         return [json.loads(line) for line in complete.splitlines()]
+
+    def _end(self) -> tuple[int, int]:
+        """The file's inode and size; zeros when there is none."""
+        if not self.path.exists():
+            return 0, 0
+        status = self.path.stat()
+        return status.st_ino, status.st_size
 
 
 @contextmanager

@@ -51,8 +51,8 @@ def open_run(config: RunConfig) -> dict[str, Any] | None:
 
 
 @contextmanager
-def lease(config: RunConfig) -> Iterator[None]:
-    """Holds the run's name while the block runs, with a heartbeat for other machines.
+def lease(config: RunConfig) -> Iterator[str]:
+    """Holds the run's name while the block runs, with a heartbeat; yields the holder's token.
 
     Raises:
         ValueError: the name is held by a process that lives.
@@ -71,11 +71,28 @@ def lease(config: RunConfig) -> Iterator[None]:
     beat = threading.Thread(target=_heartbeat, args=(path, stop), daemon=True)
     beat.start()
     try:
-        yield
+        yield str(holder["token"])
     finally:
         stop.set()
         beat.join()
         path.unlink(missing_ok=True)
+
+
+def refuse_without_lease(config: RunConfig, token: str) -> None:
+    """Ends a worker whose driver lost the run: it may outlive its driver by some seconds.
+
+    Raises:
+        RuntimeError: the lease is gone, or another start holds it.
+    """
+    path = config.folder / "lease.json"
+    try:
+        found = json.loads(path.read_text())["token"]
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        found = None
+    if found != token:
+        raise RuntimeError(
+            f"this worker's driver no longer holds run {config.name!r}; it publishes nothing more"
+        )
 
 
 def provenance(config: RunConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A Ray to work in: the one that RAY_ADDRESS names, or a local one for as long as the job."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +21,10 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    # Ray's default of 15 starves a training worker beside any ordinary process.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level="error")
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(
             address="local",
@@ -29,7 +32,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
             include_dashboard=False,
             object_store_memory=LOCAL_OBJECT_STORE_BYTES,
             log_to_driver=False,
-            logging_level="error",
+            logging_level=logging.ERROR,
         )
     try:
         yield

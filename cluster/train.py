@@ -25,7 +25,7 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         ValueError: anything a user can mend: data, name, configuration, the run it starts from.
         ray.train.TrainingFailedError: the workers failed more than `cluster.max_failures` times.
     """
-    with lease(config):
+    with lease(config) as token:
         finished = open_run(config)
         if finished is not None:
             print(f"[{config.name}] is finished already; its result is in {config.folder}")
@@ -35,13 +35,13 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         started = time.time()
         print(f"[{config.name}] starting {config.cluster.num_workers} worker(s)", flush=True)
         with ray_session(), shown_progress(config.folder, config.name):
-            _fit(config)
+            _fit(config, token)
         result = _result(config, time.time() - started)
         write_text_durably(config.folder / "result.json", json.dumps(result, indent=1))
         return result
 
 
-def _fit(config: RunConfig) -> None:
+def _fit(config: RunConfig, token: str) -> None:
     cluster = config.cluster
     attempts = config.folder.resolve() / "ray"
     attempts.mkdir(exist_ok=True)
@@ -53,6 +53,7 @@ def _fit(config: RunConfig) -> None:
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "working_folder": str(Path.cwd()),
+            "lease_token": token,
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=cluster.num_workers,
@@ -78,7 +79,13 @@ def _check_inputs(config: RunConfig) -> None:
     ShardSet.open(Path(config.data.path), "train")
     ShardSet.open(Path(config.data.path), "validation")
     if config.init_from is not None:
-        load_network(Path(config.root) / config.init_from)
+        backbone = Path(config.root) / config.init_from
+        if not (backbone / "result.json").exists():
+            raise ValueError(
+                f"init_from={config.init_from!r}: {backbone} is not a finished run; train it "
+                "first: python jobs/pretrain_backbone.py with the same configuration"
+            )
+        load_network(backbone)
 
 
 def _result(config: RunConfig, seconds: float) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from cluster.checkpoint import (
 )
 from cluster.deepspeed_config import deepspeed_config
 from cluster.deepspeed_engine import DeepSpeedEngine, prepare_process
+from cluster.run_folder import refuse_without_lease
 from skiprec.config import RunConfig, config_hash
 from skiprec.data.batching import TrainingReader, validation_tiles
 from skiprec.data.order import DataOrder
@@ -53,13 +54,25 @@ def ray_train_worker(job: dict[str, Any]) -> None:
         metrics = {"step": state.step, "mrr@20": state.best_metric, "checkpoint": str(checkpoint)}
         ray.train.report(metrics)
 
-    run_rank(config, ProcessGroup(), ray.train.torch.get_device(), report)
+    def fence() -> None:
+        refuse_without_lease(config, job["lease_token"])
+
+    run_rank(config, ProcessGroup(), ray.train.torch.get_device(), report, fence)
 
 
 def run_rank(
-    config: RunConfig, comm: Collectives, device: torch.device, report: Report
+    config: RunConfig,
+    comm: Collectives,
+    device: torch.device,
+    report: Report,
+    fence: Callable[[], None],
 ) -> TrainState:
-    """Trains from the newest good checkpoint, or from the start, to the end of the plan."""
+    """Trains from the newest good checkpoint, or from the start, to the end of the plan.
+
+    Args:
+        report: called on every rank after each checkpoint.
+        fence: called before anything is published; raises if this start no longer owns the run.
+    """
     folder = config.folder
     shards = ShardSet.open(Path(config.data.path), "train")
     validation_shards = ShardSet.open(Path(config.data.path), "validation")
@@ -101,6 +114,7 @@ def run_rank(
         return validate(engine, tiles, comm, with_policy=config.policy.kind != "none")
 
     def save(state: TrainState, is_best: bool) -> None:
+        fence()
         started = time.perf_counter()
         save_checkpoint(
             checkpoints,

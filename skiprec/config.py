@@ -78,13 +78,14 @@ class PolicyConfig(Section):
             "noise_at_inference": False,
         }
         budget = {"target_keep_frac": None, "budget_weight": None}
-        allowed = {
+        by_kind: dict[str, dict[str, Any]] = {
             "none": {},
             "keep_all": {},
             "random": {"keep_frac": 0.5},
             "fixed": {"keep_blocks": None},
             "gumbel": learned | budget,
-        }[self.kind]
+        }
+        allowed = by_kind[self.kind]
         for name in type(self).model_fields.keys() - {"kind"} - allowed.keys():
             if getattr(self, name) is not None:
                 raise ValueError(

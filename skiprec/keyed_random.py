@@ -38,7 +38,7 @@ def mix(*parts: int) -> int:
 def mix_array(key: NDArray[np.uint64], part: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Keys from keys: one SplitMix64 step of `key` with `part` added in."""
     with np.errstate(over="ignore"):
-        z = key * np.uint64(_MIX_1) + (part + np.uint64(1)) * np.uint64(_GOLDEN)
+        z: NDArray[np.uint64] = key * np.uint64(_MIX_1) + (part + np.uint64(1)) * np.uint64(_GOLDEN)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(_MIX_1)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(_MIX_2)
         return z ^ (z >> np.uint64(31))

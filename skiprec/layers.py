@@ -64,7 +64,7 @@ class _ShiftedProducts(torch.autograd.Function):
     """`shifted_products` with its gradient; autograd's slices would write zero-filled gradients."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: FunctionCtx, x_TBD: Tensor, weight_KDE: Tensor, bias_E: Tensor, dilation: int
     ) -> Tensor:
         x_TBD = x_TBD.contiguous()
@@ -73,7 +73,7 @@ class _ShiftedProducts(torch.autograd.Function):
         return shifted_products(x_TBD, weight_KDE, bias_E, dilation)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: FunctionCtx, grad_TBE: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x_TBD, weight_KDE = ctx.saved_tensors  # type: ignore[attr-defined]
         dilation: int = ctx.dilation  # type: ignore[attr-defined]
@@ -112,7 +112,7 @@ class _NormReluMask(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: FunctionCtx, x_TBD: Tensor, weight_D: Tensor, bias_D: Tensor, mask_TB1: Tensor
     ) -> Tensor:
         y, mean, rstd = norm_relu_mask(x_TBD, weight_D, bias_D, mask_TB1)
@@ -120,7 +120,7 @@ class _NormReluMask(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: FunctionCtx, grad_TBD: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x_TBD, mean, rstd, weight_D, bias_D, y = ctx.saved_tensors  # type: ignore[attr-defined]
         grad_TBD = torch.ops.aten.threshold_backward(grad_TBD, y, 0)

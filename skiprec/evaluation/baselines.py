@@ -23,7 +23,7 @@ def popularity_places(shards: ShardSet) -> Longs:
     for start in range(0, shards.num_rows, READ_ROWS):
         rows = shards.slice(start, min(start + READ_ROWS, shards.num_rows))
         count_V += np.bincount(rows.items_RW.ravel(), minlength=shards.num_items + 1)
-    order_V = np.argsort(-count_V[1:], kind="stable")
+    order_V: Longs = np.argsort(-count_V[1:], kind="stable")
     place_V: Longs = np.empty(shards.num_items, np.int64)
     place_V[order_V] = np.arange(shards.num_items)
     return place_V
@@ -36,7 +36,8 @@ def popularity_ranks(items_RT: Ints, target_R: Ints, place_V: Longs, exclude_see
         return place_R + 1
     own_RT = np.concatenate([_own_items(part, "recency")[0] for part in _parts(items_RT)])
     ahead_RT = own_RT & (place_V[items_RT - 1] < place_R[:, None])
-    return place_R + 1 - ahead_RT.sum(1)
+    rank_R: Longs = place_R + 1 - ahead_RT.sum(1)
+    return rank_R
 
 
 def own_item_ranks(

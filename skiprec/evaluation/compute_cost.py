@@ -22,8 +22,9 @@ from skiprec.ranking import top_items
 
 # Moving numbers is not arithmetic. Views are recognised by themselves.
 MOVES = frozenset(
-    "arange cat clone copy embedding empty empty_like full gather index index_select new_empty ones "
-    "new_zeros scalar_tensor scatter stack zeros zeros_like _to_copy _local_scalar_dense".split()
+    "arange cat clone copy embedding empty empty_like full gather index index_select new_empty "
+    "new_zeros ones scatter stack zeros zeros_like _to_copy "
+    "_local_scalar_dense".split()
 )
 PER_ELEMENT = {"native_layer_norm": 8, "_softmax": 5, "_log_softmax": 5, "gelu": 8, "silu": 5}
 PRODUCTS = {

@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from skiprec.evaluation.compute_cost import ComputeCost
 from skiprec.evaluation.intervals import UserBootstrap, interval, median_ratio
+from skiprec.evaluation.scoring import TOP
 from skiprec.evaluation.statements import statements
 from skiprec.evaluation.table import column, kept_matrix
-from skiprec.evaluation.timing import Seconds
+from skiprec.evaluation.timing import WARMUP_ROUNDS, Seconds
+from skiprec.observability import pictures
 from skiprec.ranking import METRIC_CUTS, metric_values
 
 ARMS = (
@@ -51,24 +54,24 @@ class Measured:
 def make_report(measured: Measured, conditions: Record) -> Record:
     """The contents of `report.json`. `rows` hold the times of the first batch size."""
     has_policy = "keep" in measured.table.column_names
-    accuracy, differences = _accuracy(measured.table)
+    found, differences = _per_user_numbers(measured.table)
     timing = {batch: _timing_of(seconds) for batch, seconds in measured.seconds.items()}
     batch = next(iter(timing), None)
     rows = [
-        _row(measured, name, accuracy.get(name, {}), {} if batch is None else timing[batch])
+        _row(measured, name, found.get(name, {}), {} if batch is None else timing[batch])
         for name in (*ARMS, *(TIMED_ONLY if has_policy else ()))
-        if name in accuracy or name in TIMED_ONLY
+        if name in found or name in TIMED_ONLY
     ]
     report: Record = {
         "rows": rows,
         "differences": differences,
-        "policy": _policy(measured) if has_policy else None,
+        "policy": _policy(measured, conditions["num_items"]) if has_policy else None,
         "flops": _flops(measured, has_policy),
         "timing": {
             str(size): found | {"users_per_s": _users_per_s(size, measured.seconds[size])}
             for size, found in timing.items()
         },
-        "conditions": conditions | {"rows_batch": batch},
+        "conditions": conditions | {"batch": batch, "warmup_rounds": WARMUP_ROUNDS},
     }
     if has_policy:
         for size, seconds in measured.seconds.items():
@@ -77,51 +80,87 @@ def make_report(measured: Measured, conditions: Record) -> Record:
     return report
 
 
-def _accuracy(table: pa.Table) -> tuple[dict[str, Record], list[Record]]:
-    """Metrics with intervals of each arm, and skiprec minus each rival, on the same resamples."""
-    names = [name for name in ARMS if f"rank_{name}" in table.column_names]
-    value_RC = np.stack(
-        [
-            value_R.numpy()
-            for name in names
-            for value_R in metric_values(_rank_tensor(table, name)).values()
-        ],
-        axis=1,
-    )
-    bootstrap = UserBootstrap(np.asarray(table.column("user").to_numpy(), np.int32))
-    mean_C, resampled_NC = value_RC.mean(0), bootstrap.resampled_means(value_RC)
-    place = {
-        (name, metric): names.index(name) * len(METRIC_CUTS) + index
-        for name in names
-        for index, metric in enumerate(METRIC_CUTS)
+def draw_pictures(measured: Measured, report: Record) -> dict[str, Figure]:
+    """The pictures of a report by file name."""
+    figures = {"speed_accuracy.png": _speed_picture(report)}
+    if report["policy"] is not None:
+        keep_RL = kept_matrix(measured.table)
+        figures |= {
+            "keep_heat_map.png": pictures.keep_heat_map(keep_RL),
+            "kept_blocks.png": pictures.kept_blocks_histogram(keep_RL),
+            "block_keep_rates.png": pictures.block_keep_rates(keep_RL),
+        }
+    return figures
+
+
+def _speed_picture(report: Record) -> Figure:
+    """By the clock where it was timed; shuffled costs what skiprec does, and is not timed."""
+    by = "speedup_end_to_end" if report["timing"] else "speedup_flops"
+    speeds = {row["name"]: row[by] for row in report["rows"]}
+    if "shuffled" in speeds:
+        speeds["shuffled"] = speeds["skiprec"]
+    scored = [row for row in report["rows"] if row["mrr@20"] is not None]
+    points = {
+        row["name"]: (speeds[row["name"]], row["mrr@20"], row["mrr@20_interval"])
+        for row in scored
+        if speeds[row["name"]] is not None
     }
-    accuracy: dict[str, Record] = {name: {} for name in names}
-    for (name, metric), c in place.items():
-        accuracy[name][metric] = float(mean_C[c])
-        accuracy[name][f"{metric}_interval"] = interval(resampled_NC[:, c])
+    lines = {row["name"]: row["mrr@20"] for row in scored if row["name"] not in points}
+    label = (
+        f"speedup end to end at batch {report['conditions']['batch']}"
+        if report["timing"]
+        else "speedup in FLOPs, end to end"
+    )
+    return pictures.speed_against_accuracy(points, lines, label)
+
+
+def _per_user_numbers(table: pa.Table) -> tuple[dict[str, Record], list[Record]]:
+    """Metrics and FLOPs of each arm with intervals, and skiprec minus each rival.
+
+    All from the same resamples of users, so that ratios and differences are paired.
+    """
+    names = [name for name in ARMS if f"rank_{name}" in table.column_names]
+    values: dict[tuple[str, str], NDArray[np.float64]] = {}
+    for name in names:
+        for metric, value_R in metric_values(_rank_tensor(table, name)).items():
+            values[name, metric] = value_R.numpy()
+        if f"flops_{name}" in table.column_names:
+            values[name, "flops"] = column(table, f"flops_{name}")
+    values["full", "flops"] = column(table, "flops_full")
+    value_RC = np.stack(list(values.values()), axis=1)
+    bootstrap = UserBootstrap(np.asarray(table.column("user").to_numpy(), np.int32))
+    mean = dict(zip(values, value_RC.mean(0), strict=True))
+    resampled = dict(zip(values, bootstrap.resampled_means(value_RC).T, strict=True))
+    found: dict[str, Record] = {name: {} for name in names}
+    for name in names:
+        for metric in METRIC_CUTS:
+            found[name][metric] = float(mean[name, metric])
+            found[name][f"{metric}_interval"] = interval(resampled[name, metric])
+        if (name, "flops") in values:
+            full, arm = ("full", "flops"), (name, "flops")
+            found[name]["speedup_flops"] = float(mean[full] / mean[arm])
+            found[name]["speedup_flops_interval"] = interval(resampled[full] / resampled[arm])
     differences = []
     for rival in RIVALS if "skiprec" in names else ():
         record: Record = {"of": "skiprec", "minus": rival}
         for metric in METRIC_CUTS:
-            a, b = place["skiprec", metric], place[rival, metric]
-            record[metric] = float(mean_C[a] - mean_C[b])
-            record[f"{metric}_interval"] = interval(resampled_NC[:, a] - resampled_NC[:, b])
+            a, b = ("skiprec", metric), (rival, metric)
+            record[metric] = float(mean[a] - mean[b])
+            record[f"{metric}_interval"] = interval(resampled[a] - resampled[b])
         differences.append(record)
-    return accuracy, differences
+    return found, differences
 
 
-def _row(measured: Measured, name: str, accuracy: Record, timing: Record) -> Record:
-    metrics = [*METRIC_CUTS, *(f"{metric}_interval" for metric in METRIC_CUTS)]
-    row: Record = {"name": name, **{metric: accuracy.get(metric) for metric in metrics}}
-    row |= {"keep_frac": _keep_frac(measured, name)}
-    row |= {f"{s}{suffix}": None for s in SPEEDUPS for suffix in ("", "_interval")}
+def _row(measured: Measured, name: str, found: Record, timing: Record) -> Record:
+    row: Record = {"name": name, "keep_frac": _keep_frac(measured, name)}
+    for number in (*METRIC_CUTS, *SPEEDUPS):
+        row |= {number: None, f"{number}_interval": None}
+    row |= found
     if name in ("full_backbone", "all_blocks"):
         # The reference of the ratios: the same shape, all blocks, no policy.
         return row | {s: 1.0 for s in SPEEDUPS if s != "speedup_policy"}
-    if f"flops_{name}" in measured.table.column_names:
-        full = column(measured.table, "flops_full").mean()
-        row["speedup_flops"] = float(full / column(measured.table, f"flops_{name}").mean())
-    return row | timing.get("speedups", {}).get(name, {})
+    times: Record = timing.get("speedups", {}).get(name, {})
+    return row | times
 
 
 def _keep_frac(measured: Measured, name: str) -> float | None:
@@ -210,26 +249,25 @@ def _flops(measured: Measured, has_policy: bool) -> Record:
     return found
 
 
-def _policy(measured: Measured) -> Record:
+def _policy(measured: Measured, num_items: int) -> Record:
     """Whether the decisions are personal, and what follows them."""
     table = measured.table
     keep_RL = kept_matrix(table)
     kept_R, rate_L = keep_RL.sum(1), keep_RL.mean(0)
     total = float(keep_RL.var())
-    shared = column(table, "top20_shared")
-    most = shared.max() if len(shared) else 0
+    shared_R = column(table, f"top{TOP}_shared")
     found: Record = {
         "distinct_decisions": len(np.unique(keep_RL, axis=0)),
         # Of the variance of single decisions, what is not explained by which block it is.
         "between_user_share": float((rate_L * (1 - rate_L)).mean() / total) if total else 0.0,
         "keep_rate_of_block": rate_L.tolist(),
-        "fixed_blocks": int(column(table, "blocks_kept_fixed")[0]),
+        "num_fixed_blocks": int(column(table, "blocks_kept_fixed")[0]),
         "kept_blocks_mean": float(kept_R.mean()),
         "kept_blocks_std": float(kept_R.std()),
         "kept_blocks_histogram": np.bincount(kept_R, minlength=keep_RL.shape[1] + 1).tolist(),
         "kept_length_correlation": correlation(kept_R, column(table, "history_length")),
-        "top20_equal_share": float((shared == most).mean()) if most else None,
-        "top20_shared_mean": float(shared.mean()),
+        "top20_equal_share": float((shared_R == min(TOP, num_items)).mean()),
+        "top20_shared_mean": float(shared_R.mean()),
     }
     if "time_skiprec_s" in table.column_names:
         time_R = column(table, "time_skiprec_s")

@@ -40,7 +40,12 @@ def terminal_table(report: Record) -> str:
 def report_markdown(report: Record, pictures: list[str]) -> str:
     """The whole report for people."""
     conditions = report["conditions"]
-    lines = [f"# {conditions['name']}", "", *(f"- {text}" for text in report["statements"]), ""]
+    lines = [
+        f"# Evaluation of {conditions['name']}",
+        "",
+        *(f"- {text}" for text in report["statements"]),
+        "",
+    ]
     lines += ["## Accuracy and speed", ""]
     lines += _markdown_table(("name", *ACCURACY, "keep_frac", *SPEEDUPS), report["rows"])
     lines += ["", _how_to_read(report), ""]
@@ -62,7 +67,7 @@ def _how_to_read(report: Record) -> str:
         "Next item at the last position, ranked against all "
         f"{conditions['num_items']:,} items ({'without' if conditions['exclude_seen'] else 'with'} "
         "those already in the history). FLOPs: end to end, policy and head included. Times at "
-        f"batch {conditions['rows_batch']}, each the median of paired ratios to the full network "
+        f"batch {conditions['batch']}, each the median of paired ratios to the full network "
         "(all blocks, no policy): blocks only; blocks + policy; end to end (embedding, policy, "
         "dispatch, blocks, head, top 20)."
     )
@@ -70,9 +75,10 @@ def _how_to_read(report: Record) -> str:
         text += " own_frequent and last_items recommend seen items, so they have no row here."
     if report["policy"] is not None:
         text += (
-            " random, fixed, shuffled: the same weights at the same rate. masked computes every "
-            "block and throws the skipped ones away; oracle gets skiprec's decisions for free; "
-            f"shallow is a static net of the first {report['policy']['fixed_blocks']} blocks."
+            " random, fixed, shuffled: the same weights at the same rate (shuffled costs what "
+            "skiprec does and is not timed). masked computes every block and throws the skipped "
+            "ones away; oracle gets skiprec's decisions for free; shallow is a static net of the "
+            f"first {report['policy']['num_fixed_blocks']} blocks."
         )
     return text
 
@@ -102,7 +108,7 @@ def _policy(report: Record) -> list[str]:
         f"{_optional(policy.get('kept_time_correlation'))} "
         f"({policy.get('timed_rows', 0)} timed rows)",
         f"- the 20 best items equal the full network's (same weights, all blocks) for "
-        f"{100 * (policy['top20_equal_share'] or 0):.1f} % of the rows; "
+        f"{100 * policy['top20_equal_share']:.1f} % of the rows; "
         f"{policy['top20_shared_mean']:.1f} of them are shared on average",
         "- keep rate of each block: "
         + " ".join(f"{rate:.2f}" for rate in policy["keep_rate_of_block"]),

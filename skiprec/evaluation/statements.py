@@ -41,7 +41,7 @@ def _personal(report: Record) -> str:
     if not_beaten:
         return (
             f"The per-user part is NOT shown: with {distinct} distinct decisions, the learned "
-            f"policy does not beat {' and '.join(not_beaten)} ({listed})."
+            f"policy does not beat {' or '.join(not_beaten)} ({listed})."
         )
     return (
         f"The per-user part is shown on this split: {distinct} distinct decisions that beat every "
@@ -52,9 +52,8 @@ def _personal(report: Record) -> str:
 def _against_full(report: Record) -> str:
     difference = next(d for d in report["differences"] if d["minus"] == "full_backbone")
     low, high = difference[f"{METRIC}_interval"]
-    verdict = "more" if low > 0 else "less" if high < 0 else "as"
-    text = f"skipping is {verdict} accurate than" if verdict != "as" else "skipping ties with"
-    return f"Against the full backbone {text} it ({_difference(difference)})."
+    verdict = "wins" if low > 0 else "loses" if high < 0 else "ties"
+    return f"Against the full backbone, skipping {verdict} ({_difference(difference)})."
 
 
 def _masked(rows: dict[str, Record]) -> list[str]:

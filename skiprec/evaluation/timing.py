@@ -65,7 +65,7 @@ def time_arms(
     times = {}
     for batch in plan.batches:
         rounds = plan.rounds(batch, len(sample.items_RT))
-        stages = _stages(network, sample, plan, batch)
+        stages = arm_stages(network, sample, plan, batch)
         times[batch] = interleave(stages, rounds, _finisher(sample.items_RT.device), clock)
     return times
 
@@ -103,7 +103,7 @@ def shallow_network(network: SkipRecNetwork, num_blocks: int) -> SkipRecNetwork:
     return shallow
 
 
-def _stages(
+def arm_stages(
     network: SkipRecNetwork, sample: TimingSample, plan: TimingPlan, batch: int
 ) -> dict[str, Stage]:
     """`full` is the reference of every ratio: all blocks, no policy."""

@@ -31,7 +31,7 @@ class NextItNetBlock(nn.Module):
 
     def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
         """`branch_TBD`, zero at padding (where `x_TBD` must be zero too)."""
-        h_TBD = self.norm_1(self.conv_1(x_TBD), is_item_TB1)
+        h_TBD: Tensor = self.norm_1(self.conv_1(x_TBD), is_item_TB1)
         h_TBD = self.norm_2(self.conv_2(h_TBD), is_item_TB1)
         return h_TBD if self.scale is None else self.scale * h_TBD
 

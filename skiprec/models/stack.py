@@ -111,4 +111,4 @@ def split_rows(keep_BL: Tensor) -> list[Tensor]:
     """For each block, the rows that keep it. One transfer to the host for the whole stack."""
     block_row = (keep_BL != 0).t().nonzero()
     counts: list[int] = (keep_BL != 0).sum(0).tolist()
-    return list(block_row[:, 1].split(counts))
+    return list(torch.split(block_row[:, 1], counts))

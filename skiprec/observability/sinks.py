@@ -73,7 +73,11 @@ class JsonlSink:
                         kept.append(line)
                 except (json.JSONDecodeError, KeyError):  # torn by a crash; so is all after it
                     break
-        path.write_text("".join(f"{line}\n" for line in kept))
+        # A new file, not the old one cut: a writer of the lost attempt that still lives for some
+        # seconds then writes to a file that has no name any more.
+        draft = path.with_name(f".{path.name}.draft")
+        draft.write_text("".join(f"{line}\n" for line in kept))
+        draft.replace(path)
         self.file: TextIO = path.open("a")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:

@@ -19,12 +19,12 @@ class TensorBoardSink:
     def __init__(self, folder: Path, resume_step: int, settings: dict[str, Any]):
         self.settings = settings
         self.last_validation: dict[str, float] = {}
-        self.writer = SummaryWriter(str(folder), purge_step=resume_step + 1)  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(folder), purge_step=resume_step + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """One scalar a name; the names' groups are TensorBoard's."""
         for name, value in values.items():
-            self.writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, step)
             if name.startswith("validation/"):
                 self.last_validation[f"hparam/{name}"] = value
 
@@ -34,13 +34,13 @@ class TensorBoardSink:
             ("policy/blocks_by_users", keep_heat_map(keep_UL)),
             ("policy/kept_blocks", kept_blocks_histogram(keep_UL)),
         ):
-            self.writer.add_image(name, figure_to_array(figure), step, dataformats="HWC")  # type: ignore[no-untyped-call]
+            self.writer.add_image(name, figure_to_array(figure), step, dataformats="HWC")
 
     def close(self) -> None:
         """Adds the run as a row of the HPARAMS table, and closes the event file."""
         flat = {key: value for key, value in _flatten(self.settings).items() if value is not None}
-        self.writer.add_hparams(flat, self.last_validation, run_name=".")  # type: ignore[no-untyped-call]
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.add_hparams(flat, self.last_validation, run_name=".")
+        self.writer.close()
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

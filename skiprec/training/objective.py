@@ -15,7 +15,7 @@ from skiprec.config import RunConfig
 from skiprec.network import SkipRecNetwork
 from skiprec.ranking import target_ranks
 from skiprec.training.losses import draw_negatives, full_softmax, sampled_softmax
-from skiprec.types import Batch, KeepDecision
+from skiprec.types import Batch, Execution, KeepDecision
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,13 @@ class Objective(nn.Module):
         network = self.network
         history = network.embed(batch.input_BT, batch.key_B)
         decision = network.decide(history)
-        execution = "dense" if decision is None else "gathered"
+        execution: Execution = "dense" if decision is None else "gathered"
         x_TBD = network.encode(history, decision, execution, call_every_block=True)
         rank_B = network.head(x_TBD[-1], partial(target_ranks, target_B=batch.target_BT[:, -1]))
         keep_BL = (
-            torch.ones(len(rank_B), network.num_blocks) if decision is None else decision.keep_BL
+            torch.ones(len(rank_B), network.num_blocks, device=rank_B.device)
+            if decision is None
+            else decision.keep_BL
         )
         out = {"rank_B": rank_B, "keep_BL": keep_BL}
         if decision is not None and decision.prob_BL is not None:

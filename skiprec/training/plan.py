@@ -56,4 +56,4 @@ def temperature(policy: PolicyConfig, step: int, total_steps: int) -> float | No
     if start is None or end is None:
         return None
     progress = step / max(1, total_steps - 1)
-    return start * (end / start) ** progress
+    return start * math.exp(progress * math.log(end / start))

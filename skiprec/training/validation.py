@@ -53,7 +53,7 @@ def policy_scalars(keep_UL: Tensor, prob_UL: Tensor | None) -> dict[str, float]:
     kept_U = keep_UL.sum(1)
     scalars = {
         "policy/keep_frac": keep_UL.mean().item(),
-        "policy/distinct_decisions": float(len(keep_UL.unique(dim=0))),
+        "policy/distinct_decisions": float(len(torch.unique(keep_UL, dim=0))),
         "policy/kept_blocks_std_between_users": kept_U.std(correction=0).item(),
     }
     if prob_UL is not None:

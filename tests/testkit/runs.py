@@ -41,7 +41,9 @@ def train_here(config: RunConfig, comm: Collectives | None = None, crash_at: int
             raise InterruptedError(f"the test ends the run at step {crash_at}")
 
     config.folder.mkdir(parents=True, exist_ok=True)
-    return run_rank(config, comm or SingleProcess(), torch.device("cpu"), report)
+    return run_rank(
+        config, comm or SingleProcess(), torch.device("cpu"), report, fence=lambda: None
+    )
 
 
 def metric(config: RunConfig, name: str) -> list[float]:

@@ -1,5 +1,6 @@
 """A folder appears complete or not at all."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,21 +15,28 @@ from skiprec.data.manifest import read_manifest
 def publishing(output: Path) -> Iterator[Path]:
     """A temporary folder beside `output` that is renamed to it when the block ends well.
 
-    When the block raises, the temporary folder goes and `output` was never there.
+    When the block raises, the temporary folder goes and `output` was never there. What a killed
+    process left is cleared; a folder that a living process is filling is an error.
     """
     refuse_existing(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.parent / f".{output.name}.partial-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    temporary = output.parent / f".{output.name}.partial"
+    temporary.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(temporary, os.O_RDONLY)
     try:
-        yield temporary
-        refuse_existing(output)
-        temporary.rename(output)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    _sync_folder(output.parent)
+        _lock(descriptor, temporary, output)
+        try:
+            for leftover in temporary.iterdir():
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            yield temporary
+            os.fsync(descriptor)
+            refuse_existing(output)
+            temporary.rename(output)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _sync_folder(output.parent)
+    finally:
+        os.close(descriptor)  # and with it the lock
 
 
 def refuse_existing(output: Path) -> None:
@@ -53,6 +61,18 @@ def is_built(output: Path, recipe: Recipe) -> bool:
             f"{recipe.name!r} of recipe {recipe.hash[:12]}; remove it or choose another folder"
         )
     return True
+
+
+def _lock(descriptor: int, temporary: Path, output: Path) -> None:
+    """Hold the folder until the descriptor is closed; the kernel lets go when a process dies."""
+    busy = ValueError(f"another process is building {output}; expected to be the only one: wait")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise busy from error
+    # The other process may have renamed this very folder to `output` before it let go.
+    if not temporary.exists() or not os.path.samestat(os.fstat(descriptor), temporary.stat()):
+        raise busy
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,12 +1,16 @@
 """The scripts in datasets/, run by path as a user does."""
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -84,6 +88,25 @@ def test_build_movielens(tmp_path: Path) -> None:
     slides = ["--recipe", ROOT / "datasets/recipes/slides_ml20.toml"]
     error = run("build_movielens.py", *edition, *slides, "--output", tmp_path / "x", code=1)
     assert "but ml-100k is laid out as" in error
+
+
+def test_build_movielens_downloads(tmp_path: Path) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    lines = "".join(f"{n % 20}::{n % 7}::3::{n}\n" for n in range(400))
+    with zipfile.ZipFile(served / "ml-1m.zip", "w") as archive:
+        archive.writestr("ml-1m/ratings.dat", lines)
+    digest = hashlib.md5((served / "ml-1m.zip").read_bytes()).hexdigest()
+    (served / "ml-1m.zip.md5").write_text(f"MD5 (ml-1m.zip) = {digest}\n")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(served))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever).start()
+        origin = ["--download", "--base-url", f"http://127.0.0.1:{server.server_port}/"]
+        place = ["--cache", tmp_path / "cache", "--output", tmp_path / "out"]
+        run("build_movielens.py", "--edition", "ml-1m", *origin, *place)
+        server.shutdown()
+    assert read_manifest(tmp_path / "out").edition["archive_md5"] == digest
+    assert (tmp_path / "cache" / "ml-1m.zip").exists()
 
 
 def test_build_synthetic(tmp_path: Path) -> None:

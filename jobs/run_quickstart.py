@@ -1,0 +1,35 @@
+"""The main job from end to end on grocery purchases: a demonstration, in minutes on two cores."""
+
+import sys
+import time
+
+from cluster.command_line import config_from_arguments, print_report, run_job
+from cluster.evaluate import evaluate_run
+from cluster.session import ray_session
+from cluster.train import launch_training
+from skiprec.config import backbone_config
+
+CONFIG = "jobs/configs/quickstart.toml"
+
+
+def main(argv: list[str]) -> int:
+    def job() -> None:
+        started = time.monotonic()
+        config = config_from_arguments(["--config", CONFIG, *argv], __doc__ or "")
+        if config is None:
+            return
+        with ray_session():
+            launch_training(backbone_config(config))
+            launch_training(config)
+            evaluate_run(config, config.folder, "make quickstart")
+        print_report(config.folder)
+        print(
+            "This is a demonstration: few products, few epochs, one seed, two cores. Results to "
+            f"compare with are in docs/benchmarks. It took {time.monotonic() - started:.0f} s."
+        )
+
+    return run_job(job)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

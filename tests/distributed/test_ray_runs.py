@@ -1,0 +1,126 @@
+"""Runs on Ray, in real processes that are really killed; the three ways of starting a job."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from skiprec.config import RunConfig
+from tests.testkit.jobs import finish, kill_session, start_job, wait_for_step, worker_pid
+from tests.testkit.runs import (
+    SMOKE,
+    best_weights,
+    build_smoke_data,
+    last_weights,
+    metric,
+    same_weights,
+    smoke_config,
+    train_here,
+)
+
+STEPS = 60
+SETTINGS = (
+    f"training.epochs={(STEPS - 0.5) * 64 / 644:.4f}",
+    "training.checkpoint_every_steps=5",
+    "training.validate_every_steps=30",
+    "training.log_every_steps=1",
+    "training.activation_checkpointing=true",
+    "model.num_blocks=48",  # slow enough to be killed in mid-run
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_smoke_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, data: Path) -> RunConfig:
+    """The same run with nothing killed, through the same job."""
+    root = tmp_path_factory.mktemp("unbroken")
+    config, arguments = job_arguments(root, data)
+    log = root / "log.txt"
+    finish(start_job("train_gumbel.py", *arguments, log=log), log)
+    return config
+
+
+def job_arguments(root: Path, data: Path, *more: str) -> tuple[RunConfig, list[str]]:
+    overrides = (f"root={root}", f"data.path={data}", *SETTINGS, *more)
+    arguments = ["--config", str(SMOKE)]
+    for override in overrides:
+        arguments += ["--set", override]
+    return smoke_config(root, data, *SETTINGS, *more), arguments
+
+
+def assert_nothing_was_lost(config: RunConfig, unbroken: RunConfig) -> None:
+    assert metric(config, "train/loss") == metric(unbroken, "train/loss")
+    assert len(metric(config, "train/loss")) == STEPS
+    assert same_weights(last_weights(config), last_weights(unbroken))
+    assert same_weights(best_weights(config), best_weights(unbroken))
+
+
+def test_a_killed_worker_is_restarted_and_nothing_is_lost(
+    tmp_path: Path, data: Path, unbroken: RunConfig
+) -> None:
+    config, arguments = job_arguments(tmp_path, data)
+    log = tmp_path / "log.txt"
+    process = start_job("train_gumbel.py", *arguments, log=log)
+    wait_for_step(config.folder, 12)
+    os.kill(worker_pid(config.folder), signal.SIGKILL)
+    text = finish(process, log)
+    starts = [line for line in text.splitlines() if "training from step" in line]
+    assert len(starts) == 2, text
+    assert "from step 0 " not in starts[1], "it started from scratch: the checkpoint was unused"
+    assert_nothing_was_lost(config, unbroken)
+
+
+@pytest.mark.slow
+def test_a_lost_machine_is_resumed_by_the_same_command(
+    tmp_path: Path, data: Path, unbroken: RunConfig
+) -> None:
+    config, arguments = job_arguments(tmp_path, data)
+    log = tmp_path / "log.txt"
+    first = start_job("train_gumbel.py", *arguments, log=log)
+    wait_for_step(config.folder, 12)
+
+    log_of_second = tmp_path / "second.txt"
+    refused = start_job("train_gumbel.py", *arguments, log=log_of_second)
+    assert refused.wait(60) == 2
+    assert "is alive" in log_of_second.read_text()
+
+    kill_session(first)
+    text = finish(start_job("train_gumbel.py", *arguments, log=log), log)
+    assert text.count("training from step") == 2
+    assert_nothing_was_lost(config, unbroken)
+
+    again = tmp_path / "again.txt"
+    assert "finished already" in finish(start_job("train_gumbel.py", *arguments, log=again), again)
+    changed = tmp_path / "changed.txt"
+    other = start_job("train_gumbel.py", *arguments, "--set", "training.seed=5", log=changed)
+    assert other.wait(60) == 2
+    assert "training.seed: 0 -> 5" in changed.read_text()
+
+
+@pytest.mark.slow
+def test_two_workers_under_zero_2_survive_the_loss_of_one(tmp_path: Path, data: Path) -> None:
+    settings = ("cluster.num_workers=2", "cluster.zero_stage=2")
+    whole, arguments = job_arguments(tmp_path / "whole", data, *settings)
+    log = tmp_path / "whole.txt"
+    finish(start_job("train_gumbel.py", *arguments, log=log), log)
+    config, arguments = job_arguments(tmp_path / "broken", data, *settings)
+    log = tmp_path / "broken.txt"
+    process = start_job("train_gumbel.py", *arguments, log=log)
+    wait_for_step(config.folder, 12)
+    os.kill(worker_pid(config.folder, rank=1), signal.SIGKILL)
+    assert finish(process, log).count("training from step") == 2
+    assert_nothing_was_lost(config, whole)
+
+
+def test_ray_trains_what_one_process_trains(tmp_path: Path, unbroken: RunConfig) -> None:
+    """Ray and DeepSpeed change nothing: the plain engine, without either, gives the same curve."""
+    alone = smoke_config(
+        tmp_path, Path(unbroken.data.path), *SETTINGS, "training.engine=torch", "name=alone"
+    )
+    train_here(alone)
+    assert metric(alone, "train/loss") == pytest.approx(metric(unbroken, "train/loss"), rel=1e-4)

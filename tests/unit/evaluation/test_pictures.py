@@ -1,0 +1,54 @@
+"""Pictures have the decisions in them; how they look is for eyes."""
+
+import numpy as np
+import pytest
+
+from skiprec.observability import pictures
+from skiprec.observability.pictures import (
+    block_keep_rates,
+    figure_to_array,
+    keep_heat_map,
+    kept_blocks_histogram,
+    speed_against_accuracy,
+)
+
+DARK = (0x1F, 0x5F, 0x8B)
+
+
+def dark_share(array: np.ndarray) -> float:
+    return float((np.abs(array.astype(int) - DARK).max(axis=2) < 12).mean())
+
+
+def test_heat_map_is_as_dark_as_the_keep_rate() -> None:
+    draw = np.random.default_rng(0)
+    shares = [
+        dark_share(figure_to_array(keep_heat_map((draw.random((400, 16)) < rate).astype("f4"))))
+        for rate in (0.0, 0.5, 1.0)
+    ]
+    assert shares[0] == 0
+    assert shares[1] / shares[2] == pytest.approx(0.5, abs=0.06)
+
+
+def test_heat_map_puts_who_keeps_most_first() -> None:
+    keep_UL = np.tril(np.ones((64, 8), bool)[np.arange(64) % 9 != 8])
+    image = keep_heat_map(keep_UL).axes[0].images[0].get_array()
+    kept = np.asarray(image).sum(1)
+    assert (np.diff(kept) <= 0).all()
+    assert kept[0] > kept[-1]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 128), (pictures.MAX_USERS + 7, 4)])
+def test_any_shape_can_be_drawn(shape: tuple[int, int]) -> None:
+    keep_UL = np.random.default_rng(0).random(shape) < 0.5
+    for draw in (keep_heat_map, kept_blocks_histogram, block_keep_rates):
+        array = figure_to_array(draw(keep_UL))
+        assert array.dtype == np.uint8
+        assert array.shape[2] == 3
+
+
+def test_baselines_far_below_are_written_not_drawn() -> None:
+    points = {"skiprec": (1.5, 0.10, [0.09, 0.11]), "fixed": (1.4, 0.09, [0.08, 0.1])}
+    figure = speed_against_accuracy(points, {"popularity": 0.001}, "speedup")
+    axes = figure.axes[0]
+    assert axes.get_ylim()[0] > 0.05
+    assert any("popularity 0.0010 (below)" in text.get_text() for text in axes.texts)

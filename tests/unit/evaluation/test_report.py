@@ -1,0 +1,215 @@
+"""The numbers of a report from a table small enough to add up by hand, and what it says of them."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from skiprec.evaluation.arms import POLICY_ARMS, controls_of
+from skiprec.evaluation.compute_cost import ComputeCost
+from skiprec.evaluation.report import Measured, correlation, draw_pictures, make_report
+from skiprec.evaluation.report_text import report_markdown, terminal_table
+from skiprec.evaluation.table import kept_matrix, per_user_table
+
+COST = ComputeCost(embedding=10, policy=50, block_L=(100, 100, 100, 100), head=200)
+CONDITIONS = {"name": "tiny", "num_items": 500, "exclude_seen": False}
+NUM_ROWS = 60
+
+
+def ranks_around(middle: float, seed: int) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    return (1 + draw.geometric(1 / middle, NUM_ROWS)).astype(np.int32)
+
+
+def make_table(keep_RL: np.ndarray, rank_skiprec: int | None = None) -> pa.Table:
+    """All arms rank alike, but for popularity, which is worse, and skiprec where it is given."""
+    ranks = {name: ranks_around(4, seed=1) for name in POLICY_ARMS}
+    if rank_skiprec is not None:
+        ranks["skiprec"] = np.full(NUM_ROWS, rank_skiprec, np.int32)
+    part = {
+        "user": (np.arange(NUM_ROWS) // 2).astype(np.int32),
+        "row": np.arange(NUM_ROWS),
+        "target": np.ones(NUM_ROWS, np.int32),
+        "history_length": np.arange(NUM_ROWS, dtype=np.int32),
+        "rank_popularity": ranks_around(300, seed=2),
+        "top20_shared": np.where(np.arange(NUM_ROWS) < 15, 20, 10).astype(np.int32),
+        **{f"rank_{name}": rank_R for name, rank_R in ranks.items()},
+    }
+    controls = controls_of(keep_RL, np.arange(NUM_ROWS))
+    cut = 25
+    parts = [
+        {name: column[:cut] for name, column in part.items()},
+        {name: column[cut:] for name, column in part.items()},
+    ]
+    timed_R = np.array([0, 30, 59])
+    times = {"full/end": np.array([4.0] * 6), "skiprec/end": np.array([1.0, 2, 3, 3, 4, 5])}
+    return per_user_table(parts, controls, COST, timed_R, times)
+
+
+def seconds(**stages: float) -> dict[str, np.ndarray]:
+    load_N = np.linspace(1, 3, 20)
+    return {name.replace("__", "/"): load_N * s for name, s in stages.items()}
+
+
+TIMES = {
+    1: seconds(
+        full__blocks=8, full__end=10, skiprec__blocks=4, skiprec__policy=5, skiprec__end=7,
+        masked__blocks=9, oracle__end=6, random__blocks=4, random__end=6, fixed__blocks=4,
+        fixed__end=6, shallow__blocks=3, shallow__end=5,
+    ),
+    64: seconds(
+        full__blocks=8, full__end=16, skiprec__blocks=4, skiprec__policy=4, skiprec__end=12,
+        masked__blocks=8,
+    ),
+}  # fmt: skip
+
+
+def varied_decisions() -> np.ndarray:
+    keep_RL = np.zeros((NUM_ROWS, 4), bool)
+    keep_RL[:, 0] = True
+    keep_RL[NUM_ROWS // 2 :, 1:3] = True  # 1 block, or 3 where the history is long
+    return keep_RL
+
+
+def report_of(keep_RL: np.ndarray, **changes: Any) -> dict[str, Any]:
+    return make_report(Measured(make_table(keep_RL, **changes), TIMES, COST), dict(CONDITIONS))
+
+
+def row(report: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(r for r in report["rows"] if r["name"] == name)
+
+
+def test_rows_have_every_number_or_null() -> None:
+    report = report_of(varied_decisions())
+    json.dumps(report, allow_nan=False)
+    numbers = {"mrr@5", "mrr@20", "hr@5", "hr@20", "hr@10", "ndcg@10"} | {
+        f"speedup_{what}" for what in ("flops", "blocks", "policy", "end_to_end")
+    }
+    for r in report["rows"]:
+        assert r.keys() == {"name", "keep_frac"} | numbers | {f"{n}_interval" for n in numbers}
+    names = [r["name"] for r in report["rows"]]
+    assert names[-3:] == ["masked", "oracle", "shallow"]
+    assert row(report, "popularity")["speedup_blocks"] is None
+    assert row(report, "masked")["mrr@20"] is None
+
+
+def test_accuracy_is_the_mean_over_rows() -> None:
+    report = report_of(varied_decisions(), rank_skiprec=4)
+    skiprec = row(report, "skiprec")
+    assert skiprec["mrr@5"] == pytest.approx(0.25)
+    assert skiprec["hr@20"] == 1.0
+    assert skiprec["mrr@20_interval"] == pytest.approx([0.25, 0.25])
+    fixed = row(report, "fixed")
+    low, high = fixed["mrr@20_interval"]
+    assert low < fixed["mrr@20"] < high
+    difference = next(d for d in report["differences"] if d["minus"] == "fixed")
+    assert difference["mrr@20"] == pytest.approx(0.25 - fixed["mrr@20"])
+
+
+def test_speedups_are_those_of_the_first_batch_and_of_arithmetic() -> None:
+    report = report_of(varied_decisions())
+    skiprec = row(report, "skiprec")
+    assert skiprec["speedup_blocks"] == pytest.approx(2.0)
+    assert skiprec["speedup_policy"] == pytest.approx(8 / 5)
+    assert skiprec["speedup_end_to_end"] == pytest.approx(10 / 7)
+    assert skiprec["keep_frac"] == 0.5
+    assert skiprec["speedup_flops"] == pytest.approx(610 / (210 + 200 + 50))
+    # Without a policy network nothing is paid for it.
+    assert row(report, "fixed")["speedup_flops"] == pytest.approx(610 / 410)
+    assert row(report, "fixed")["speedup_policy"] is None
+    assert row(report, "masked")["speedup_blocks"] == pytest.approx(8 / 9)
+    assert row(report, "full_backbone")["speedup_end_to_end"] == 1.0
+    amdahl = report["timing"]["1"]["amdahl"]
+    assert amdahl["predicted"] == pytest.approx(1 / (1 - 0.8 + 0.8 * 0.5 + 0.1))
+    assert amdahl["measured"] == pytest.approx(10 / 7)
+    assert report["timing"]["64"]["speedups"]["skiprec"]["speedup_end_to_end"] == pytest.approx(
+        4 / 3
+    )
+    assert report["timing"]["64"]["users_per_s"]["full"] == pytest.approx(64 / 32)
+
+
+def test_what_follows_the_decisions() -> None:
+    policy = report_of(varied_decisions())["policy"]
+    assert policy["distinct_decisions"] == 2
+    assert policy["keep_rate_of_block"] == [1, 0.5, 0.5, 0]
+    # Variance of all decisions 1/4; within a block 0, 1/4, 1/4, 0.
+    assert policy["between_user_share"] == pytest.approx(0.5)
+    assert policy["kept_blocks_histogram"] == [0, 30, 0, 30, 0]
+    assert policy["kept_length_correlation"] > 0.8
+    assert policy["top20_equal_share"] == 0.25
+    # Rounds 0 and 3 are of row 0, which keeps 1 block: median 2; then 3 and 4 of rows with 3.
+    assert policy["timed_rows"] == 3
+    assert policy["kept_time_correlation"] == pytest.approx(
+        correlation(np.array([1, 3, 3]), np.array([2.0, 3.0, 4.0]))
+    )
+
+
+def test_one_decision_for_everyone_is_said_to_be_not_personal() -> None:
+    same = np.zeros((NUM_ROWS, 4), bool)
+    same[:, :2] = True
+    report = report_of(same, rank_skiprec=1)
+    assert report["policy"]["distinct_decisions"] == 1
+    assert report["policy"]["between_user_share"] == 0
+    assert report["policy"]["kept_length_correlation"] is None
+    assert any("NOT shown: the policy makes one decision" in text for text in report["statements"])
+
+
+def test_a_tie_with_a_control_is_said_and_a_win_over_all_as_well() -> None:
+    tie = report_of(varied_decisions())
+    assert any("does not beat shuffled or fixed or random" in text for text in tie["statements"])
+    win = report_of(varied_decisions(), rank_skiprec=1)
+    assert any("The per-user part is shown" in text for text in win["statements"])
+    loss = report_of(varied_decisions(), rank_skiprec=400)
+    assert any("LOSES to a baseline" in text for text in loss["statements"])
+    assert any("skipping loses" in text for text in loss["statements"])
+
+
+def test_masked_that_is_faster_than_full_is_a_warning() -> None:
+    assert not any("WARNING" in text for text in report_of(varied_decisions())["statements"])
+    disturbed = {1: TIMES[1] | {"masked/blocks": TIMES[1]["full/blocks"] / 1.2}}
+    table = make_table(varied_decisions())
+    report = make_report(Measured(table, disturbed, COST), dict(CONDITIONS))
+    assert any("masked execution" in text for text in report["statements"])
+
+
+def test_a_network_without_a_policy_has_the_full_backbone_alone() -> None:
+    part = {
+        "user": np.arange(NUM_ROWS, dtype=np.int32),
+        "row": np.arange(NUM_ROWS),
+        "rank_popularity": ranks_around(300, seed=2),
+        "rank_full_backbone": ranks_around(4, seed=1),
+    }
+    table = per_user_table([part], None, COST, np.array([0]), None)
+    times = {1: {name: t for name, t in TIMES[1].items() if name.startswith("full/")}}
+    measured = Measured(table, times, COST)
+    report = make_report(measured, dict(CONDITIONS))
+    assert [r["name"] for r in report["rows"]] == ["popularity", "full_backbone"]
+    assert report["policy"] is None
+    assert "full_backbone" in report_markdown(report, [])
+    assert list(draw_pictures(measured, report)) == ["speed_accuracy.png"]
+
+
+def test_texts_and_pictures_show_the_rows() -> None:
+    measured = Measured(make_table(varied_decisions()), TIMES, COST)
+    report = make_report(measured, dict(CONDITIONS))
+    figures = draw_pictures(measured, report)
+    assert len(figures) == 4
+    text = report_markdown(report, list(figures))
+    for r in report["rows"]:
+        assert f"| {r['name']} |" in text
+        assert r["name"] in terminal_table(report)
+    assert "### Batch 64" in text
+    assert "Amdahl" in text
+    for statement in report["statements"]:
+        assert statement in text
+
+
+def test_decisions_survive_the_table() -> None:
+    keep_RL = varied_decisions()
+    table = make_table(keep_RL)
+    assert np.array_equal(kept_matrix(table), keep_RL)
+    assert table.column("flops_skiprec").to_pylist()[0] == 210 + 50 + 100
+    assert table.column("time_skiprec_s").to_pylist()[0] == 2.0
+    assert table.column("time_skiprec_s").null_count == NUM_ROWS - 3

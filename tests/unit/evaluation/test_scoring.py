@@ -1,0 +1,97 @@
+"""The accuracy pass against one row at a time, masked, with the whole catalogue sorted."""
+
+import numpy as np
+import pytest
+import torch
+
+from skiprec.evaluation.arms import POLICY_ARMS, controls_of
+from skiprec.evaluation.scoring import decide_unit, score_arms, score_full
+from skiprec.evaluation.tiles import TILE_ROWS, Tile
+from skiprec.network import SkipRecNetwork
+from skiprec.types import Batch, KeepDecision
+from tests.testkit.networks import (
+    NUM_ITEMS,
+    build_network,
+    model_config,
+    policy_config,
+    random_batch,
+)
+
+NUM_REAL = (TILE_ROWS, 9)
+
+
+def make_tiles() -> list[Tile]:
+    tiles = []
+    for seed, num_real in enumerate(NUM_REAL):
+        batch = random_batch(TILE_ROWS, seed)
+        items_BW = batch.items_BW.clone()
+        items_BW[num_real:] = 0
+        tiles.append(Tile(Batch(items_BW, batch.key_B), num_real))
+    return tiles
+
+
+def real_rows(tiles: list[Tile]) -> torch.Tensor:
+    return torch.cat([tile.batch.items_BW[: tile.num_real] for tile in tiles])
+
+
+@torch.no_grad()
+def sorted_catalogue(
+    network: SkipRecNetwork, items_W: torch.Tensor, keep_L: np.ndarray | None, exclude_seen: bool
+) -> list[int]:
+    history = network.embed(items_W[None, :-1], torch.zeros(1, dtype=torch.int64))
+    if keep_L is None:
+        x_TBD = network.encode(history, None, "dense")
+    else:
+        decision = KeepDecision(torch.from_numpy(keep_L[None].astype(np.float32)), None)
+        x_TBD = network.encode(history, decision, "masked")
+    scores_V = network.head(x_TBD[-1], lambda x, w, b: x @ w.t() + b)[0]
+    order = (scores_V.argsort(descending=True, stable=True) + 1).tolist()
+    hidden = set(items_W[:-1].tolist()) - {int(items_W[-1])} if exclude_seen else set()
+    return [item for item in order if item not in hidden]
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_every_arm_ranks_as_its_rows_alone_would(exclude_seen: bool) -> None:
+    network = build_network(model_config("nextitnet_plus"), policy_config("gumbel")).eval()
+    tiles = make_tiles()
+    keep_RL = decide_unit(network, tiles)
+    assert 0.1 < keep_RL.mean() < 0.9
+    assert len(np.unique(keep_RL, axis=0)) > 1, "else all arms would be alike"
+    keep_ARL = controls_of(keep_RL, np.arange(len(keep_RL))).keep_ARL
+    found = score_arms(network, tiles, keep_ARL, exclude_seen)
+    full = score_full(network, tiles, exclude_seen)["rank_full_backbone"]
+    for row, items_W in enumerate(real_rows(tiles)):
+        target = int(items_W[-1])
+        for index, name in enumerate(POLICY_ARMS):
+            order = sorted_catalogue(network, items_W, keep_ARL[index, row], exclude_seen)
+            assert found[f"rank_{name}"][row] == order.index(target) + 1
+        order = sorted_catalogue(network, items_W, None, exclude_seen)
+        assert full[row] == order.index(target) + 1
+    assert (found["rank_skiprec"] != found["rank_random"]).any()
+    assert (found["rank_skiprec"] != found["rank_shuffled"]).any()
+
+
+def test_shared_top_counts_what_both_lists_have() -> None:
+    network = build_network(model_config("nextitnet"), policy_config("gumbel")).eval()
+    tiles = make_tiles()
+    keep_RL = decide_unit(network, tiles)
+    keep_ARL = controls_of(keep_RL, np.arange(len(keep_RL))).keep_ARL
+    shared_R = score_arms(network, tiles, keep_ARL, False)["top20_shared"]
+    for row, items_W in enumerate(real_rows(tiles)):
+        skipping = sorted_catalogue(network, items_W, keep_RL[row], False)[:20]
+        full = sorted_catalogue(network, items_W, None, False)[:20]
+        assert shared_R[row] == len(set(skipping) & set(full))
+    assert 20 <= NUM_ITEMS
+    assert shared_R.min() < 20
+    everything = np.ones_like(keep_ARL)
+    assert (score_arms(network, tiles, everything, False)["top20_shared"] == 20).all()
+
+
+def test_decisions_are_those_of_serving() -> None:
+    network = build_network(model_config("nextitnet"), policy_config("gumbel")).eval()
+    tiles = make_tiles()
+    keep_RL = decide_unit(network, tiles)
+    batch = Batch(real_rows(tiles), torch.cat([t.batch.key_B[: t.num_real] for t in tiles]))
+    decision = network.decide(network.embed(batch.input_BT, batch.key_B))
+    assert decision is not None
+    assert np.array_equal(keep_RL, decision.keep_BL.detach().numpy() != 0)

@@ -1,0 +1,134 @@
+"""Who is timed next to whom, on which rows, and that a skipping arm does what it claims."""
+
+import numpy as np
+import pytest
+import torch
+
+from skiprec.evaluation.timing import (
+    WARMUP_ROUNDS,
+    TimingPlan,
+    TimingSample,
+    arm_stages,
+    interleave,
+    shallow_network,
+    time_arms,
+)
+from skiprec.inference.executor import embed_requests
+from tests.testkit.networks import (
+    NUM_BLOCKS,
+    build_network,
+    model_config,
+    policy_config,
+    random_batch,
+)
+
+NAMES = ("all_blocks", "skiprec", "random", "fixed", "shuffled")
+PLAN = TimingPlan(batches=(1, 4, 16), repeats=3, k=5, exclude_seen=False)
+
+
+class Clock:
+    """Advances only when a stage works."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.log: list[tuple[str, int]] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def stage(self, name: str, seconds: float):
+        def run(index: int) -> None:
+            self.log.append((name, index))
+            self.now += seconds * (1 + index)  # the machine slows down for everyone alike
+
+        return run
+
+
+def make_sample(num_rows: int = 10) -> TimingSample:
+    network = build_network(model_config("nextitnet_plus"), policy_config("gumbel")).eval()
+    items_RT = random_batch(num_rows).input_BT.contiguous()
+    decision = network.decide(embed_requests(network, items_RT))
+    assert decision is not None
+    keep_RL = decision.keep_BL.detach()
+    other = torch.zeros(num_rows, NUM_BLOCKS)
+    other[:, 0] = 1.0
+    keep_ARL = torch.stack([torch.ones_like(keep_RL), keep_RL, other, other, other])
+    return TimingSample(items_RT, NAMES, keep_ARL)
+
+
+def test_rounds_are_paired_and_the_order_rotates() -> None:
+    clock = Clock()
+    stages = {"full": clock.stage("full", 2.0), "half": clock.stage("half", 1.0)}
+    seconds = interleave(stages, rounds=4, finish=lambda: None, clock=clock)
+    assert seconds["full"].tolist() == [2, 4, 6, 8]
+    assert seconds["half"].tolist() == [1, 2, 3, 4]
+    assert np.all(seconds["full"] / seconds["half"] == 2)
+    timed = clock.log[2 * WARMUP_ROUNDS :]
+    assert timed == [
+        ("full", 0), ("half", 0), ("half", 1), ("full", 1),
+        ("full", 2), ("half", 2), ("half", 3), ("full", 3),
+    ]  # fmt: skip
+
+
+def test_every_row_of_the_sample_is_timed_twice_alone() -> None:
+    assert PLAN.rounds(1, 10) == 20
+    assert PLAN.rounds(4, 10) == 5
+    assert PLAN.rounds(16, 10) == 3
+
+
+def test_stages_compute_what_they_claim() -> None:
+    """Each stage's result against dense or masked execution of the same rows."""
+    network = build_network(model_config("nextitnet_plus"), policy_config("gumbel")).eval()
+    sample = make_sample()
+    for batch, last in ((1, 3), (4, 1), (16, 0)):
+        with torch.inference_mode():
+            stages = arm_stages(network, sample, PLAN, batch)
+            row_B = (torch.arange(batch) + last * batch) % len(sample.items_RT)
+            history = embed_requests(network, sample.items_RT[row_B])
+            found = {name: stage(last) for name, stage in stages.items()}
+
+            def masked(arm: str, history=history, row_B=row_B) -> torch.Tensor:
+                keep_BL = sample.keep_ARL[NAMES.index(arm), row_B]
+                return network.stack.masked(
+                    history.x_TBD, history.is_item_TB1, history.key_B, keep_BL
+                )
+
+            close = dict(rtol=1e-4, atol=1e-5)
+            for arm in ("skiprec", "random", "fixed"):
+                torch.testing.assert_close(found[f"{arm}/blocks"], masked(arm), **close)
+            torch.testing.assert_close(found["full/blocks"], masked("all_blocks"), **close)
+            torch.testing.assert_close(found["skiprec/policy"], masked("skiprec"), **close)
+            torch.testing.assert_close(found["masked/blocks"], masked("skiprec"), **close)
+            items_BK, scores_BK = found["skiprec/end"]
+            assert items_BK.shape == (batch, PLAN.k)
+            torch.testing.assert_close(found["oracle/end"][1], scores_BK, **close)
+            assert not torch.equal(found["full/blocks"], found["skiprec/blocks"])
+
+
+def test_shallow_is_the_first_blocks_and_leaves_the_network_alone() -> None:
+    network = build_network(model_config("nextitnet_plus"), policy_config("gumbel")).eval()
+    shallow = shallow_network(network, 2)
+    history = embed_requests(network, random_batch(5).input_BT)
+    with torch.no_grad():
+        x_TBD = history.x_TBD
+        for block in list(network.stack.blocks)[:2]:
+            x_TBD = x_TBD + block(x_TBD, history.is_item_TB1)
+        assert torch.equal(shallow.encode(history, None, "dense"), x_TBD)
+    assert shallow.policy is None
+    assert network.policy is not None
+    assert len(network.stack.blocks) == NUM_BLOCKS
+
+
+@pytest.mark.parametrize("with_policy", [True, False])
+def test_seconds_of_every_stage_and_batch(with_policy: bool) -> None:
+    policy = policy_config("gumbel") if with_policy else None
+    network = build_network(model_config("nextitnet_plus"), policy).eval()
+    sample = make_sample()
+    if not with_policy:
+        sample = TimingSample(sample.items_RT, (), torch.empty(0))
+    ticks = iter(range(10**6))
+    seconds = time_arms(network, sample, PLAN, clock=lambda: float(next(ticks)))
+    assert seconds.keys() == set(PLAN.batches)
+    assert {len(times) for times in seconds[1].values()} == {20}
+    assert all((times == 1.0).all() for times in seconds[16].values())
+    assert ("skiprec/end" in seconds[1]) == with_policy

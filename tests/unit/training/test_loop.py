@@ -1,0 +1,192 @@
+"""The loop: what it calls when, what it writes, and when it stops."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from skiprec.training.engine import TorchEngine
+from skiprec.training.state import TrainState
+from skiprec.types import Batch
+from tests.testkit.networks import NUM_BLOCKS, POLICY_NAMES, random_batch, run_config
+from tests.testkit.steps import MemoryReader, Run, make_engine
+
+BUDGET = {"policy__target_keep_frac": 0.2, "policy__budget_weight": 3.0}
+EVERY_STEP = {"training__log_every_steps": 1}
+
+
+class SameRows:
+    def micro_batches(self, step: int) -> list[Batch]:
+        return [random_batch(12, seed=1)]
+
+
+@pytest.mark.parametrize("policy", ["none", *POLICY_NAMES])
+def test_the_loss_falls_on_rows_that_repeat(policy: str) -> None:
+    config = run_config(policy, training__learning_rate=0.01, **EVERY_STEP)
+    run = Run(config, total_steps=60)
+    run.go(reader=SameRows())
+    losses = run.sink.values("train/loss")
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("policy", ["none", "gumbel"])
+def test_accumulation_gives_the_same_loss_curve(policy: str) -> None:
+    curves = {}
+    for micro in (None, 5, 1):
+        options = BUDGET if policy == "gumbel" else {}
+        config = run_config(
+            policy, training__micro_batch_rows=micro, model__dropout=0.1, **EVERY_STEP, **options
+        )
+        run = Run(config, total_steps=12)
+        run.go()
+        curves[micro] = run.sink.values("train/loss")
+    assert curves[5] == pytest.approx(curves[None], rel=1e-4)
+    assert curves[1] == pytest.approx(curves[None], rel=1e-4)
+    other = Run(config, total_steps=12)
+    other.go(make_engine(config, seed=1))
+    assert other.sink.values("train/loss") != pytest.approx(curves[None], rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path, precision: str) -> None:
+    config = run_config(
+        "gumbel",
+        model__dropout=0.2,
+        training__warmup_steps=3,
+        training__final_lr_frac=0.1,
+        training__precision=precision,
+        training__checkpoint_every_steps=1,
+        **EVERY_STEP,
+    )
+    whole = Run(config, total_steps=9)
+    engine = make_engine(config)
+    last = whole.go(engine)
+
+    first, half = Run(config, total_steps=9), make_engine(config)
+    first_half = _stop_at(first, half, 4)
+    half.save(tmp_path)
+    rest, fresh = Run(config, total_steps=9), make_engine(config, seed=1)
+    fresh.load(tmp_path)
+    assert rest.go(fresh, first_half) == last
+    assert rest.sink.values("train/loss") == whole.sink.values("train/loss")[4:]
+    ended, resumed = engine.network_weights(), fresh.network_weights()
+    assert all(torch.equal(ended[name], resumed[name]) for name in ended)
+
+    without_state = Run(config, total_steps=9)
+    without_state.go(make_engine(config, seed=1), first_half)
+    assert without_state.sink.values("train/loss") != rest.sink.values("train/loss")
+
+
+class StoppedError(Exception):
+    pass
+
+
+def _stop_at(run: Run, engine: TorchEngine, step: int) -> TrainState:
+    """Not a shorter plan: the schedules depend on its length."""
+
+    def save(state: TrainState, improved: bool) -> None:
+        if state.step == step:
+            reached.append(state)
+            raise StoppedError
+
+    reached: list[TrainState] = []
+    run._save = save  # type: ignore[method-assign]
+    with pytest.raises(StoppedError):
+        run.go(engine)
+    return reached[0]
+
+
+def test_things_happen_at_the_steps_of_the_plan() -> None:
+    config = run_config(
+        "gumbel",
+        training__log_every_steps=4,
+        training__validate_every_steps=5,
+        training__checkpoint_every_steps=3,
+    )
+    run = Run(config, total_steps=10, metrics=(0.2, 0.1))
+    state = run.go()
+    assert run.sink.steps("train/loss") == [1, 4, 8, 10]
+    assert run.sink.steps("validation/mrr@20") == run.sink.pictures == [5, 10]
+    assert run.saved == [(3, False), (5, True), (6, False), (9, False), (10, False)]
+    assert (state.step, state.samples) == (10, 120)
+    assert (state.best_step, state.best_metric) == (5, 0.2)
+
+
+def test_a_run_without_a_policy_draws_no_decisions() -> None:
+    run = Run(run_config(), total_steps=2)
+    run.go()
+    assert run.sink.pictures == []
+    assert run.sink.steps("policy/sampled_keep_frac") == []
+
+
+def test_early_stopping_ends_the_run_with_a_checkpoint() -> None:
+    config = run_config(training__validate_every_steps=2, training__patience=2)
+    run = Run(config, total_steps=100, metrics=(0.3, 0.2, 0.25, 0.1))
+    state = run.go()
+    assert state.stopped_early
+    assert (state.step, state.best_step) == (6, 2)
+    assert run.saved == [(2, True), (4, False), (6, False)]
+    again = Run(config, total_steps=100)
+    assert again.go(state=state) == state, "and a stopped run stays stopped"
+    assert again.saved == []
+
+
+def test_a_log_line_is_the_mean_over_its_window_by_targets() -> None:
+    config = run_config(training__learning_rate=1e-12)  # so the weights stand still
+    every = Run(run_config(training__learning_rate=1e-12, **EVERY_STEP), total_steps=6)
+    every.go()
+    window = Run(
+        run_config(training__learning_rate=1e-12, training__log_every_steps=6), total_steps=6
+    )
+    window.go()
+    reader = MemoryReader(config.training.global_batch_rows)
+    targets = [int(reader.micro_batches(step)[0].is_scored_BT.sum()) for step in range(6)]
+    losses = every.sink.values("train/loss")
+    expected = sum(t * loss for t, loss in zip(targets[1:], losses[1:], strict=True))
+    # The first step has a line of its own.
+    assert window.sink.values("train/loss")[1] == pytest.approx(expected / sum(targets[1:]))
+
+
+def test_the_line_says_what_was_kept_and_at_which_settings() -> None:
+    config = run_config(
+        "gumbel",
+        training__warmup_steps=1,
+        training__learning_rate=0.004,
+        training__policy_learning_rate=0.01,
+        **EVERY_STEP,
+        **BUDGET,
+    )
+    run = Run(config, total_steps=3)
+    run.go()
+    for _, line in run.sink.lines:
+        if "train/loss" not in line:
+            continue
+        kept = line["policy/sampled_keep_frac"]
+        assert 0 < kept < 1
+        assert kept * 12 * NUM_BLOCKS == pytest.approx(round(kept * 12 * NUM_BLOCKS))
+        assert line["train/budget"] == pytest.approx(3.0 * (kept - 0.2) ** 2)
+        assert line["progress/steps_total"] == 3
+    assert run.sink.values("lr/backbone")[0] == pytest.approx(0.002)
+    assert run.sink.values("lr/policy")[0] == pytest.approx(0.005)
+    assert run.sink.values("policy/temperature") == pytest.approx([2.0, 1.0, 0.5])
+
+
+def test_times_come_from_the_clock_that_is_handed_in() -> None:
+    run = Run(run_config(training__log_every_steps=5), total_steps=10)
+    run.go()
+    assert all(rate > 0 for rate in run.sink.values("time/samples_per_s"))
+    assert run.sink.values("time/data_wait_s") == [1.0, 1.0, 1.0]  # one tick of the clock
+    assert run.sink.values("time/step_s") == [2.0, 2.0, 2.0]
+    assert run.sink.values("progress/left_s")[-1] == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_ends_the_run(value: float) -> None:
+    config = run_config(**EVERY_STEP)
+    engine = make_engine(config)
+    with torch.no_grad():
+        engine.objective.network.head.bias_V[3] = value
+    run = Run(config, total_steps=3)
+    with pytest.raises(FloatingPointError, match="step 1: loss"):
+        run.go(engine)
+    assert run.saved == [], "what is broken is not saved over what is good"

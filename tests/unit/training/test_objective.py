@@ -1,0 +1,179 @@
+"""The loss and its gradient: over scored positions only, and the same however a step is split."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from skiprec.config import RunConfig
+from skiprec.ranking import target_ranks
+from skiprec.training.objective import Objective, Pass
+from skiprec.types import PADDING, Batch
+from tests.testkit.networks import (
+    NUM_ITEMS,
+    POLICY_NAMES,
+    WINDOW,
+    build_network,
+    random_batch,
+    run_config,
+    take_rows,
+)
+from tests.testkit.steps import make_engine, step_gradient
+
+# Float64 throughout, so that only the order of sums may differ.
+CLOSE = {"rtol": 1e-9, "atol": 1e-12}
+BUDGET = {"policy__target_keep_frac": 0.2, "policy__budget_weight": 3.0}
+CONFIGS = {name: run_config(name) for name in ("none", *POLICY_NAMES)} | {
+    "gumbel with budget": run_config("gumbel", **BUDGET),
+    "gathered": run_config("random", training__execution="gathered"),
+    "sampled": run_config(loss__kind="sampled", loss__num_negatives=20),
+    "dropout": run_config("gumbel", model__dropout=0.3, **BUDGET),
+}
+
+
+def passes(batch: Batch, *sizes: int) -> list[Batch]:
+    return [
+        Batch(items, key)
+        for items, key in zip(batch.items_BW.split(sizes), batch.key_B.split(sizes), strict=True)
+    ]
+
+
+def loss_and_gradient(config: RunConfig, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    network = build_network(config.model, config.policy).double()
+    what = Pass(
+        "loss", 0, 1.0, batch.is_scored_BT.sum(), len(batch.items_BW), torch.tensor(0.5)
+    )
+    loss = Objective(network, config)(batch, what)["loss"]
+    return loss, list(torch.autograd.grad(loss, list(network.parameters()), allow_unused=True))
+
+
+def test_the_loss_is_the_mean_cross_entropy_over_scored_positions() -> None:
+    config = run_config()
+    batch = random_batch(12)
+    loss, _ = loss_and_gradient(config, batch)
+    network = build_network(config.model, config.policy).double()
+    history = network.embed(batch.input_BT, batch.key_B)
+    x_TBD = network.encode(history, None, "dense")
+    terms = []
+    for row in range(12):
+        for t in range(WINDOW - 1):
+            if batch.items_BW[row, t] != PADDING and batch.items_BW[row, t + 1] != PADDING:
+                score_V = network.head.weight_VD @ x_TBD[t, row] + network.head.bias_V
+                terms.append(F.cross_entropy(score_V, batch.items_BW[row, t + 1] - 1))
+    assert 0 < len(terms) < 12 * (WINDOW - 1)
+    torch.testing.assert_close(loss, torch.stack(terms).mean())
+
+
+# A row of padding has a decision too, which a budget counts: such rows are never in a step.
+WITHOUT_BUDGET = [name for name in CONFIGS if CONFIGS[name].policy.budget_weight is None]
+
+
+@pytest.mark.parametrize("name", WITHOUT_BUDGET)
+def test_rows_of_padding_change_nothing(name: str) -> None:
+    config = CONFIGS[name]
+    batch = random_batch(6)
+    empty = Batch(torch.zeros(3, WINDOW, dtype=torch.int64), torch.arange(3))
+    padded = Batch(
+        torch.cat([batch.items_BW, empty.items_BW]), torch.cat([batch.key_B, empty.key_B])
+    )
+    loss, gradients = loss_and_gradient(config, batch)
+    padded_loss, padded_gradients = loss_and_gradient(config, padded)
+    torch.testing.assert_close(padded_loss, loss, **CLOSE)
+    for found, expected in zip(padded_gradients, gradients, strict=True):
+        torch.testing.assert_close(found, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("sizes", [(6, 6), (1, 4, 7), (12, 0), (1,) * 12], ids=str)
+def test_the_gradient_is_the_same_however_a_step_is_split(
+    name: str, sizes: tuple[int, ...]
+) -> None:
+    batch = random_batch(12)
+    whole = step_gradient(CONFIGS[name], [batch])
+    split = step_gradient(CONFIGS[name], passes(batch, *sizes))
+    for key, expected in whole.items():
+        torch.testing.assert_close(split[key], expected, msg=key, rtol=1e-4, atol=1e-6)
+    other = step_gradient(CONFIGS[name], [random_batch(12, seed=1)])
+    assert not torch.allclose(other["head.weight_VD"], whole["head.weight_VD"], rtol=1e-2)
+
+
+@pytest.mark.parametrize("sizes", [(12,), (6, 6), (1, 4, 7)], ids=str)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_budget_s_gradient_is_that_of_the_square_over_the_whole_batch(
+    sizes: tuple[int, ...], dropout: float
+) -> None:
+    batch = random_batch(12)
+    options = {"model__dropout": dropout}
+    with_budget = step_gradient(
+        run_config("gumbel", **BUDGET, **options), passes(batch, *sizes)
+    )
+    without = step_gradient(run_config("gumbel", **options), passes(batch, *sizes))
+
+    config = run_config("gumbel", **BUDGET, **options)
+    network = build_network(config.model, config.policy).double().train()
+    history = network.embed(batch.input_BT, batch.key_B)
+    keep_BL = network.decide(history, config.policy.temperature_start).keep_BL
+    assert 0.3 < keep_BL.mean() < 0.9, "away from the target of 0.2"
+    (3.0 * (keep_BL.mean() - 0.2) ** 2).backward()
+    for name, parameter in network.named_parameters():
+        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        found = with_budget[name] - without[name]
+        torch.testing.assert_close(found, expected, msg=name, rtol=1e-3, atol=1e-6)
+    assert network.policy.head.weight.grad.abs().max() > 1e-4
+
+
+def test_statistics_count_the_decisions_that_the_loss_will_use() -> None:
+    """Dropout on: both passes must drop the same elements, or the budget squares another mean."""
+    config = run_config("gumbel", model__dropout=0.5, **BUDGET)
+    engine, batch = make_engine(config), random_batch(40)
+    counted = engine.forward(batch, Pass("statistics", 0, 1.0))["keep_sum"]
+    what = Pass("loss", 0, 1.0, torch.tensor(9.0), 40, torch.tensor(0.5))
+    used = engine.forward_backward(batch, what)["keep_L"]
+    assert counted.item() == used.sum().item()
+    plain = make_engine(run_config("gumbel", **BUDGET))  # the control: dropout moves decisions
+    assert plain.forward(batch, Pass("statistics", 0, 1.0))["keep_sum"] != counted
+
+
+@pytest.mark.parametrize("policy", ["none", *POLICY_NAMES])
+def test_validation_ranks_the_last_target_under_the_decisions_of_serving(policy: str) -> None:
+    config = run_config(policy)
+    engine, batch = make_engine(config), random_batch(20)
+    out = engine.forward(batch, Pass("validate"))
+    network = engine.objective.network.eval()
+    with torch.no_grad():
+        history = network.embed(batch.input_BT, batch.key_B)
+        decision = network.decide(history)
+        x_TBD = network.encode(history, decision, "dense" if decision is None else "masked")
+        score_BV = F.linear(x_TBD[-1], network.head.weight_VD, network.head.bias_V)
+    target_B = batch.target_BT[:, -1]
+    own_B1 = score_BV.gather(1, target_B[:, None] - 1)
+    expected = 1 + (score_BV > own_B1).sum(1)
+    assert torch.equal(out["rank_B"], expected)
+    keep = torch.ones(20, config.model.num_blocks) if decision is None else decision.keep_BL
+    assert torch.equal(out["keep_BL"], keep)
+    assert ("prob_BL" in out) == (policy == "gumbel")
+
+
+def test_validation_uses_the_exact_rank() -> None:
+    network = build_network(run_config().model).eval()
+    x_BD = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    rank_B = network.head(x_BD, lambda x, w, b: target_ranks(x, w, b, target_B=torch.arange(1, 6)))
+    assert ((rank_B >= 1) & (rank_B <= NUM_ITEMS)).all()
+
+
+def test_a_frozen_backbone_stays_as_it_is() -> None:
+    config = run_config("gumbel", training__freeze_backbone=True, **BUDGET)
+    engine, batch = make_engine(config), random_batch(12)
+    before = engine.network_weights()
+    what = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), 12, torch.tensor(0.5))
+    engine.forward_backward(batch, what)
+    engine.step(1.0)
+    after = engine.network_weights()
+    moved = {name for name in before if not torch.equal(after[name], before[name])}
+    assert moved
+    assert all(name.startswith("policy.") for name in moved)
+
+
+def test_a_batch_of_the_last_rows_alone_is_the_same_rows() -> None:
+    batch = random_batch(8)
+    part = take_rows(batch, slice(5, 8))
+    assert torch.equal(part.is_scored_BT, batch.is_scored_BT[5:])

@@ -1,0 +1,92 @@
+"""What happens at which step: the plan, the schedules, and when a run stops early."""
+
+import math
+
+import pytest
+
+from skiprec.config import PolicyConfig, TrainingConfig
+from skiprec.training.plan import StepPlan, lr_factor, make_plan, temperature
+from skiprec.training.state import TrainState
+
+
+def test_warm_up_rises_linearly_to_one() -> None:
+    training = TrainingConfig(warmup_steps=4)
+    factors = [lr_factor(training, step, 100) for step in range(5)]
+    assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+def test_the_cosine_falls_from_one_to_the_final_fraction() -> None:
+    training = TrainingConfig(warmup_steps=10, final_lr_frac=0.1)
+    factors = [lr_factor(training, step, 110) for step in range(10, 111)]
+    assert factors[0] == 1.0
+    assert factors[50] == pytest.approx(0.55)
+    assert factors[100] == pytest.approx(0.1)
+    assert factors[99] == pytest.approx(0.1, abs=1e-3), "the last step that is taken"
+    assert all(a >= b for a, b in zip(factors, factors[1:], strict=False))
+    assert lr_factor(training, 500, 110) == pytest.approx(0.1), "and stays there"
+
+
+def test_the_rate_is_constant_by_default() -> None:
+    assert {lr_factor(TrainingConfig(), step, 50) for step in range(50)} == {1.0}
+
+
+def test_the_temperature_falls_geometrically_from_start_to_end() -> None:
+    policy = PolicyConfig(kind="gumbel", temperature_start=8.0, temperature_end=0.5)
+    found = [temperature(policy, step, 5) for step in range(5)]
+    assert found == pytest.approx([8.0, 4.0, 2.0, 1.0, 0.5])
+    assert temperature(policy, 0, 1) == 8.0
+
+
+@pytest.mark.parametrize("kind", ["none", "keep_all"])
+def test_a_policy_without_temperature_has_none(kind: str) -> None:
+    assert temperature(PolicyConfig(kind=kind), 3, 10) is None
+
+
+def test_a_plan_covers_the_epochs_in_whole_steps() -> None:
+    training = TrainingConfig(epochs=2, global_batch_rows=32)
+    assert make_plan(training, 320).total_steps == 20
+    assert make_plan(training, 321).total_steps == math.ceil(2 * 321 / 32)
+    assert make_plan(TrainingConfig(epochs=0.001), 10).total_steps == 1
+
+
+def test_logs_validations_and_checkpoints_by_step() -> None:
+    plan = StepPlan(total_steps=10, log_every=4, validate_every=5, checkpoint_every=3)
+    steps = range(1, 11)
+    assert [step for step in steps if plan.logs(step)] == [1, 4, 8, 10]
+    assert [step for step in steps if plan.validates(step)] == [5, 10]
+    assert [step for step in steps if plan.checkpoints(step)] == [3, 5, 6, 9, 10]
+    bare = StepPlan(total_steps=10, log_every=100, validate_every=None, checkpoint_every=None)
+    assert [step for step in steps if bare.logs(step)] == [1, 10]
+    assert [step for step in steps if bare.validates(step)] == [10]
+    assert [step for step in steps if bare.checkpoints(step)] == [10]
+
+
+def states(metrics: list[float], patience: int | None) -> list[TrainState]:
+    state, seen = TrainState(), []
+    for metric in metrics:
+        state = state.advanced(10).validated(metric, patience)
+        seen.append(state)
+    return seen
+
+
+def test_the_best_step_is_the_first_of_the_best() -> None:
+    last = states([0.1, 0.3, 0.3, 0.2], None)[-1]
+    assert (last.best_step, last.best_metric) == (2, 0.3)
+    assert (last.step, last.samples, last.validations_without_gain) == (4, 40, 2)
+    assert not last.stopped_early
+
+
+def test_patience_counts_validations_without_a_gain_and_starts_anew_after_one() -> None:
+    stopped = [s.stopped_early for s in states([0.3, 0.2, 0.4, 0.3, 0.4], patience=2)]
+    assert stopped == [False, False, False, False, True]
+
+
+def test_a_metric_that_is_not_a_number_is_no_gain() -> None:
+    last = states([0.1, math.nan], patience=1)[-1]
+    assert last.best_step == 1
+    assert last.stopped_early
+
+
+def test_a_state_survives_its_file() -> None:
+    state = states([0.1, 0.05], 3)[-1]
+    assert TrainState.model_validate_json(state.model_dump_json()) == state
