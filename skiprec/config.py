@@ -11,7 +11,14 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 
 class Section(BaseModel):
@@ -44,7 +51,7 @@ class ModelConfig(Section):
     backbone: str = "nextitnet_plus"
     num_blocks: int = Field(16, ge=1)
     width: int = Field(64, ge=1)
-    dilations: tuple[int, ...] = (1, 4)
+    dilations: tuple[PositiveInt, ...] = Field((1, 4), min_length=1)
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
@@ -175,7 +182,7 @@ class EvaluationConfig(Section):
     batch_rows: int = Field(256, ge=1)
     exclude_seen: bool = False
     max_rows: int | None = Field(None, ge=1)
-    timing_batches: tuple[int, ...] = (1, 64, 256)
+    timing_batches: tuple[PositiveInt, ...] = Field((1, 64, 256), min_length=1)
     timing_users: int = Field(256, ge=1)
     timing_repeats: int = Field(15, ge=3)
 
@@ -224,6 +231,17 @@ class RunConfig(Section):
             )
         if training.freeze_backbone and self.policy.kind != "gumbel":
             raise ValueError("training.freeze_backbone leaves nothing to train without a policy")
+        if training.freeze_backbone and self.init_from is None:
+            raise ValueError(
+                "training.freeze_backbone without init_from freezes random blocks, from which no "
+                "policy can learn; name a pretrained run in init_from"
+            )
+        outside = [b for b in self.policy.keep_blocks or () if not 0 <= b < self.model.num_blocks]
+        if outside:
+            raise ValueError(
+                f"policy.keep_blocks names {outside}, but the backbone has blocks 0 to "
+                f"{self.model.num_blocks - 1}"
+            )
         if training.engine == "torch" and (cluster.num_workers > 1 or cluster.zero_stage > 0):
             raise ValueError(
                 "training.engine='torch' is the single-process reference: it needs "

@@ -86,5 +86,8 @@ def run_config(policy: str = "none", **changes: Any) -> RunConfig:
     }
     for key, value in changes.items():
         section, _, leaf = key.partition("__")
-        tree.setdefault(section, {})[leaf] = value
+        if leaf:
+            tree.setdefault(section, {})[leaf] = value
+        else:
+            tree[key] = value
     return parse_config(tree, "test")

@@ -176,7 +176,7 @@ def interactions(draw: Any, parts: tuple[str, ...]) -> list[tuple[str, str, floa
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=lambda split: split["kind"])
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_fast_build_equals_the_slow_one(split: dict[str, Any], data: Any) -> None:
     parts = ("train", "test") if split["kind"] == "given" else ("train",)

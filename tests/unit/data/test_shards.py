@@ -164,7 +164,7 @@ def test_content_hash_is_over_the_data_alone(built: Path, tmp_path: Path) -> Non
     assert other.content_hash != manifest.content_hash
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.integers(0, 25), max_size=8))
 def test_files_do_not_depend_on_how_rows_were_appended(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[int]

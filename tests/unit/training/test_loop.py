@@ -22,8 +22,8 @@ class SameRows:
 
 @pytest.mark.parametrize("policy", ["none", *POLICY_NAMES])
 def test_the_loss_falls_on_rows_that_repeat(policy: str) -> None:
-    config = run_config(policy, training__learning_rate=0.01, **EVERY_STEP)
-    run = Run(config, total_steps=60)
+    config = run_config(policy, training__learning_rate=0.03, **EVERY_STEP)
+    run = Run(config, total_steps=25)
     run.go(reader=SameRows())
     losses = run.sink.values("train/loss")
     assert losses[-1] < 0.7 * losses[0]
@@ -37,12 +37,12 @@ def test_accumulation_gives_the_same_loss_curve(policy: str) -> None:
         config = run_config(
             policy, training__micro_batch_rows=micro, model__dropout=0.1, **EVERY_STEP, **options
         )
-        run = Run(config, total_steps=12)
+        run = Run(config, total_steps=6)
         run.go()
         curves[micro] = run.sink.values("train/loss")
     assert curves[5] == pytest.approx(curves[None], rel=1e-4)
     assert curves[1] == pytest.approx(curves[None], rel=1e-4)
-    other = Run(config, total_steps=12)
+    other = Run(config, total_steps=6)
     other.go(make_engine(config, seed=1))
     assert other.sink.values("train/loss") != pytest.approx(curves[None], rel=1e-3)
 

@@ -161,7 +161,7 @@ def test_validation_uses_the_exact_rank() -> None:
 
 
 def test_a_frozen_backbone_stays_as_it_is() -> None:
-    config = run_config("gumbel", training__freeze_backbone=True, **BUDGET)
+    config = run_config("gumbel", training__freeze_backbone=True, init_from="other", **BUDGET)
     engine, batch = make_engine(config), random_batch(12)
     before = engine.network_weights()
     what = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), 12, torch.tensor(0.5))

@@ -1,0 +1,153 @@
+"""The evaluator on a real Ray: the same table at any number of workers, batch size and mishap."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from cluster.evaluate import Job, Scorer, _remote, evaluate_run, evaluation_config
+from cluster.run_folder import open_run
+from cluster.session import ray_session
+from skiprec.evaluation.tiles import TILE_ROWS
+from tests.testkit.runs import build_smoke_data, smoke_config, train_here
+
+QUICK = (
+    "evaluation.split=train",  # the smoke data's largest split: ten tiles
+    "evaluation.timing_batches=[1,16]",
+    "evaluation.timing_users=8",
+    "evaluation.timing_repeats=3",
+)
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[None]:
+    with ray_session(num_cpus=2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-stage run, trained for a few steps."""
+    root = tmp_path_factory.mktemp("runs")
+    data = build_smoke_data(root)
+    torch_engine = ("training.engine=torch", "training.epochs=3", "policy.initial_keep_prob=0.6")
+    backbone = smoke_config(
+        root,
+        data,
+        "training.engine=torch",
+        "name=backbone",
+        "policy={kind='none'}",
+        "training.execution=dense",
+    )
+    config = smoke_config(root, data, *torch_engine, "init_from=backbone")
+    for run in (backbone, config):
+        open_run(run)
+        train_here(run)
+    return config.folder
+
+
+def evaluate(run_folder: Path, *overrides: str) -> tuple[pa.Table, dict]:
+    config = evaluation_config(run_folder, [*QUICK, *overrides])
+    report = evaluate_run(config, run_folder, "a test")
+    return pq.read_table(run_folder / "per_user.parquet"), json.loads(report.read_text())
+
+
+def without_times(table: pa.Table) -> pa.Table:
+    return table.drop_columns([name for name in table.column_names if name.startswith("time_")])
+
+
+def untimed(section: Any) -> Any:
+    """Everything but the numbers that come from a clock."""
+    if not isinstance(section, dict):
+        return section
+    return {name: value for name, value in section.items() if "time" not in name}
+
+
+@pytest.fixture(scope="module")
+def one_worker(run_folder: Path, session: None) -> tuple[pa.Table, dict]:
+    return evaluate(run_folder, f"evaluation.batch_rows={TILE_ROWS}")
+
+
+@pytest.mark.parametrize(("workers", "batch_rows"), [(2, TILE_ROWS), (2, 200), (1, 4096)])
+def test_the_table_is_the_same_bit_for_bit(
+    run_folder: Path, one_worker: tuple[pa.Table, dict], workers: int, batch_rows: int
+) -> None:
+    table, report = evaluate(
+        run_folder, f"evaluation.num_workers={workers}", f"evaluation.batch_rows={batch_rows}"
+    )
+    assert table.num_rows > 3 * TILE_ROWS
+    assert without_times(table).equals(without_times(one_worker[0]))
+    for key in ("differences", "policy", "flops"):
+        assert untimed(report[key]) == untimed(one_worker[1][key])
+
+
+@pytest.mark.parametrize("changed", ["evaluation.exclude_seen=true", "evaluation.max_rows=130"])
+def test_what_is_asked_for_changes_the_table(
+    run_folder: Path, one_worker: tuple[pa.Table, dict], changed: str
+) -> None:
+    table, _ = evaluate(run_folder, changed)
+    assert not table.column("rank_skiprec").equals(one_worker[0].column("rank_skiprec"))
+
+
+def test_a_row_is_there_once_and_the_backbone_is_the_run_it_started_from(
+    one_worker: tuple[pa.Table, dict],
+) -> None:
+    table, report = one_worker
+    assert table.column("row").to_pylist() == list(range(table.num_rows))
+    assert (np.asarray(table.column("rank_skiprec")) >= 1).all()
+    assert not table.column("rank_full_backbone").equals(table.column("rank_all_blocks"))
+    assert report["conditions"]["init_from"] == "backbone"
+    assert table.column("time_skiprec_s").null_count == table.num_rows - 8
+
+
+def test_a_backbone_alone_is_evaluated_too(run_folder: Path, session: None) -> None:
+    folder = run_folder.parent / "backbone"
+    table, report = evaluate(folder)
+    assert [row["name"] for row in report["rows"]][-1] == "full_backbone"
+    assert report["policy"] is None
+    assert "keep" not in table.column_names
+
+
+def test_a_lost_actor_is_replaced_by_one_that_computes_the_same(
+    run_folder: Path, session: None
+) -> None:
+    config = evaluation_config(run_folder, list(QUICK))
+    job = Job(config, run_folder, Path(config.data.path))
+    scorer = _remote(Scorer, config, 1).remote(job)
+    unit = slice(0, 2 * TILE_ROWS)
+    before = ray.get(scorer.decide.remote(unit))
+    ray.kill(scorer, no_restart=False)
+    after = ray.get(scorer.decide.remote(unit))
+    ray.kill(scorer)
+    assert np.array_equal(before, after)
+
+
+def test_a_report_is_whole_or_not_there(
+    run_folder: Path, one_worker: tuple[pa.Table, dict]
+) -> None:
+    report = run_folder / "report.json"
+    written = report.stat().st_mtime_ns
+    names = {path.name for path in run_folder.iterdir()}
+    assert {"report.md", "per_user.parquet", "keep_heat_map.png", "speed_accuracy.png"} <= names
+    for path in run_folder.iterdir():
+        if path.suffix in (".md", ".png", ".parquet"):
+            assert path.stat().st_mtime_ns <= written, "report.json comes last"
+    with pytest.raises(ValueError, match=r"3 evaluation workers .* need 3 CPUs, Ray has 2"):
+        evaluate(run_folder, "evaluation.num_workers=3", f"evaluation.batch_rows={TILE_ROWS}")
+    assert {path.name for path in run_folder.iterdir()} == names
+    assert report.stat().st_mtime_ns == written
+
+
+def test_what_cannot_be_evaluated_is_said_clearly(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the run is trained already"):
+        evaluation_config(run_folder, ["model.num_blocks=3"])
+    with pytest.raises(ValueError, match="is not a run's folder"):
+        evaluation_config(tmp_path, [])
+    with pytest.raises(ValueError, match=r"did you mean 'evaluation\.num_workers'"):
+        evaluation_config(run_folder, ["evaluation.num_worker=2"])

@@ -1,0 +1,117 @@
+"""The README's cluster commands, as written: a head, its job server, and a job against its address."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.testkit.runs import REPOSITORY, SMOKE
+
+pytestmark = pytest.mark.slow
+BIN = Path(sys.executable).parent
+START_S = 90
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head: where its Ray and its job server listen, and the environment of its user."""
+
+    ray_address: str
+    dashboard: str
+    environment: dict[str, str]
+
+    def run(self, *command: str, timeout_s: float = 240) -> str:
+        done = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+        return done.stdout + done.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(params=["empty home", "home with a token"])
+def head(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Head]:
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = os.environ | {"HOME": str(home), "RAY_AUTH_MODE": "token", "NO_COLOR": "1"}
+    environment["PATH"] = f"{BIN}:{environment['PATH']}"
+    environment.pop("RAY_ADDRESS", None)
+    if request.param == "home with a token":
+        # What a local ray.init() leaves behind.
+        (home / ".ray").mkdir()
+        (home / ".ray/auth_token").write_text("0123456789abcdef" * 4)
+    subprocess.run([BIN / "ray", "get-auth-token", "--generate"], env=environment, check=True)
+    port, dashboard_port = free_port(), free_port()
+    log = (tmp_path / "head.log").open("wb")
+    process = subprocess.Popen(
+        [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}"]
+        + [f"--dashboard-port={dashboard_port}", "--object-store-memory=200000000"],
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    head = Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard_port}", environment)
+    try:
+        wait_until_jobs_are_taken(head)
+        yield head
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+        log.close()
+
+
+def wait_until_jobs_are_taken(head: Head) -> None:
+    deadline = time.monotonic() + START_S
+    while True:
+        command = [BIN / "ray", "job", "submit", "--address", head.dashboard, "--", "echo", "up"]
+        done = subprocess.run(command, env=head.environment, capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+        assert time.monotonic() < deadline, done.stdout + done.stderr
+        time.sleep(2)
+
+
+def test_jobs_through_the_job_server_and_against_the_address(head: Head, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    places = ("--set", f"root={runs}", "--set", f"data.path={runs}/data")
+    submit = ("ray", "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--")
+    config = str(SMOKE.relative_to(REPOSITORY))
+
+    said = head.run(*submit, "python", "jobs/train_gumbel.py", "--config", config, *places)
+    assert "succeeded" in said
+    assert (runs / "smoke/result.json").exists(), said
+
+    said = head.run(*submit, "python", "jobs/evaluate_speedup.py", "--run", f"{runs}/smoke")
+    assert (runs / "smoke/report.json").exists(), said
+
+    connected = Head(
+        head.ray_address, head.dashboard, head.environment | {"RAY_ADDRESS": head.ray_address}
+    )
+    connected.run(sys.executable, "jobs/pretrain_backbone.py", "--config", config, *places)
+    assert (runs / "smoke-backbone/result.json").exists()
+
+
+def test_a_job_whose_results_would_vanish_is_warned(head: Head) -> None:
+    submit = ("ray", "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--")
+    config = str(SMOKE.relative_to(REPOSITORY))
+    said = head.run(*submit, "python", "jobs/pretrain_backbone.py", "--config", config)
+    assert "vanish with it" in said

@@ -1,0 +1,114 @@
+"""Validation while training: the rows, the fill, and what tells a collapsed policy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from skiprec.data.batching import TrainingReader, validation_tiles
+from skiprec.data.order import DataOrder
+from skiprec.data.shards import Rows
+from skiprec.training.collectives import SingleProcess
+from skiprec.training.objective import Pass
+from skiprec.training.validation import policy_scalars, validate
+from skiprec.types import PADDING, Batch
+from tests.testkit.networks import WINDOW, random_batch, run_config
+from tests.testkit.steps import make_engine
+
+
+@dataclass
+class MemoryShards:
+    """What `batching` asks of a ShardSet."""
+
+    num_rows: int
+    window: int = WINDOW
+
+    def take(self, row_R: np.ndarray) -> Rows:
+        items = random_batch(self.num_rows).items_BW.numpy()[row_R]
+        return Rows(items.astype(np.int32), row_R.astype(np.int32), row_R)
+
+
+def real_rows(tiles: list[tuple[Batch, int]]) -> torch.Tensor:
+    return torch.cat([batch.key_B[:count] for batch, count in tiles])
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+@pytest.mark.parametrize(("total", "wanted"), [(50, None), (50, 20), (5, None), (50, 500), (1, 1)])
+def test_tiles_of_all_ranks_hold_each_row_once(
+    world_size: int, total: int, wanted: int | None
+) -> None:
+    shards = MemoryShards(total)
+    ranks = [validation_tiles(shards, wanted, 8, world_size, rank) for rank in range(world_size)]
+    assert len({len(tiles) for tiles in ranks}) == 1, "every rank makes equally many passes"
+    found = torch.cat([real_rows(tiles) for tiles in ranks]).sort().values
+    alone = real_rows(validation_tiles(shards, wanted, 8, 1, 0))
+    assert torch.equal(found, alone)
+    assert len(found.unique()) == len(found) == min(wanted or total, total)
+    for tiles in ranks:
+        for batch, count in tiles:
+            assert batch.items_BW.shape == (8, WINDOW)
+            assert (batch.items_BW[count:] == PADDING).all()
+            assert (batch.items_BW[:count, -1] != PADDING).all()
+
+
+def test_a_sample_is_spread_over_the_split() -> None:
+    rows = real_rows(validation_tiles(MemoryShards(100), 10, 8, 1, 0))
+    assert (rows[0], rows[-1]) == (0, 99)
+    assert rows.diff().min() >= 10
+
+
+@pytest.mark.parametrize("policy", ["none", "gumbel", "random"])
+@pytest.mark.parametrize("tile_rows", [4, 16])
+def test_validation_does_not_depend_on_tiles_or_their_fill(policy: str, tile_rows: int) -> None:
+    engine = make_engine(run_config(policy))
+    shards = MemoryShards(21)
+    with_policy = policy != "none"
+    tiles = validation_tiles(shards, None, tile_rows, 1, 0)
+    found = validate(engine, tiles, SingleProcess(), with_policy)
+    one = validation_tiles(shards, None, 21, 1, 0)
+    expected = validate(engine, one, SingleProcess(), with_policy)
+    assert found.scalars == pytest.approx(expected.scalars, rel=1e-4)
+    assert np.array_equal(found.keep_UL, expected.keep_UL)
+    assert len(found.keep_UL) == 21
+    rank_B = engine.forward(one[0][0], Pass("validate"))["rank_B"]
+    reciprocal = torch.where(rank_B <= 20, 1 / rank_B, 0.0)
+    assert found.scalars["validation/mrr@20"] == pytest.approx(reciprocal.mean().item(), rel=1e-5)
+    assert (rank_B > 20).any(), "some rank must lie beyond the cut"
+
+
+def test_policy_scalars_tell_a_personal_policy_from_a_collapsed_one() -> None:
+    personal = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    collapsed = torch.tensor([[1.0, 0.0, 1.0]]).expand(4, -1)
+    found = policy_scalars(personal, personal * 0.8)
+    assert found["policy/keep_frac"] == pytest.approx(8 / 12)
+    assert found["policy/distinct_decisions"] == 4
+    assert found["policy/kept_blocks_std_between_users"] == pytest.approx(0.5**0.5)
+    assert found["policy/keep_prob_var_between_users"] == pytest.approx(0.64 * (0 + 0.5) / 3)
+    rates = [found[f"policy_blocks/{block:03d}"] for block in range(3)]
+    assert rates == [1.0, 0.5, 0.5]
+    same = policy_scalars(collapsed, None)
+    assert same["policy/keep_frac"] == pytest.approx(8 / 12), "an equally good mean"
+    assert same["policy/distinct_decisions"] == 1
+    assert same["policy/kept_blocks_std_between_users"] == 0
+    assert "policy/keep_prob_var_between_users" not in same
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("micro", [None, 2])
+def test_the_reader_gives_ranks_their_slices_of_the_order(
+    world_size: int, micro: int | None
+) -> None:
+    shards, order = MemoryShards(25), DataOrder(seed=1, num_rows=25)
+    everything = shards.take(np.arange(25)).items_RW
+    for step in (0, 1, 5):
+        parts = []
+        for rank in range(world_size):
+            reader = TrainingReader(shards, order, 10, world_size, rank, micro)
+            batches = reader.micro_batches(step)
+            assert len(batches) == reader.passes
+            parts += batches
+        row_R, key_R = order.rows(step * 10, step * 10 + 10)
+        items = torch.cat([batch.items_BW for batch in parts]).numpy()
+        assert np.array_equal(items, everything[row_R])
+        assert np.array_equal(torch.cat([batch.key_B for batch in parts]).numpy(), key_R)
