@@ -1,4 +1,4 @@
-"""The README's cluster commands, as written: a head, its job server, and a job against its address."""
+"""The README's cluster commands as written: a head, its job server, a job on its address."""
 
 import os
 import signal
@@ -59,11 +59,15 @@ def head(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Head]:
         (home / ".ray").mkdir()
         (home / ".ray/auth_token").write_text("0123456789abcdef" * 4)
     subprocess.run([BIN / "ray", "get-auth-token", "--generate"], env=environment, check=True)
-    port, dashboard_port = free_port(), free_port()
+    # Ports of its own, the agent's too: another Ray on this machine may hold the usual ones.
+    port, dashboard_port, agent_port = free_port(), free_port(), free_port()
     log = (tmp_path / "head.log").open("wb")
     process = subprocess.Popen(
-        [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}"]
-        + [f"--dashboard-port={dashboard_port}", "--object-store-memory=200000000"],
+        [
+            *(BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}"),
+            *(f"--dashboard-port={dashboard_port}", "--object-store-memory=200000000"),
+            f"--dashboard-agent-listen-port={agent_port}",
+        ],
         env=environment,
         stdout=log,
         stderr=subprocess.STDOUT,

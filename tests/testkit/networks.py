@@ -49,7 +49,8 @@ def awaken(network: SkipRecNetwork, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(0.3 * noise)
             if name.endswith("embedding.table.weight"):
                 parameter[PADDING].zero_()
 

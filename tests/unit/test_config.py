@@ -190,8 +190,8 @@ def test_a_file_that_cannot_be_read_is_explained(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no configuration file at"):
         load_config(tmp_path)
     torn = tmp_path / "torn.toml"
-    torn.write_text("name = 'x\n")
-    with pytest.raises(ValueError, match=r"torn.toml is not valid TOML: .*line 1"):
+    torn.write_text("name = 'x'\n[data\n")
+    with pytest.raises(ValueError, match=r"torn.toml is not valid TOML: .*line 2"):
         load_config(torn)
 
 

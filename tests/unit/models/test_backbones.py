@@ -223,9 +223,7 @@ def test_learns_four_sequences_by_heart(backbone: str) -> None:
     for _ in range(120):
         optimizer.zero_grad()
         x_ND = hidden(network, batch)[batch.is_scored_BT.t()]
-        loss = F.cross_entropy(
-            x_ND @ network.head.weight_VD.t() + network.head.bias_V, target_N
-        )
+        loss = F.cross_entropy(x_ND @ network.head.weight_VD.t() + network.head.bias_V, target_N)
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.02

@@ -66,7 +66,9 @@ def test_block_equals_the_formula_with_its_gradients(
         x_TBD, is_item_TB1 = inputs(positions)
         x_TBD.requires_grad_()
         out = function(block, x_TBD, is_item_TB1)
-        (out * torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view_as(out)).sum().backward()
+        (
+            out * torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view_as(out)
+        ).sum().backward()
         results.append([out, x_TBD.grad, *[p.grad for p in block.parameters()]])
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)

@@ -129,7 +129,9 @@ def test_activation_checkpointing_runs_each_block_again_in_the_backward_pass() -
     for checkpointing, calls in ((False, 3), (True, 6)):
         Counted.calls = 0
         stack = BlockStack([Counted(2, 2) for _ in range(3)], 0.0, checkpointing)
-        stack.dense(torch.ones(5, 4, 2), torch.ones(5, 4, 1), torch.zeros(4).long()).sum().backward()
+        stack.dense(
+            torch.ones(5, 4, 2), torch.ones(5, 4, 1), torch.zeros(4).long()
+        ).sum().backward()
         assert Counted.calls == calls
 
 

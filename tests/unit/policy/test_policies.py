@@ -28,9 +28,7 @@ each_learned = pytest.mark.parametrize("kind", LEARNED_KINDS)
 each_way = pytest.mark.parametrize("temperature", [None, 0.7], ids=["serving", "training"])
 
 
-def decide(
-    network: SkipRecNetwork, batch: Batch, temperature: float | None = None
-) -> KeepDecision:
+def decide(network: SkipRecNetwork, batch: Batch, temperature: float | None = None) -> KeepDecision:
     decision = network.decide(network.embed(batch.input_BT, batch.key_B), temperature)
     assert decision is not None
     return decision
@@ -64,9 +62,7 @@ def test_the_same_batch_gets_the_same_decisions(kind: str, temperature: float | 
 
 @each_policy
 @each_way
-def test_a_decision_does_not_depend_on_the_other_rows(
-    kind: str, temperature: float | None
-) -> None:
+def test_a_decision_does_not_depend_on_the_other_rows(kind: str, temperature: float | None) -> None:
     network, batch = network_with(kind), random_batch(40)
     whole = decide(network, batch, temperature)
     rows = torch.tensor([31, 4, 17])

@@ -39,9 +39,7 @@ def passes(batch: Batch, *sizes: int) -> list[Batch]:
 
 def loss_and_gradient(config: RunConfig, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor]]:
     network = build_network(config.model, config.policy).double()
-    what = Pass(
-        "loss", 0, 1.0, batch.is_scored_BT.sum(), len(batch.items_BW), torch.tensor(0.5)
-    )
+    what = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), len(batch.items_BW), torch.tensor(0.5))
     loss = Objective(network, config)(batch, what)["loss"]
     return loss, list(torch.autograd.grad(loss, list(network.parameters()), allow_unused=True))
 
@@ -103,9 +101,7 @@ def test_the_budget_s_gradient_is_that_of_the_square_over_the_whole_batch(
 ) -> None:
     batch = random_batch(12)
     options = {"model__dropout": dropout}
-    with_budget = step_gradient(
-        run_config("gumbel", **BUDGET, **options), passes(batch, *sizes)
-    )
+    with_budget = step_gradient(run_config("gumbel", **BUDGET, **options), passes(batch, *sizes))
     without = step_gradient(run_config("gumbel", **options), passes(batch, *sizes))
 
     config = run_config("gumbel", **BUDGET, **options)
