@@ -158,7 +158,7 @@ def evaluate_run(config: RunConfig, run_folder: Path, command: str) -> Path:
     started = time.monotonic()
     job = Job(config, run_folder.resolve(), Path(config.data.path).resolve())
     shards, row_R = job.open_rows()
-    network = job.load(job.run_folder)
+    network = load_network(job.run_folder)[1]
     _check(job, network, shards, row_R)
     place_V = popularity_places(ShardSet.open(job.data_path, "train"))
     cost = measure_cost(network, shards.window - 1, min(TOP, network.num_items))

@@ -112,27 +112,35 @@ def speed_against_accuracy(
             under the axes instead, so that it does not squeeze the points together.
     """
     figure, axes = _figure(7.0, 4.6)
-    for place, (name, (speed, mrr, (low, high))) in enumerate(points.items()):
-        color = ACCENT if name == "skiprec" else KEPT
+    for name, (speed, mrr, (low, high)) in points.items():
+        is_skiprec = name == "skiprec"
+        color = ACCENT if is_skiprec else KEPT
         axes.errorbar(
             speed,
             mrr,
             yerr=[[max(0.0, mrr - low)], [max(0.0, high - mrr)]],
             fmt="o",
-            markersize=7 if name == "skiprec" else 5,
+            markersize=7 if is_skiprec else 5,
             color=color,
             ecolor=color,
             elinewidth=1,
             capsize=3,
+            zorder=4 if is_skiprec else 3,
         )
+        # Of points that stand close together, the highest has its name above it.
+        near_by = [y for x, y, _ in points.values() if abs(x - speed) < 0.05 * speed]
+        is_highest = mrr >= max(near_by) and name != "all_blocks"
         axes.annotate(
             name,
             (speed, mrr),
-            xytext=(8, 6 if place % 2 == 0 else -13),
+            # The reference stands at the left end; its names would cover the others' points.
+            xytext=(-8 if speed == 1 else 8, 6 if is_highest else -13),
+            ha="right" if speed == 1 else "left",
             textcoords="offset points",
             fontsize=9,
             color=color,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+            zorder=2,
         )
     low, high = axes.get_ylim()
     near = {name: mrr for name, mrr in lines.items() if mrr > low - 1.5 * (high - low)}
@@ -149,7 +157,7 @@ def speed_against_accuracy(
             fontsize=8,
             color=FAINT,
         )
-    axes.margins(x=0.18)
+    axes.margins(x=0.25)
     axes.grid(axis="both", color=SKIPPED, linewidth=1)
     axes.set_xlabel(speed_label)
     axes.set_ylabel("MRR@20, with 95 % interval over users")

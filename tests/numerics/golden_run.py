@@ -1,4 +1,4 @@
-"""Prints the losses of a tiny run: `python -m tests.numerics.golden_run NAME > tests/golden/NAME.txt`.
+"""Prints the losses of a tiny run: `python -m tests.numerics.golden_run NAME`.
 
 In float64, so that what differs between processors stays far below what a change of the
 mathematics moves.

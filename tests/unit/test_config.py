@@ -94,7 +94,7 @@ def test_an_option_without_effect_is_an_error(override: str, message: str) -> No
 
 @pytest.mark.parametrize("option", ["keep_frac=0.5", "keep_blocks=[1]"])
 def test_options_of_a_control_have_no_effect_on_a_learned_policy(option: str) -> None:
-    with pytest.raises(ValueError, match="has no effect with policy.kind='gumbel'"):
+    with pytest.raises(ValueError, match=r"has no effect with policy\.kind='gumbel'"):
         config(*GUMBEL, f"policy.{option}")
 
 

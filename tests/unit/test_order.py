@@ -95,6 +95,12 @@ def test_the_blocks_are_shuffled_too_not_only_the_rows_of_a_window() -> None:
     assert np.mean(np.abs(np.diff(np.sort(np.unique(starts[0]))))) > 50, "which lie far apart"
 
 
+def test_each_window_has_an_order_of_its_own() -> None:
+    order = DataOrder(seed=3, num_rows=1600, block_rows=200, window_blocks=1)
+    windows = order.rows(0, 1600)[0].reshape(8, 200) % 200
+    assert len({tuple(window) for window in windows.tolist()}) == 8
+
+
 def test_keys_are_unique_over_epochs_and_rows() -> None:
     _, key_R = DataOrder(seed=0, num_rows=5000).rows(0, 20_000)
     assert len(np.unique(key_R)) == 20_000

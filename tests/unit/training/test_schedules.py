@@ -1,5 +1,6 @@
 """What happens at which step: the plan, the schedules, and when a run stops early."""
 
+import itertools
 import math
 
 import pytest
@@ -22,7 +23,7 @@ def test_the_cosine_falls_from_one_to_the_final_fraction() -> None:
     assert factors[50] == pytest.approx(0.55)
     assert factors[100] == pytest.approx(0.1)
     assert factors[99] == pytest.approx(0.1, abs=1e-3), "the last step that is taken"
-    assert all(a >= b for a, b in zip(factors, factors[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(factors))
     assert lr_factor(training, 500, 110) == pytest.approx(0.1), "and stays there"
 
 
