@@ -5,14 +5,15 @@ import pytest
 
 from tests.numerics.golden_run import GOLDEN, GOLDEN_CONFIGS, STEPS, golden_losses, read_golden
 
-TOLERANCE = 1e-6
+# Relative. These two compute a part in float32, where processors differ in the last bits.
+TOLERANCE = dict.fromkeys(GOLDEN_CONFIGS, 1e-9) | {"gumbel": 1e-6, "sampled_softmax": 1e-6}
 
 
 @pytest.mark.parametrize("name", GOLDEN_CONFIGS)
 def test_losses_are_those_of_the_golden_file(name: str) -> None:
     expected = read_golden(name)
     assert len(expected) == STEPS
-    assert golden_losses(GOLDEN_CONFIGS[name]) == pytest.approx(expected, rel=TOLERANCE)
+    assert golden_losses(GOLDEN_CONFIGS[name]) == pytest.approx(expected, rel=TOLERANCE[name])
 
 
 @pytest.mark.parametrize("name", GOLDEN_CONFIGS)
@@ -20,7 +21,8 @@ def test_another_seed_has_other_losses(name: str) -> None:
     """The control: the tolerance is far below what a change moves."""
     found = golden_losses(GOLDEN_CONFIGS[name], seed=1)
     expected = read_golden(name)
-    assert all(abs(a - b) > 10 * TOLERANCE * b for a, b in zip(found, expected, strict=True))
+    differences = [abs(a - b) / b for a, b in zip(found, expected, strict=True)]
+    assert min(differences) > 10 * TOLERANCE[name]
 
 
 def test_runs_differ_from_each_other() -> None:
