@@ -14,9 +14,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from pairing import conditions, interleaved, median_ratio, spread, verdict
+from torch import Tensor
+
 from skiprec.config import ModelConfig
 from skiprec.models.nextitnet import NextItNetBlock, nextitnet_plus_blocks
-from torch import Tensor
 
 WINDOW, NUM_BLOCKS, PRODUCTS = 20, 8, 12
 BOUNDS_EAGER = {64: 0.37, 256: 0.65}
@@ -103,9 +104,11 @@ def measure(width: int, rows: int, repeats: int) -> bool:
         )
     print(f"  default (ours, eager): {verdict(best['eager'], BOUNDS_EAGER[width])}")
     if "taps, compiled" in arms:
-        # The compiled bound is met by the default too where eager is faster than any compiled form.
+        # Where eager is faster than every compiled form, it meets the compiled bound itself.
         fastest = max(best.values())
-        print(f"  fastest form against the compiled bound: {verdict(fastest, BOUNDS_COMPILED[width])}")
+        print(
+            f"  fastest form against the compiled bound: {verdict(fastest, BOUNDS_COMPILED[width])}"
+        )
         return best["eager"] < BOUNDS_EAGER[width] or fastest < BOUNDS_COMPILED[width]
     print("  compiled forms: not run, no C++ compiler")
     return best["eager"] < BOUNDS_EAGER[width]

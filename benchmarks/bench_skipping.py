@@ -4,7 +4,8 @@ import statistics
 import sys
 
 import torch
-from pairing import conditions, interleaved, median_ratio, spread, verdict
+from pairing import conditions, interleaved, median_ratio, verdict
+
 from skiprec.config import ModelConfig, PolicyConfig
 from skiprec.network import SkipRecNetwork
 from skiprec.types import History, KeepDecision
@@ -50,8 +51,8 @@ def measure(num_rows: int, repeats: int) -> tuple[float, str, float, float]:
 
 def main() -> int:
     print(
-        f"gathered against dense, blocks only: {NUM_BLOCKS} blocks, width {WIDTH}, window {WINDOW}, "
-        f"each block kept with probability {KEEP} a row, float32, eager\n"
+        f"blocks only, gathered against dense: {NUM_BLOCKS} blocks, width {WIDTH}, window {WINDOW}"
+        f"; each block kept with probability {KEEP} a row, float32, eager\n"
         "share = (dense time / gathered time) * keep rate: 1 is the ideal"
     )
     failed = False
@@ -63,7 +64,8 @@ def main() -> int:
                 share, quartiles, kept, dense_s = measure(num_rows, repeats=60)
                 failed |= share < bound
                 print(
-                    f"  batch {num_rows:4d}: share {share:.2f} [{quartiles}] {verdict(share, bound)}"
+                    f"  batch {num_rows:4d}: share {share:.2f} [{quartiles}] "
+                    f"{verdict(share, bound)}"
                     f"  speedup {share / kept:.2f} at keep {kept:.2f}, dense {dense_s * 1e3:.2f} ms"
                 )
     return int(failed)

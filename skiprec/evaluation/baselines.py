@@ -13,6 +13,7 @@ from skiprec.data.shards import ShardSet
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
+BASELINES = ("popularity", "own_frequent", "last_items")
 READ_ROWS = 65_536
 COMPARED = 2**24
 

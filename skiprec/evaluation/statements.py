@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from skiprec.evaluation.baselines import BASELINES
+
 Record = dict[str, Any]
 
 METRIC = "mrr@20"
 CONTROLS = ("shuffled", "fixed", "random")
-BASELINES = ("popularity", "own_frequent", "last_items")
 
 
 def statements(report: Record) -> list[str]:

@@ -1,0 +1,23 @@
+"""Says what is installed, what this machine has, and what would make a run hang or fail."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from cluster import environment
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--components",
+        action="store_true",
+        help="print the names of backbones, policies, baselines and recipes as JSON instead",
+    )
+    arguments = parser.parse_args(argv)
+    recipes = Path(__file__).resolve().parent.parent / "datasets/recipes"
+    return environment.main(arguments.components, recipes)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
