@@ -39,6 +39,7 @@ from skiprec.evaluation.table import Columns, per_user_table
 from skiprec.evaluation.tiles import evaluated_rows, read_tiles, work_units
 from skiprec.evaluation.timing import Seconds, TimingPlan, TimingSample, time_arms
 from skiprec.network import SkipRecNetwork
+from skiprec.observability.tensorboard import write_evaluation
 
 OVERRIDABLE = ("evaluation.", "cluster.", "data.")
 PROGRESS_EVERY_S = 5.0
@@ -328,6 +329,7 @@ def _publish(run_folder: Path, measured: Measured, report: dict[str, Any]) -> Pa
         final.unlink(missing_ok=True)
         for path in sorted(draft.iterdir()):
             path.replace(run_folder / path.name)
+        write_evaluation(run_folder / "tensorboard", report, pictures)
         write_text_durably(final, json.dumps(report, indent=1))
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -176,9 +176,10 @@ def _resume(path: Path, fresh: TrainState, engine: Engine, comm: Collectives) ->
 
 def _open_sink(config: RunConfig, resume_step: int) -> Sink:
     folder = config.folder
+    settings = config.model_dump(include={"model", "policy", "loss", "training", "init_from"})
     return SeveralSinks(
         JsonlSink(folder / "metrics.jsonl", resume_step),
-        TensorBoardSink(folder / "tensorboard", resume_step, config.model_dump(mode="json")),
+        TensorBoardSink(folder / "tensorboard", resume_step, settings),
     )
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from skiprec.observability.pictures import figure_to_array, keep_heat_map, kept_blocks_histogram
@@ -13,7 +14,7 @@ class TensorBoardSink:
     """Writes event files under `folder`. Events after `resume_step` are marked as purged.
 
     Args:
-        settings: the run's configuration, shown with its last validation as hyperparameters.
+        settings: what of the configuration is shown, with the last validation, as hyperparameters.
     """
 
     def __init__(self, folder: Path, resume_step: int, settings: dict[str, Any]):
@@ -41,6 +42,18 @@ class TensorBoardSink:
         flat = {key: value for key, value in _flatten(self.settings).items() if value is not None}
         self.writer.add_hparams(flat, self.last_validation, run_name=".")
         self.writer.close()
+
+
+def write_evaluation(folder: Path, report: dict[str, Any], figures: dict[str, Figure]) -> None:
+    """A report: numbers as `evaluation_<row>/<metric>`, pictures as `evaluation/<file>`."""
+    writer = SummaryWriter(str(folder))
+    for row in report["rows"]:
+        for metric, value in row.items():
+            if isinstance(value, float):
+                writer.add_scalar(f"evaluation_{row['name']}/{metric}", value, 0)
+    for name, figure in figures.items():
+        writer.add_image(f"evaluation/{name}", figure_to_array(figure), 0, dataformats="HWC")
+    writer.close()
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
