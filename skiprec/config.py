@@ -283,7 +283,10 @@ def config_hash(config: RunConfig) -> str:
 
 def deciding_keys(config: RunConfig) -> dict[str, Any]:
     """The part of the configuration that decides what is trained."""
-    return config.model_dump(mode="json", exclude={"name", "root", "evaluation", "pretraining"})
+    keys = config.model_dump(mode="json", exclude={"name", "root", "evaluation", "pretraining"})
+    for patience in ("max_failures", "process_group_timeout_s"):
+        del keys["cluster"][patience]
+    return keys
 
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

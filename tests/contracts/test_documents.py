@@ -22,7 +22,9 @@ COMMANDS = [
 ]
 SCRIPTS = sorted((ROOT / "jobs").glob("*.py")) + sorted((ROOT / "datasets").glob("*.py"))
 # Programs that a document may show besides ours; their own options are not ours to check.
-FOREIGN = set("ray git export cd pip unzip curl mkdir ls tensorboard kubectl docker bash".split())
+FOREIGN = set(
+    "ray git export source cd pip unzip curl mkdir chmod ls tensorboard kubectl docker bash".split()
+)
 PYTHONS = {"python", "python3", "python3.11", ".venv/bin/python", "$(PY)"}
 
 

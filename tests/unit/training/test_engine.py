@@ -83,6 +83,16 @@ def test_bf16_adds_up_updates_that_bf16_weights_would_lose() -> None:
     assert (master.bfloat16()[moved] == before.bfloat16()[moved]).any(), "too small for bf16"
 
 
+def test_bf16_computes_with_its_masters_rounded() -> None:
+    engine = make_engine(run_config(training__precision="bf16", training__learning_rate=0.1))
+    before = engine.network_weights()
+    engine.forward_backward(random_batch(12), loss_pass())
+    engine.step(1.0)
+    for weight, master in engine.masters.items():
+        assert torch.equal(weight, master.bfloat16())
+    assert not torch.equal(engine.network_weights()["head.weight_VD"], before["head.weight_VD"])
+
+
 def test_validation_turns_dropout_off_and_the_loss_turns_it_on() -> None:
     engine = make_engine(run_config(model__dropout=0.5))
     engine.forward(random_batch(4), Pass("validate"))
