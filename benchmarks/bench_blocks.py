@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from pairing import conditions, interleaved, median_ratio, spread, verdict
 from torch import Tensor
 
+from cluster.process import keep_freed_memory
 from skiprec.config import ModelConfig
 from skiprec.models.nextitnet import NextItNetBlock, nextitnet_plus_blocks
 
@@ -115,6 +116,7 @@ def measure(width: int, rows: int, repeats: int) -> bool:
 
 
 def main() -> int:
+    keep_freed_memory()
     print(f"blocks in training, window {WINDOW}, {NUM_BLOCKS} blocks, float32; {conditions()}")
     failed = [measure(width, rows, repeats=15) for width, rows in ((64, 256), (256, 64))]
     return int(any(failed))

@@ -6,6 +6,7 @@ import sys
 import torch
 from pairing import conditions, interleaved, median_ratio, spread
 
+from cluster.process import keep_freed_memory
 from skiprec.ranking import top_items
 
 NUM_ITEMS, WIDTH, TOP = 54_000, 64, 20
@@ -13,6 +14,7 @@ BATCHES = (1, 64, 256)
 
 
 def main() -> int:
+    keep_freed_memory()
     print(
         f"head and top-{TOP} of {NUM_ITEMS} items, width {WIDTH}, float32, eager; ratio = its time "
         "/ time of x @ weight.t() alone: 1 is the ideal"

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pairing import conditions, interleaved, median_ratio, spread
 from torch import Tensor
 
+from cluster.process import keep_freed_memory
 from skiprec.training.losses import draw_negatives, full_softmax, sampled_softmax
 
 POSITIONS, WIDTH, NEGATIVES = 128 * 19, 64, 1000
@@ -51,6 +52,7 @@ def measure(num_items: int) -> None:
 
 
 def main() -> int:
+    keep_freed_memory()
     print(
         f"loss, forward and backward: {POSITIONS} positions, width {WIDTH}, float32, "
         f"{NEGATIVES} negatives when sampled; {conditions()}"

@@ -11,6 +11,7 @@ import psutil
 import torch
 from pairing import conditions, verdict
 
+from cluster.process import keep_freed_memory
 from skiprec.config import ModelConfig, PolicyConfig
 from skiprec.data.batching import TrainingReader
 from skiprec.data.build import build_dataset, make_recipe
@@ -66,6 +67,7 @@ def training_rows_per_s() -> float:
 
 
 def main() -> int:
+    keep_freed_memory()
     if len(sys.argv) > 1:  # one reading, in a process of its own so that its memory is its own
         print(*read(Path(sys.argv[1])))
         return 0

@@ -6,6 +6,7 @@ import sys
 import torch
 from pairing import conditions, interleaved, median_ratio, verdict
 
+from cluster.process import keep_freed_memory
 from skiprec.config import ModelConfig, PolicyConfig
 from skiprec.network import SkipRecNetwork
 from skiprec.types import History, KeepDecision
@@ -50,6 +51,7 @@ def measure(num_rows: int, repeats: int) -> tuple[float, str, float, float]:
 
 
 def main() -> int:
+    keep_freed_memory()
     print(
         f"blocks only, gathered against dense: {NUM_BLOCKS} blocks, width {WIDTH}, window {WINDOW}"
         f"; each block kept with probability {KEEP} a row, float32, eager\n"

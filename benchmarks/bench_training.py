@@ -11,6 +11,7 @@ from pairing import conditions, median_ratio, spread, verdict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from cluster.process import keep_freed_memory
 from cluster.worker import build_engine, build_network
 from skiprec.config import RunConfig, parse_config
 from skiprec.data.batching import TrainingReader
@@ -64,6 +65,7 @@ def time_steps(
 def engines_in_turn(data: Path) -> dict[str, list[float]]:
     """Both engines in one process, steps in turn."""
     torch.set_num_threads(2)
+    keep_freed_memory()
     comm = SingleProcess()
     arms = {}
     for name in ("torch", "deepspeed"):
@@ -90,6 +92,7 @@ def one_and_two_workers(data: Path) -> dict[str, list[float]]:
     """Each round: rank 0 alone, then both ranks; the same for the bare product."""
     comm = ProcessGroup()
     torch.set_num_threads(1)
+    keep_freed_memory()
     both = prepare(config(data, "deepspeed", 2), comm)
     alone_settings, both_settings = config(data, "torch", 1), config(data, "deepspeed", 2)
     alone = prepare(alone_settings, SingleProcess())
@@ -117,6 +120,7 @@ def one_and_two_workers(data: Path) -> dict[str, list[float]]:
 
 
 def main() -> int:
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         recipe = make_recipe(

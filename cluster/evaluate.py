@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ray.exceptions import RayActorError
 
 from cluster.checkpoint import load_network, write_text_durably
+from cluster.process import keep_freed_memory
 from cluster.run_folder import provenance
 from cluster.session import ray_session
 from skiprec.config import RunConfig, apply_overrides, parse_config
@@ -69,6 +70,7 @@ class Job:
     def load(self, folder: Path) -> SkipRecNetwork:
         """A run's best network on this actor's device, with the same number of threads for all."""
         torch.set_num_threads(self.config.cluster.threads_per_worker)
+        keep_freed_memory()
         device = "cuda" if self.config.cluster.use_gpu else "cpu"
         return load_network(folder)[1].to(device)
 

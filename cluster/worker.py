@@ -19,6 +19,7 @@ from cluster.checkpoint import (
 )
 from cluster.deepspeed_config import deepspeed_config
 from cluster.deepspeed_engine import DeepSpeedEngine, prepare_process
+from cluster.process import keep_freed_memory
 from cluster.run_folder import refuse_without_lease
 from skiprec.config import RunConfig, config_hash
 from skiprec.data.batching import TrainingReader, validation_tiles
@@ -47,6 +48,7 @@ def ray_train_worker(job: dict[str, Any]) -> None:
     config = RunConfig.model_validate(job["config"])
     os.chdir(job["working_folder"])  # Ray Train moves workers; the paths of a run are the job's
     torch.set_num_threads(config.cluster.threads_per_worker)
+    keep_freed_memory()
 
     def report(state: TrainState, checkpoint: Path) -> None:
         # Ours is the checkpoint that counts; Ray keeps the metrics and a pointer to it. This call

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from skiprec import keyed_random
 
+CHUNK_SCORES = 2**24
+
 
 def full_softmax(x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor, *, target_N: Tensor) -> Tensor:
     """Sum over N of -log softmax(x W + b)[target], scores made and dropped in chunks of N.
@@ -23,9 +25,22 @@ def full_softmax(x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor, *, target_N: T
         target_N - 1,
         linear_bias=bias_V,
         reduction="sum",
-        options=nn.LinearCrossEntropyOptions(),
+        options=nn.LinearCrossEntropyOptions(
+            batch_chunk_size=_chunk_rows(len(weight_VD)),
+            chunking_method=None,
+            acc_policy="accurate",
+        ),
     )
     return loss
+
+
+def _chunk_rows(num_items: int) -> int:
+    """Positions a chunk, so that its scores take at most 64 MB.
+
+    torch's own choice shrinks chunks as the catalogue grows: at 54,000 items it takes six times as
+    long as this one (benchmarks/bench_loss.py).
+    """
+    return max(16, min(512, CHUNK_SCORES // num_items))
 
 
 def sampled_softmax(
