@@ -8,12 +8,12 @@ from typing import Any
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from cluster.checkpoint import load_network, newest_good, read_state, write_text_durably
+from cluster.checkpoint import newest_good, read_state, start_from_backbone, write_text_durably
 from cluster.data import ensure_data
 from cluster.progress import shown_progress
 from cluster.run_folder import lease, open_run
 from cluster.session import ray_session
-from cluster.worker import ray_train_worker
+from cluster.worker import build_network, ray_train_worker
 from skiprec.config import RunConfig
 from skiprec.data.shards import ShardSet
 
@@ -76,8 +76,14 @@ def _fit(config: RunConfig, token: str) -> None:
 
 def _check_inputs(config: RunConfig) -> None:
     """Finds here, with a clear message, what would otherwise fail on every worker."""
-    ShardSet.open(Path(config.data.path), "train")
-    ShardSet.open(Path(config.data.path), "validation")
+    for split in ("train", "validation"):
+        shards = ShardSet.open(Path(config.data.path), split)
+        if shards.num_rows == 0:
+            raise ValueError(
+                f"split {split!r} of {config.data.path} has no rows; build the data with more "
+                "users or a larger share for it"
+            )
+    network = build_network(config, shards.num_items)
     if config.init_from is not None:
         backbone = Path(config.root) / config.init_from
         if not (backbone / "result.json").exists():
@@ -85,7 +91,7 @@ def _check_inputs(config: RunConfig) -> None:
                 f"init_from={config.init_from!r}: {backbone} is not a finished run; train it "
                 "first: python jobs/pretrain_backbone.py with the same configuration"
             )
-        load_network(backbone)
+        start_from_backbone(network, backbone)
 
 
 def _result(config: RunConfig, seconds: float) -> dict[str, Any]:

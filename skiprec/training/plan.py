@@ -45,7 +45,7 @@ def lr_factor(training: TrainingConfig, step: int, total_steps: int) -> float:
     """Linear warm-up, then a cosine from 1 to `final_lr_frac` at the last step."""
     if step < training.warmup_steps:
         return (step + 1) / (training.warmup_steps + 1)
-    progress = (step - training.warmup_steps) / max(1, total_steps - training.warmup_steps)
+    progress = (step - training.warmup_steps) / max(1, total_steps - 1 - training.warmup_steps)
     floor = training.final_lr_frac
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
