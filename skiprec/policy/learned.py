@@ -71,7 +71,7 @@ class LearnedPolicy(nn.Module):
         logits_BL2 = self.logits(history)
         if temperature is not None:
             return gumbel_keep(logits_BL2, temperature, history.key_B)
-        if self.config.noise_at_inference:  # the released code's way: a sample, here by the row's key
+        if self.config.noise_at_inference:  # the released code samples here too; ours, by row key
             assert self.config.temperature_end is not None
             return gumbel_keep(logits_BL2, self.config.temperature_end, history.key_B)
         return argmax_keep(logits_BL2)
