@@ -16,7 +16,7 @@ from skiprec.observability.pictures import (
     kept_blocks_histogram,
 )
 from skiprec.observability.sinks import ConsoleSink, JsonlSink, NoSink, SeveralSinks
-from skiprec.observability.tensorboard import TensorBoardSink
+from skiprec.observability.tensorboard import TensorBoardSink, write_evaluation
 
 KEEP_UL = (np.arange(60).reshape(12, 5) % 3 == 0).astype(np.float32)
 SETTINGS = {"name": "run", "model": {"width": 8, "dilations": (1, 4)}, "init_from": None}
@@ -154,3 +154,12 @@ def test_pictures_can_be_drawn_of_any_decisions(keep: np.ndarray) -> None:
 def test_pictures_show_the_decisions() -> None:
     one, other = (figure_to_array(keep_heat_map(keep)) for keep in (KEEP_UL, 1 - KEEP_UL))
     assert (one != other).any()
+
+
+def test_a_report_is_read_back_from_tensorboard(tmp_path: Path) -> None:
+    report = {"rows": [{"name": "skiprec", "mrr@20": 0.25, "keep_frac": None}]}
+    write_evaluation(tmp_path, report, {"kept.png": kept_blocks_histogram(KEEP_UL)})
+    events = read_events(tmp_path)
+    assert [e.value for e in events.Scalars("evaluation_skiprec/mrr@20")] == [0.25]
+    assert events.Tags()["images"] == ["evaluation/kept.png"]
+    assert "evaluation_skiprec/keep_frac" not in events.Tags()["scalars"]

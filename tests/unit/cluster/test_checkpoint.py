@@ -1,0 +1,130 @@
+"""A checkpoint counts when it verifies; a damaged one is passed over, and said to be."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cluster.checkpoint import best_good, load_network, newest_good, start_from_backbone, verify
+from cluster.run_folder import open_run
+from cluster.worker import build_network
+from skiprec.config import RunConfig
+from tests.testkit.runs import (
+    build_smoke_data,
+    last_weights,
+    metric,
+    same_weights,
+    smoke_config,
+    train_here,
+)
+
+SETTINGS = ("training.engine=torch", "training.checkpoint_every_steps=3", "model.num_blocks=2")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    root = tmp_path_factory.mktemp("trained")
+    config = smoke_config(root, build_smoke_data(root), *SETTINGS, "training.keep_checkpoints=3")
+    open_run(config)
+    train_here(config)
+    return config
+
+
+@pytest.fixture
+def copied(trained: RunConfig, tmp_path: Path) -> RunConfig:
+    """The trained run, free to be damaged."""
+    shutil.copytree(trained.folder, tmp_path / trained.name)
+    return trained.model_copy(update={"root": str(tmp_path)})
+
+
+def truncate(path: Path) -> None:
+    file = path / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def flip_a_byte(path: Path) -> None:
+    file = path / "engine/torch_engine.pt"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def remove_a_file(path: Path) -> None:
+    (path / "state.json").unlink()
+
+
+def tear_the_manifest(path: Path) -> None:
+    file = path / "manifest.json"
+    file.write_text(file.read_text()[:50])
+
+
+def remove_the_manifest(path: Path) -> None:
+    (path / "manifest.json").unlink()
+
+
+DAMAGES = {
+    truncate: "bytes",
+    flip_a_byte: "sha256",
+    remove_a_file: "missing",
+    tear_the_manifest: "torn",
+    remove_the_manifest: "never finished",
+}
+
+
+def test_all_kept_checkpoints_verify(trained: RunConfig) -> None:
+    kept = sorted((trained.folder / "checkpoints").glob("step-*"))
+    assert [path.name for path in kept] == ["step-00000006", "step-00000009", "step-00000010"]
+    assert [verify(path) for path in kept] == [None, None, None]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_newest_is_passed_over(copied: RunConfig, damage: Callable[[Path], None]) -> None:
+    folder = copied.folder / "checkpoints"
+    damage(folder / "step-00000010")
+    found, skipped = newest_good(folder)
+    assert found == folder / "step-00000009"
+    assert len(skipped) == 1
+    assert "step-00000010" in skipped[0]
+    assert DAMAGES[damage] in skipped[0]
+
+
+def test_a_run_goes_on_from_the_one_before_the_damage(
+    trained: RunConfig, copied: RunConfig
+) -> None:
+    flip_a_byte(copied.folder / "checkpoints/step-00000010")
+    train_here(copied)
+    assert (
+        "passed over checkpoint step-00000010" in (copied.folder / "events-rank0.jsonl").read_text()
+    )
+    assert metric(copied, "train/loss") == metric(trained, "train/loss")
+    assert same_weights(last_weights(copied), last_weights(trained))
+
+
+def test_the_best_is_not_replaced_by_another_when_damaged(copied: RunConfig) -> None:
+    folder = copied.folder / "checkpoints"
+    truncate(best_good(folder))
+    with pytest.raises(ValueError, match="is damaged"):
+        best_good(folder)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a run folder"):
+        load_network(tmp_path)
+
+
+def test_two_stage_copies_the_backbone_and_nothing_else_fits(trained: RunConfig) -> None:
+    config = trained.model_copy(update={"init_from": trained.name, "name": "second"})
+    num_items = len(last_weights(trained)["head.weight_VD"])
+    network = build_network(config, num_items)
+    start_from_backbone(network, trained.folder)
+    best = load_network(trained.folder)[1].state_dict()
+    own = network.state_dict()
+    backbone = [name for name in own if not name.startswith("policy.")]
+    assert same_weights({n: own[n] for n in backbone}, {n: best[n] for n in backbone})
+
+    with pytest.raises(ValueError, match="another architecture or catalogue"):
+        start_from_backbone(build_network(config, num_items + 1), trained.folder)
+    deeper = config.model_copy(update={"model": config.model.model_copy(update={"num_blocks": 3})})
+    with pytest.raises(ValueError, match="absent there"):
+        start_from_backbone(build_network(deeper, num_items), trained.folder)

@@ -1,0 +1,39 @@
+"""What the environment check says, and what it would find wrong."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster import environment
+from skiprec.models.registry import BACKBONES
+from skiprec.policy.registry import POLICIES
+from tests.testkit.runs import REPOSITORY
+
+
+def test_components_are_the_registries(capsys: pytest.CaptureFixture[str]) -> None:
+    assert environment.main(as_json=True, recipes=REPOSITORY / "datasets/recipes") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said.keys() == {"backbones", "policies", "baselines", "recipes"}
+    assert set(said["backbones"]) == set(BACKBONES)
+    assert set(said["policies"]) == set(POLICIES)
+    assert "synthetic_smoke" in said["recipes"]
+
+
+def test_a_stale_lock_is_found_and_a_build_at_work_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setattr(environment.psutil, "process_iter", lambda _: [])
+    assert environment.stale_locks() == []
+    lock = tmp_path / "py311_cpu/deepspeed_shm_comm/lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text(str(time.time()))
+    assert environment.stale_locks() == [lock]
+    assert any("wait for it for ever" in text for text in environment.problems())
+
+
+def test_a_missing_package_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "PACKAGES", ("torch", "no-such-package"))
+    assert any("no-such-package is not installed" in text for text in environment.problems())

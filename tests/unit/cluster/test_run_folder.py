@@ -1,0 +1,81 @@
+"""Run names: alive is refused, dead is taken over, changed is named."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.run_folder import DEAD_AFTER_S, lease, open_run, refuse_without_lease
+from skiprec.config import RunConfig, parse_config
+
+
+def run(root: Path, **training: object) -> RunConfig:
+    tree = {"name": "r", "root": str(root), "data": {"path": "d"}, "training": training}
+    return parse_config(tree, "test")
+
+
+def write_lease(config: RunConfig, **holder: object) -> Path:
+    config.folder.mkdir(parents=True, exist_ok=True)
+    path = config.folder / "lease.json"
+    path.write_text(json.dumps(holder))
+    return path
+
+
+def test_a_second_start_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    config = run(tmp_path)
+    with lease(config), pytest.raises(ValueError, match="is alive"), lease(config):
+        pass
+    with lease(config):  # the first has let go
+        pass
+
+
+def test_a_dead_process_of_this_machine_is_taken_over(tmp_path: Path) -> None:
+    config = run(tmp_path)
+    gone = {"pid": 2**22 + 1, "process_started": 0.0, "token": "old"}
+    write_lease(config, host=os.uname().nodename, **gone)
+    with lease(config) as token:
+        assert token != "old"
+
+
+def test_a_reused_process_number_is_not_the_holder(tmp_path: Path) -> None:
+    config = run(tmp_path)
+    write_lease(config, host=os.uname().nodename, pid=os.getpid(), process_started=1.0, token="old")
+    with lease(config):
+        pass
+
+
+def test_another_machine_is_judged_by_its_heartbeat(tmp_path: Path) -> None:
+    config = run(tmp_path)
+    path = write_lease(config, host="elsewhere", pid=1, process_started=0.0, token="old")
+    with pytest.raises(ValueError, match="elsewhere"), lease(config):
+        pass
+    long_ago = time.time() - 2 * DEAD_AFTER_S
+    os.utime(path, (long_ago, long_ago))
+    with lease(config):
+        pass
+
+
+def test_a_worker_whose_driver_lost_the_run_publishes_nothing(tmp_path: Path) -> None:
+    config = run(tmp_path)
+    with lease(config) as token:
+        refuse_without_lease(config, token)
+        with pytest.raises(RuntimeError, match="no longer holds"):
+            refuse_without_lease(config, "another")
+    with pytest.raises(RuntimeError, match="no longer holds"):
+        refuse_without_lease(config, token)
+
+
+def test_a_changed_configuration_names_its_keys(tmp_path: Path) -> None:
+    assert open_run(run(tmp_path)) is None
+    assert open_run(run(tmp_path)) is None
+    with pytest.raises(ValueError, match=r"training\.seed: 0 -> 3"):
+        open_run(run(tmp_path, seed=3))
+
+
+def test_a_finished_run_gives_its_result(tmp_path: Path) -> None:
+    config = run(tmp_path)
+    open_run(config)
+    (config.folder / "result.json").write_text('{"steps": 5}')
+    assert open_run(config) == {"steps": 5}
