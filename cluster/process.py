@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
     """Lets glibc keep up to 1 GB of freed memory, so that activations are not page faults.
 
     By default it returns blocks of some 100 KB, the size of one activation, to the kernel and
-    faults them in again at the next allocation: at batch 64, width 64 this was a third of the
-    time of a stack of blocks (docs/experiments.md). Returns False on another C library.
+    faults them in again at the next allocation: at batch 256, width 64 this was over a third of
+    the time of a stack of blocks (docs/experiments.md). Returns False on another C library.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
