@@ -7,8 +7,9 @@ import torch
 from pairing import conditions, interleaved, median_ratio, verdict
 
 from cluster.process import keep_freed_memory
-from skiprec.config import ModelConfig, PolicyConfig
+from skiprec.config import ModelConfig
 from skiprec.network import SkipRecNetwork
+from skiprec.policy_config import NoPolicy
 from skiprec.types import History, KeepDecision
 
 NUM_BLOCKS, WIDTH, WINDOW, KEEP = 16, 64, 20, 0.5
@@ -18,7 +19,7 @@ BOUNDS = {1: 0.8, 64: 0.7, 256: 0.8}
 def measure(num_rows: int, repeats: int) -> tuple[float, str, float, float]:
     """Median share of the ideal, its quartiles, the keep rate that was drawn, dense seconds."""
     network = SkipRecNetwork(
-        ModelConfig(num_blocks=NUM_BLOCKS, width=WIDTH), PolicyConfig(), num_items=100
+        ModelConfig(num_blocks=NUM_BLOCKS, width=WIDTH), NoPolicy(), num_items=100
     ).eval()
     network.reset_parameters(0)
     generator = torch.Generator().manual_seed(num_rows)

@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cluster.process import keep_freed_memory
 from cluster.worker import build_engine, build_network
-from skiprec.config import RunConfig, parse_config
+from skiprec.config import RunConfig
+from skiprec.config_files import parse_config
 from skiprec.data.batching import TrainingReader
 from skiprec.data.build import build_dataset, make_recipe
 from skiprec.data.order import DataOrder

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.deepspeed_config import deepspeed_config
-from skiprec.config import RunConfig, load_config
+from skiprec.config import RunConfig
+from skiprec.config_files import load_config
 from skiprec.data.order import rank_slices
 from skiprec.evaluation.report_text import terminal_table
 

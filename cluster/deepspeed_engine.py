@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skiprec.training.objective import Objective, Pass
+from skiprec.training.objective import Objective
 from skiprec.training.optim import set_learning_rates
+from skiprec.training.passes import Pass
 from skiprec.types import Batch
 
 
@@ -71,8 +72,8 @@ class DeepSpeedEngine:
 
     @torch.no_grad()
     def forward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
-        """See `Engine`. Only validation turns dropout off."""
-        self.engine.train(what.kind != "validate")
+        """See `Engine`. Dropout is off where the pass says so."""
+        self.engine.train(not what.turns_dropout_off)
         sums: dict[str, Tensor] = self.engine(batch, what)
         return sums
 
@@ -105,7 +106,7 @@ class DeepSpeedEngine:
         with self.deepspeed.zero.GatheredParameters(parameters, enabled=is_partitioned):
             if torch.distributed.get_rank() != 0:
                 return None
-            return {name: p.detach().cpu().clone() for name, p in network.named_parameters()}
+            return {name: t.detach().cpu().clone() for name, t in network.state_dict().items()}
 
     def _plain_grad_norm(self) -> Tensor | None:
         # Stage 0 in float32 steps the torch optimizer itself and computes a norm only to clip.

@@ -21,7 +21,8 @@ from cluster.checkpoint import load_network, write_text_durably
 from cluster.process import keep_freed_memory
 from cluster.run_folder import provenance
 from cluster.session import ray_session
-from skiprec.config import RunConfig, apply_overrides, parse_config
+from skiprec.config import RunConfig
+from skiprec.config_files import apply_overrides, parse_config
 from skiprec.data.shards import ShardSet
 from skiprec.evaluation.arms import POLICY_ARMS, Controls, Keep, controls_of
 from skiprec.evaluation.baselines import popularity_places
@@ -113,19 +114,19 @@ class Timer:
 
     def run(self, sample: TimingSample, plan: TimingPlan) -> dict[int, Seconds]:
         """Seconds by batch size."""
-        device = self.network.head.weight_VD.device
+        device = self.network.device
         sample = TimingSample(sample.items_RT.to(device), sample.names, sample.keep_ARL.to(device))
         return time_arms(self.network, sample, plan)
 
     def machine(self) -> dict[str, Any]:
         """Where the times were taken."""
-        device = self.network.head.weight_VD.device
+        device = self.network.device
         is_cuda = device.type == "cuda"
         return {
             "device": torch.cuda.get_device_name(device) if is_cuda else "cpu",
             "cpu": _cpu_model(),
             "threads": torch.get_num_threads(),
-            "dtype": str(self.network.head.weight_VD.dtype).removeprefix("torch."),
+            "dtype": str(self.network.embedding.table.weight.dtype).removeprefix("torch."),
         }
 
 

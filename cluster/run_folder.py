@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 
 from cluster.checkpoint import write_text_durably
-from skiprec.config import RunConfig, changed_keys, config_hash, deciding_keys
+from skiprec.config import RunConfig
+from skiprec.config_files import changed_keys, config_hash, deciding_keys
 
 HEARTBEAT_S = 5.0
 DEAD_AFTER_S = 60.0

@@ -21,13 +21,16 @@ from cluster.deepspeed_config import deepspeed_config
 from cluster.deepspeed_engine import DeepSpeedEngine, prepare_process
 from cluster.process import keep_freed_memory
 from cluster.run_folder import refuse_without_lease
-from skiprec.config import RunConfig, config_hash
+from skiprec.config import RunConfig
+from skiprec.config_files import config_hash
 from skiprec.data.batching import TrainingReader, validation_tiles
 from skiprec.data.order import DataOrder
 from skiprec.data.shards import ShardSet
 from skiprec.network import SkipRecNetwork
 from skiprec.observability.sinks import JsonlSink, NoSink, SeveralSinks, Sink
 from skiprec.observability.tensorboard import TensorBoardSink
+from skiprec.policy.cost import CostPolicy
+from skiprec.policy_config import CostPolicyConfig
 from skiprec.training.collectives import Collectives, ProcessGroup
 from skiprec.training.engine import Engine, TorchEngine
 from skiprec.training.loop import LoopHooks, train
@@ -35,7 +38,12 @@ from skiprec.training.objective import Objective
 from skiprec.training.optim import build_optimizer
 from skiprec.training.plan import make_plan
 from skiprec.training.state import TrainState
-from skiprec.training.validation import VALIDATION_TILE_ROWS, Validation, validate
+from skiprec.training.validation import (
+    VALIDATION_TILE_ROWS,
+    Validation,
+    calibrate_price,
+    validate,
+)
 
 Report = Callable[[TrainState, Path], None]
 
@@ -113,6 +121,9 @@ def run_rank(
             comm.world_size,
             comm.rank,
         )
+        if isinstance(config.policy, CostPolicyConfig):
+            assert isinstance(network.policy, CostPolicy)
+            calibrate_price(engine, tiles, comm, network.policy, config.policy.target_keep_frac)
         return validate(engine, tiles, comm, with_policy=config.policy.kind != "none")
 
     def save(state: TrainState, is_best: bool) -> None:

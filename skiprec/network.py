@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from skiprec import keyed_random
-from skiprec.config import ModelConfig, PolicyConfig
+from skiprec.config import ModelConfig
 from skiprec.layers import ItemEmbedding, KeyedDropout
-from skiprec.models.head import ItemHead
-from skiprec.models.registry import build_blocks
-from skiprec.models.stack import BlockStack
+from skiprec.models.registry import architecture_of
+from skiprec.models.stack import BlockStack, WholeEncoder
 from skiprec.policy.registry import build_policy
+from skiprec.policy_config import PolicyConfig
 from skiprec.types import PADDING, Execution, History, KeepDecision
 
 
@@ -24,21 +24,38 @@ class SkipRecNetwork(nn.Module):
         activation_checkpointing: bool = False,
     ):
         super().__init__()
+        architecture = architecture_of(model)
+        if policy.kind != "none" and not architecture.is_residual:
+            raise ValueError(
+                f"model.backbone={model.backbone!r} is a baseline without residual blocks, so "
+                f"policy.kind={policy.kind!r} has nothing to skip; set policy.kind='none'"
+            )
         self.num_items = num_items
-        self.num_blocks = model.num_blocks
         self.embedding = ItemEmbedding(num_items, model.width)
+        self.entry = None if architecture.entry is None else architecture.entry(model)
         self.input_dropout = KeyedDropout(model.dropout, "input")
         self.policy = (
             None
             if policy.kind == "none"
             else build_policy(policy, num_items, model.width, model.num_blocks)
         )
-        self.stack = BlockStack(build_blocks(model), model.dropout, activation_checkpointing)
-        self.head = ItemHead(num_items, model.width)
+        blocks = architecture.blocks(model)
+        self.stack: BlockStack | WholeEncoder
+        if architecture.is_residual:
+            self.stack = BlockStack(blocks, model.dropout, activation_checkpointing)
+        else:
+            self.stack = WholeEncoder(blocks[0], model.dropout, activation_checkpointing)
+        self.num_blocks = len(blocks)
+        self.head = architecture.head(num_items, model.width)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embedding.table.weight.device
 
     def reset_parameters(self, seed: int) -> None:
         """Draws all weights. Each part has its own stream, so a policy moves no backbone weight."""
-        for name in ("embedding", "stack", "head", "policy"):
+        for name in ("embedding", "entry", "stack", "head", "policy"):
             part = getattr(self, name)
             if part is not None:
                 stream = keyed_random.mix(seed, keyed_random.stream_id(name))
@@ -49,14 +66,19 @@ class SkipRecNetwork(nn.Module):
         item_TB = input_BT.t()
         x_TBD = self.embedding(item_TB)
         is_item_TB1 = (item_TB != PADDING).unsqueeze(-1).to(x_TBD.dtype)
+        if self.entry is not None:
+            x_TBD = self.entry(x_TBD, is_item_TB1)
         x_TBD = self.input_dropout(x_TBD, key_B).contiguous()
         return History(item_TB, x_TBD, is_item_TB1, key_B)
 
-    def decide(self, history: History, temperature: float | None = None) -> KeepDecision | None:
-        """Which blocks run, before any of them has; None without a policy (all of them run)."""
+    def decide(self, history: History, progress: float | None = None) -> KeepDecision | None:
+        """Which blocks run, before any of them has; None without a policy (all of them run).
+
+        `progress` of training, from 0 to 1, lets the policy sample; None decides as in serving.
+        """
         if self.policy is None:
             return None
-        decision: KeepDecision = self.policy(history, temperature)
+        decision: KeepDecision = self.policy(history, progress)
         return decision
 
     def encode(
@@ -72,3 +94,8 @@ class SkipRecNetwork(nn.Module):
             history.x_TBD, history.is_item_TB1, history.key_B, keep_BL, execution, call_every_block
         )
         return x_TBD
+
+    def prefixes(self, history: History, sizes: tuple[int, ...]) -> Tensor:
+        """`[M, B, D]`: the last position after the first n blocks, for each n of `sizes`."""
+        assert isinstance(self.stack, BlockStack)
+        return self.stack.prefixes(history.x_TBD, history.is_item_TB1, history.key_B, sizes)

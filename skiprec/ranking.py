@@ -1,8 +1,8 @@
 """Exact ranking against the whole catalogue, shared by training's validation and evaluation.
 
-Row v of the head's matrix scores item v + 1. Higher scores come first, equal ones by item id, so a
-rank is a function of the scores alone. Scores are float32 whatever the network's precision:
-rounded ones would tie by the thousand, and ties go to the frequent items.
+Higher scores come first, equal ones by item id, so a rank is a function of the scores alone. Scores
+are float32 whatever the network's precision: rounded ones would tie by the thousand, and ties go to
+the frequent items.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from skiprec.scores import Scores
 from skiprec.types import PADDING
 
 METRIC_CUTS = {"mrr@5": 5, "mrr@20": 20, "hr@5": 5, "hr@20": 20, "hr@10": 10, "ndcg@10": 10}
@@ -21,8 +22,7 @@ MAX_SCORES = 2**24
 @torch.no_grad()
 def target_ranks(
     x_BD: Tensor,
-    weight_VD: Tensor,
-    bias_V: Tensor,
+    scores: Scores,
     *,
     target_B: Tensor,
     seen_BT: Tensor | None = None,
@@ -40,7 +40,7 @@ def target_ranks(
     Raises:
         ValueError: a target outside the catalogue.
     """
-    num_items = len(weight_VD)
+    num_items = scores.num_items
     lowest, highest = (int(x) for x in target_B.aminmax())  # waits for the device, once
     if lowest < PADDING or highest > num_items:
         raise ValueError(
@@ -50,18 +50,18 @@ def target_ranks(
     x_BD = x_BD.float()
     column_B = (target_B - 1).clamp(min=0)
     block_B = column_B // block_items
-    first_BI = _scores(x_BD, weight_VD, bias_V, 0, block_items)
+    first_BI = _block(x_BD, scores, 0, block_items)
     score_B1 = x_BD.new_empty(len(x_BD), 1)
     # Ids go by descending frequency, so the targets of some rows stand in few blocks.
     for block in sorted(set(block_B.tolist())):
         start = block * block_items
-        scores_BI = first_BI if start == 0 else _scores(x_BD, weight_VD, bias_V, start, block_items)
+        scores_BI = first_BI if start == 0 else _block(x_BD, scores, start, block_items)
         here_B1 = (block_B == block)[:, None]
         local_B1 = (column_B - start).clamp(0, scores_BI.shape[1] - 1)[:, None]
         score_B1 = torch.where(here_B1, scores_BI.gather(1, local_B1), score_B1)
     rank_B = torch.ones_like(target_B)
     for start in range(0, num_items, block_items):
-        scores_BI = first_BI if start == 0 else _scores(x_BD, weight_VD, bias_V, start, block_items)
+        scores_BI = first_BI if start == 0 else _block(x_BD, scores, start, block_items)
         column_I = torch.arange(start, start + scores_BI.shape[1], device=x_BD.device)
         stands_after_BI = (scores_BI == score_B1) & (column_I >= column_B[:, None])
         stands_after_BI |= scores_BI < score_B1
@@ -75,7 +75,7 @@ def target_ranks(
 
 @torch.no_grad()
 def top_items(
-    x_BD: Tensor, weight_VD: Tensor, bias_V: Tensor, *, k: int, seen_BT: Tensor | None = None
+    x_BD: Tensor, scores: Scores, *, k: int, seen_BT: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The `k` best items of each row, best first: `items_BK`, int64, and `scores_BK`.
 
@@ -85,12 +85,12 @@ def top_items(
         seen_BT: item ids that are left out, 0 for none. Where fewer than `k` others are in the
             catalogue, they fill the end of the list with scores of minus infinity.
     """
-    num_items = len(weight_VD)
+    num_items = scores.num_items
     if not 1 <= k <= num_items:
         raise ValueError(f"k={k} of a catalogue of {num_items} items; expected 1 to {num_items}")
     parts = [
         _top_of_rows(
-            _scores(x_BD[rows].float(), weight_VD, bias_V, 0, num_items),
+            _block(x_BD[rows].float(), scores, 0, num_items),
             k,
             None if seen_BT is None else seen_BT[rows],
         )
@@ -98,7 +98,7 @@ def top_items(
     ]
     if len(parts) == 1:
         return parts[0]
-    return torch.cat([items for items, _ in parts]), torch.cat([scores for _, scores in parts])
+    return torch.cat([items for items, _ in parts]), torch.cat([found for _, found in parts])
 
 
 def metric_values(rank_B: Tensor) -> dict[str, Tensor]:
@@ -118,11 +118,8 @@ def metrics_from_ranks(rank_B: Tensor) -> dict[str, float]:
     return {name: float(value_B.mean()) for name, value_B in metric_values(rank_B).items()}
 
 
-def _scores(
-    x_BD: Tensor, weight_VD: Tensor, bias_V: Tensor, start: int, block_items: int
-) -> Tensor:
-    stop = start + block_items
-    return torch.addmm(bias_V[start:stop].float(), x_BD, weight_VD[start:stop].float().t())
+def _block(x_BD: Tensor, scores: Scores, start: int, block_items: int) -> Tensor:
+    return scores.columns(x_BD, start, min(start + block_items, scores.num_items))
 
 
 def _cells(item_BT: Tensor, start: int, num_columns: int) -> tuple[Tensor, Tensor]:

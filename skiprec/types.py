@@ -3,6 +3,7 @@
 B rows (one row is one window of one user)   W items in a row        T = W - 1 positions
 D width                                      L residual blocks       V items of the catalogue
 N positions that have a target               S sampled negatives     K entries of a top-k list
+M nested sets of blocks
 
 Sequences run time-major, `x_TBD`: a causal convolution is then a sum of products over contiguous
 shifted views (see `models/nextitnet.py`). Rows are left-padded with item 0.
@@ -57,7 +58,11 @@ class History:
 
 @dataclass(frozen=True)
 class KeepDecision:
-    """`keep_BL` is exactly 0.0 or 1.0 going forward; `prob_BL` is P(keep), None for a control."""
+    """`keep_BL` is exactly 0.0 or 1.0 going forward; `prob_BL` is P(keep), None for a control.
+
+    `cost_BM`, of the policy that predicts costs: nats for each of its M sets of blocks.
+    """
 
     keep_BL: Tensor
     prob_BL: Tensor | None
+    cost_BM: Tensor | None = None

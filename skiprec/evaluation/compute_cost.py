@@ -61,20 +61,21 @@ class ComputeCost:
 @torch.no_grad()
 def measure_cost(network: SkipRecNetwork, num_positions: int, k: int) -> ComputeCost:
     """Runs one row through each part of a network in evaluation mode and counts."""
-    device = network.head.weight_VD.device
+    device = network.device
     items_BT = torch.ones(1, num_positions, dtype=torch.int64, device=device)
     key_B = torch.zeros(1, dtype=torch.int64, device=device)
     history = network.embed(items_BT, key_B)
     x_TBD, is_item_TB1 = history.x_TBD, history.is_item_TB1
-    blocks = network.stack.blocks
+    stack = network.stack
+    out_BD = network.encode(history, None, "dense")[-1]
     return ComputeCost(
         embedding=count_flops(lambda: network.embed(items_BT, key_B)),
         policy=count_flops(lambda: network.decide(history)),
         block_L=tuple(
-            count_flops(lambda b=block: x_TBD + b(x_TBD, is_item_TB1))  # type: ignore[misc]
-            for block in blocks
+            count_flops(lambda i=index: stack.run_block(i, x_TBD, is_item_TB1, key_B))  # type: ignore[misc]
+            for index in range(network.num_blocks)
         ),
-        head=count_flops(lambda: network.head(x_TBD[-1], partial(top_items, k=k))),
+        head=count_flops(lambda: network.head(out_BD, partial(top_items, k=k))),
     )
 
 

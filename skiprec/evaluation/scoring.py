@@ -86,7 +86,7 @@ def describe_rows(rows: Rows) -> dict[str, NDArray[np.int32] | NDArray[np.int64]
 
 
 def _embed(network: SkipRecNetwork, tile: Tile) -> History:
-    batch = tile.batch.to(network.head.weight_VD.device)
+    batch = tile.batch.to(network.device)
     return network.embed(batch.input_BT, batch.key_B)
 
 

@@ -1,9 +1,12 @@
 """From the last hidden state to scores of the catalogue."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from skiprec.scores import DotProduct, Scores
 
 
 class ItemHead(nn.Module):
@@ -18,9 +21,9 @@ class ItemHead(nn.Module):
         """Normal of 0.01 and bias 0.1, as the authors."""
         nn.init.normal_(self.weight_VD, std=0.01, generator=generator)
 
-    def forward(self, x_ND: Tensor, use: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        """`use(x_ND, weight_VD, bias_V)`: a loss, scores, a top-k list.
+    def forward(self, x_ND: Tensor, use: Callable[[Tensor, Scores], Any]) -> Any:
+        """`use(x_ND, scores)`: a loss, ranks, a top-k list.
 
         The use happens inside the module's call because ZeRO-3 holds the whole matrix only there.
         """
-        return use(x_ND, self.weight_VD, self.bias_V)
+        return use(x_ND, DotProduct(self.weight_VD, self.bias_V))

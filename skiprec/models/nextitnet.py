@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from skiprec.config import ModelConfig
 from skiprec.layers import CausalConv, MaskedNormRelu
 
+# Of the first convolution of a block, over blocks; the second has twice as much.
+DILATIONS = (1, 4)
+
 
 class NextItNetBlock(nn.Module):
     """The residual branch; the stack adds it to the block's input."""
@@ -47,7 +50,7 @@ def nextitnet_plus_blocks(config: ModelConfig) -> list[nn.Module]:
 
 
 def _blocks(config: ModelConfig, learn_scale: bool) -> list[nn.Module]:
-    cycle = config.dilations
+    cycle = config.dilations or DILATIONS
     return [
         NextItNetBlock(config.width, cycle[index % len(cycle)], learn_scale)
         for index in range(config.num_blocks)

@@ -1,27 +1,68 @@
-"""Backbones by name. A new backbone is one file beside this one and one line here.
+"""Backbones and baselines by name. A new one is one file beside this one and one line here.
 
 A backbone is a list of blocks; a block maps (x_TBD, is_item_TB1) to its residual branch, has
 `reset_parameters(generator)`, mixes no rows, is causal, and keeps padding at zero. The generic
-tests in `tests/unit/models` hold every registered backbone to that.
+tests in `tests/unit/models` hold every registered backbone to that. A baseline is one module with
+the same contract, but for being no residual branch: nothing of it can be skipped.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import nn
 
 from skiprec.config import ModelConfig
+from skiprec.models.head import ItemHead
 from skiprec.models.nextitnet import nextitnet_blocks, nextitnet_plus_blocks
 
-BACKBONES: dict[str, Callable[[ModelConfig], list[nn.Module]]] = {
-    "nextitnet": nextitnet_blocks,
-    "nextitnet_plus": nextitnet_plus_blocks,
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a name stands for.
+
+    Args:
+        blocks: of a backbone; or the one module of a baseline, in a list.
+        is_residual: whether the blocks are branches, which a policy can skip.
+        options: the keys of `ModelConfig` that it reads beside num_blocks, width and dropout.
+        entry: makes the module that changes embedded items before the first block (positions).
+        head: makes the scores of the catalogue from (num_items, width).
+    """
+
+    blocks: Callable[[ModelConfig], list[nn.Module]]
+    is_residual: bool = True
+    options: frozenset[str] = frozenset()
+    entry: Callable[[ModelConfig], nn.Module] | None = None
+    head: Callable[[int, int], nn.Module] = ItemHead
+
+
+BACKBONES: dict[str, Architecture] = {
+    "nextitnet": Architecture(nextitnet_blocks, options=frozenset({"dilations"})),
+    "nextitnet_plus": Architecture(nextitnet_plus_blocks, options=frozenset({"dilations"})),
 }
+BASELINES: dict[str, Architecture] = {}
+OPTIONAL = ("dilations", "num_heads", "max_positions")
 
 
-def build_blocks(config: ModelConfig) -> list[nn.Module]:
-    """The blocks of `config.backbone`, not yet initialised."""
-    if config.backbone not in BACKBONES:
+def architecture_of(config: ModelConfig) -> Architecture:
+    """The architecture of `config.backbone`.
+
+    Raises:
+        ValueError: an unknown name, or an option that has no effect on this architecture.
+    """
+    known = BACKBONES | BASELINES
+    if config.backbone not in known:
         raise ValueError(
-            f"unknown model.backbone {config.backbone!r}; there are: {', '.join(BACKBONES)}"
+            f"unknown model.backbone {config.backbone!r}; there are: {', '.join(known)}"
         )
-    return BACKBONES[config.backbone](config)
+    found = known[config.backbone]
+    for option in OPTIONAL:
+        if getattr(config, option) is not None and option not in found.options:
+            raise ValueError(
+                f"model.{option} has no effect with model.backbone={config.backbone!r}; remove it"
+            )
+    if config.stochastic_depth is not None and not found.is_residual:
+        raise ValueError(
+            f"model.stochastic_depth has no effect with model.backbone={config.backbone!r}, which "
+            "has no residual blocks; remove it"
+        )
+    return found

@@ -54,8 +54,22 @@ class BlockStack(nn.Module):
     def dense(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
         """Every block runs for every row."""
         for index in range(len(self.blocks)):
-            x_TBD = x_TBD + self._branch(index, x_TBD, is_item_TB1, key_B)
+            x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
         return x_TBD
+
+    def prefixes(
+        self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor, sizes: tuple[int, ...]
+    ) -> Tensor:
+        """`[M, B, D]`: the last position after the first n blocks, for each n of `sizes`."""
+        after = {0: x_TBD[-1]}
+        for index in range(len(self.blocks)):
+            x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
+            after[index + 1] = x_TBD[-1]
+        return torch.stack([after[size] for size in sizes])
+
+    def run_block(self, index: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
+        """`x_TBD` after one block that all rows keep."""
+        return x_TBD + self._branch(index, x_TBD, is_item_TB1, key_B)
 
     def masked(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor, keep_BL: Tensor) -> Tensor:
         """Every block runs; `keep_BL` carries the policy's gradient back. Saves no time."""
@@ -82,7 +96,7 @@ class BlockStack(nn.Module):
         x_TBD = x_TBD.clone()
         for index, rows in enumerate(split_rows(keep_BL)):
             if rows.numel() == num_rows:
-                x_TBD = x_TBD + self._branch(index, x_TBD, is_item_TB1, key_B)
+                x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
             elif rows.numel() or call_every_block:
                 branch_TBD = self._branch(
                     index,
@@ -105,6 +119,44 @@ class BlockStack(nn.Module):
             branch_TBD = block(x_TBD, is_item_TB1)
         dropped_TBD: Tensor = self.dropouts[index](branch_TBD, key_B)
         return dropped_TBD
+
+
+class WholeEncoder(nn.Module):
+    """A baseline in the place of a stack: one module that every row runs."""
+
+    def __init__(self, encoder: nn.Module, dropout: float, activation_checkpointing: bool):
+        super().__init__()
+        if activation_checkpointing:
+            raise ValueError(
+                "training.activation_checkpointing has no effect without residual blocks; remove it"
+            )
+        self.blocks = nn.ModuleList([encoder])
+        self.dropout = KeyedDropout(dropout, "encoder")
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draws the encoder's weights."""
+        self.blocks[0].reset_parameters(generator)  # type: ignore[operator]
+
+    def forward(
+        self,
+        x_TBD: Tensor,
+        is_item_TB1: Tensor,
+        key_B: Tensor,
+        keep_BL: Tensor | None,
+        execution: Execution,
+        call_every_block: bool,
+    ) -> Tensor:
+        """As `BlockStack`, of which only `dense` makes sense here."""
+        if execution != "dense":
+            raise ValueError(
+                f"execution={execution!r} needs residual blocks, and this baseline has none"
+            )
+        return self.run_block(0, x_TBD, is_item_TB1, key_B)
+
+    def run_block(self, index: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
+        """`x_TBD` after the module."""
+        out_TBD: Tensor = self.dropout(self.blocks[index](x_TBD, is_item_TB1), key_B)
+        return out_TBD
 
 
 def split_rows(keep_BL: Tensor) -> list[Tensor]:

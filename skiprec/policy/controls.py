@@ -1,4 +1,4 @@
-"""Policies that learn nothing: what a learned policy has to beat. Temperature does not apply."""
+"""Policies that learn nothing: what a learned policy has to beat. Progress does not matter."""
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ class RandomPolicy(nn.Module):
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Nothing to draw."""
 
-    def forward(self, history: History, temperature: float | None) -> KeepDecision:
+    def forward(self, history: History, progress: float | None) -> KeepDecision:
         """Independent coins, the same for the same key."""
         coin_BL = keyed_random.uniform(history.key_B, "random-policy", self.num_blocks)
         return KeepDecision((coin_BL < self.keep_frac).float(), None)
@@ -43,6 +43,6 @@ class FixedPolicy(nn.Module):
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Nothing to draw."""
 
-    def forward(self, history: History, temperature: float | None) -> KeepDecision:
+    def forward(self, history: History, progress: float | None) -> KeepDecision:
         """The same decision for every row."""
         return KeepDecision(self.keep_L.float().expand(len(history.key_B), -1), None)

@@ -1,25 +1,28 @@
-"""Policies by name. A new policy is one file beside this one and one line here.
+"""Policies by name. A new policy is one file beside this one, its section in
+`policy_config.py`, and one line here.
 
-A policy is a module (History, temperature or None) -> KeepDecision that reads nothing but the
-history; None asks for the decision of serving. `tests/unit/policy` holds each of them to it.
+A policy is a module (History, progress or None) -> KeepDecision that reads nothing but the history.
+`progress` says how far training is, from 0 to 1, and lets a policy sample; None asks for the
+decision of serving. `tests/unit/policy` holds each of them to it.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
-from skiprec.config import PolicyConfig
 from skiprec.policy.controls import FixedPolicy, RandomPolicy
-from skiprec.policy.learned import LearnedPolicy
+from skiprec.policy.cost import CostPolicy
+from skiprec.policy.gumbel import GumbelPolicy
+from skiprec.policy.reinforce import ReinforcePolicy
+from skiprec.policy_config import FixedPolicyConfig, PolicyConfig, RandomPolicyConfig
 
 
-def _random(config: PolicyConfig, num_items: int, width: int, num_blocks: int) -> nn.Module:
-    assert config.keep_frac is not None
+def _random(config: RandomPolicyConfig, num_items: int, width: int, num_blocks: int) -> nn.Module:
     return RandomPolicy(config.keep_frac, num_blocks)
 
 
-def _fixed(config: PolicyConfig, num_items: int, width: int, num_blocks: int) -> nn.Module:
-    assert config.keep_blocks is not None
+def _fixed(config: FixedPolicyConfig, num_items: int, width: int, num_blocks: int) -> nn.Module:
     return FixedPolicy(config.keep_blocks, num_blocks)
 
 
@@ -27,11 +30,13 @@ def _keep_all(config: PolicyConfig, num_items: int, width: int, num_blocks: int)
     return FixedPolicy(tuple(range(num_blocks)), num_blocks)
 
 
-POLICIES: dict[str, Callable[[PolicyConfig, int, int, int], nn.Module]] = {
+POLICIES: dict[str, Callable[[Any, int, int, int], nn.Module]] = {
     "keep_all": _keep_all,
     "random": _random,
     "fixed": _fixed,
-    "gumbel": LearnedPolicy,
+    "gumbel": GumbelPolicy,
+    "reinforce": ReinforcePolicy,
+    "cost": CostPolicy,
 }
 
 

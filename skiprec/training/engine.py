@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from skiprec.config import TrainingConfig
-from skiprec.training.objective import Objective, Pass
+from skiprec.training.objective import Objective
 from skiprec.training.optim import set_learning_rates
+from skiprec.training.passes import Pass
 from skiprec.types import Batch
 
 
@@ -69,8 +70,8 @@ class TorchEngine:
 
     @torch.no_grad()
     def forward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
-        """See `Engine`. Only validation turns dropout off."""
-        self.objective.train(what.kind != "validate")
+        """See `Engine`. Dropout is off where the pass says so."""
+        self.objective.train(not what.turns_dropout_off)
         sums: dict[str, Tensor] = self.objective(batch, what)
         return sums
 

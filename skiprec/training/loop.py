@@ -1,7 +1,7 @@
 """The training loop. It knows no Ray, no DeepSpeed, no files and no clock of its own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,10 +9,13 @@ from torch import Tensor
 from skiprec.config import RunConfig
 from skiprec.data.batching import TrainingReader
 from skiprec.observability.sinks import Sink
+from skiprec.policy.schedules import logged_settings
+from skiprec.policy_config import GumbelPolicyConfig
 from skiprec.training.collectives import Collectives
 from skiprec.training.engine import Engine
-from skiprec.training.objective import Pass
-from skiprec.training.plan import StepPlan, lr_factor, temperature
+from skiprec.training.gumbel_terms import needs_statistics
+from skiprec.training.passes import Pass
+from skiprec.training.plan import StepPlan, lr_factor, progress_at
 from skiprec.training.state import TrainState
 from skiprec.training.validation import Validation
 from skiprec.types import Batch
@@ -49,23 +52,32 @@ def train(
         started = hooks.clock()
         batches = [batch.to(engine.device) for batch in reader.micro_batches(state.step)]
         read = hooks.clock()
-        sums = run_step(config, plan, engine, batches, comm, state.step)
-        window.add(sums, data_s=read - started, step_s=hooks.clock() - started)
+        result = run_step(config, plan, engine, batches, comm, state.step)
+        window.add(result, data_s=read - started, step_s=hooks.clock() - started)
         state = state.advanced(config.training.global_batch_rows)
         if plan.logs(state.step):
             sink.scalars(state.step, window.flush(config, plan, comm, state))
         improved = False
         if plan.validates(state.step):
-            result = hooks.validate()
+            found = hooks.validate()
             before = state.best_step
-            state = state.validated(result.scalars[BEST_METRIC], config.training.patience)
+            state = state.validated(found.scalars[BEST_METRIC], config.training.patience)
             improved = state.best_step != before
-            sink.scalars(state.step, result.scalars)
+            sink.scalars(state.step, found.scalars)
             if config.policy.kind != "none":
-                sink.decisions(state.step, result.keep_UL)
+                sink.decisions(state.step, found.keep_UL)
         if plan.checkpoints(state.step) or state.stopped_early:
             hooks.save(state, improved)
     return state
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """`num_targets` of the global batch, this rank's `sums` over its rows, the step's settings."""
+
+    num_targets: Tensor
+    sums: dict[str, Tensor]
+    settings: dict[str, Tensor | float]
 
 
 def run_step(
@@ -75,38 +87,39 @@ def run_step(
     batches: list[Batch],
     comm: Collectives,
     step: int,
-) -> dict[str, Tensor | float]:
-    """One optimizer step over a global batch. Returns this rank's sums and the step's settings.
+) -> StepResult:
+    """One optimizer step over a global batch.
 
-    The counts that the loss is divided by, and the mean decision that the budget squares, are of
-    the global batch: they are summed over passes and ranks before the first backward pass.
+    The counts that the loss is divided by, and the mean decisions that its terms need, are of the
+    global batch: they are summed over passes and ranks before the first backward pass.
     """
-    tau = temperature(config.policy, step, plan.total_steps)
-    num_rows = config.training.global_batch_rows
-    counts = torch.zeros(2, dtype=torch.float64, device=engine.device)
+    progress = progress_at(step, plan.total_steps)
+    num_rows, num_blocks = config.training.global_batch_rows, config.model.num_blocks
+    counts = torch.zeros(2 + num_blocks, dtype=torch.float64, device=engine.device)
     for batch in batches:
         counts[0] += batch.is_scored_BT.sum()
-        if config.policy.budget_weight is not None:
-            look = Pass("statistics", step, tau)
-            counts[1] += engine.forward(batch, look)["keep_sum"].double()
-    num_targets, keep_sum = comm.sum(counts).float()
+        if needs_statistics(config.policy):
+            found = engine.forward(batch, Pass("statistics", step, progress))
+            counts[1] += found["keep_sum"].double()
+            counts[2:] += found["prob_sum_L"].double()
+    num_targets, keep_sum, *_ = totals = comm.sum(counts).float()
     what = Pass(
         "loss",
         step,
-        tau,
+        progress,
         num_targets=num_targets.clamp(min=1),
         num_rows=num_rows,
-        keep_frac=keep_sum / (num_rows * config.model.num_blocks),
+        keep_frac=keep_sum / (num_rows * num_blocks),
+        prob_L=totals[2:] / num_rows,
     )
-    totals: dict[str, Tensor | float] = {}
-    for batch in batches:
-        for name, value in engine.forward_backward(batch, what).items():
-            totals[name] = totals[name] + value if name in totals else value
-    totals |= engine.step(lr_factor(config.training, step, plan.total_steps))
-    totals["num_targets"] = num_targets
-    if tau is not None:
-        totals["policy/temperature"] = tau
-    return totals
+    sums: dict[str, Tensor] = {}
+    for index, batch in enumerate(batches, start=1):
+        found = engine.forward_backward(batch, replace(what, is_last=index == len(batches)))
+        for name, value in found.items():
+            sums[name] = sums[name] + value if name in sums else value
+    settings = engine.step(lr_factor(config.training, step, plan.total_steps))
+    settings |= logged_settings(config.policy, num_blocks, progress)
+    return StepResult(num_targets, sums, settings)
 
 
 class _LogWindow:
@@ -122,15 +135,14 @@ class _LogWindow:
         self.step, self.opened_s = step, self.clock()
         self.sums: dict[str, Tensor] = {}
         self.times = {"data_s": 0.0, "step_s": 0.0}
-        self.latest: dict[str, Tensor | float] = {}
+        self.num_targets: Tensor | float = 0.0
+        self.settings: dict[str, Tensor | float] = {}
 
-    def add(self, sums: dict[str, Tensor | float], **times: float) -> None:
-        for name, value in sums.items():
-            if name in ("cross_entropy", "keep_L", "num_targets"):
-                assert isinstance(value, Tensor)
-                self.sums[name] = self.sums[name] + value if name in self.sums else value
-            else:
-                self.latest[name] = value
+    def add(self, result: StepResult, **times: float) -> None:
+        self.num_targets = self.num_targets + result.num_targets
+        self.settings = result.settings
+        for name, value in result.sums.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
         for name, seconds in times.items():
             self.times[name] += seconds
 
@@ -140,18 +152,17 @@ class _LogWindow:
         """One line of the log; the only place where the loop waits for the device."""
         steps = state.step - self.step
         num_rows = steps * config.training.global_batch_rows
-        num_targets = self.sums.pop("num_targets")  # is of all ranks already
-        sums = {name: comm.sum(value.double()) for name, value in self.sums.items()}
-        loss = (sums["cross_entropy"] / num_targets.clamp(min=1)).item()
+        means = {
+            name: comm.sum(value.double()).cpu() / num_rows for name, value in self.sums.items()
+        }
+        loss = float(means.pop("cross_entropy") * num_rows / max(1.0, float(self.num_targets)))
         line = {"train/loss": loss}
-        if "keep_L" in sums:
-            kept = sums["keep_L"].sum().item() / (num_rows * config.model.num_blocks)
-            line["policy/sampled_keep_frac"] = kept
-            budget = config.policy
-            if budget.budget_weight is not None and budget.target_keep_frac is not None:
-                excess = kept - budget.target_keep_frac
-                line["train/budget"] = budget.budget_weight * excess**2
-        for name, value in self.latest.items():
+        if "keep_L" in means:
+            kept = float(means.pop("keep_L").mean())
+            line |= {"policy/sampled_keep_frac": kept, **budget_line(config, kept)}
+        for name, mean in means.items():
+            line[f"train/{name}"] = float(mean)
+        for name, value in self.settings.items():
             line[name if "/" in name else f"train/{name}"] = float(value)
         if not all(abs(value) < float("inf") for value in (loss, line["train/grad_norm"])):
             raise FloatingPointError(
@@ -175,3 +186,13 @@ class _LogWindow:
         }
         self.reset(state.step)
         return line
+
+
+def budget_line(config: RunConfig, kept: float) -> dict[str, float]:
+    """The batch budget's penalty at the window's mean decision."""
+    policy = config.policy
+    if not isinstance(policy, GumbelPolicyConfig) or policy.budget != "batch":
+        return {}
+    if policy.budget_weight is None or policy.target_keep_frac is None:
+        return {}
+    return {"train/budget": policy.budget_weight * (kept - policy.target_keep_frac) ** 2}

@@ -10,23 +10,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skiprec import keyed_random
+from skiprec.scores import DotProduct, Scores
 
 CHUNK_SCORES = 2**24
 
 
-def full_softmax(x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor, *, target_N: Tensor) -> Tensor:
+def full_softmax(x_ND: Tensor, scores: Scores, *, target_N: Tensor) -> Tensor:
     """Sum over N of -log softmax(x W + b)[target], scores made and dropped in chunks of N.
 
     `target_N` holds item ids (1 to V).
+
+    Raises:
+        ValueError: scores that are no product of two matrices.
     """
+    if not isinstance(scores, DotProduct):
+        raise ValueError(
+            "loss.kind='full' needs scores that are a matrix product, and this baseline's are not; "
+            "set loss.kind='sampled' and loss.num_negatives"
+        )
     loss: Tensor = F.linear_cross_entropy(
         x_ND,
-        weight_VD,
+        scores.weight_VD,
         target_N - 1,
-        linear_bias=bias_V,
+        linear_bias=scores.bias_V,
         reduction="sum",
         options=nn.LinearCrossEntropyOptions(
-            batch_chunk_size=_chunk_rows(len(weight_VD)),
+            batch_chunk_size=_chunk_rows(scores.num_items),
             chunking_method=None,
             acc_policy="accurate",
         ),
@@ -44,7 +53,7 @@ def _chunk_rows(num_items: int) -> int:
 
 
 def sampled_softmax(
-    x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor, *, target_N: Tensor, negative_S: Tensor
+    x_ND: Tensor, scores: Scores, *, target_N: Tensor, negative_S: Tensor
 ) -> Tensor:
     """Sum over N of the softmax loss over the target and S importance-weighted negatives.
 
@@ -52,9 +61,9 @@ def sampled_softmax(
     s_j - log(S q_j) (Blanc & Rendle, ICML 2018, eq. 5), so the loss tends to the full one as S
     grows. A negative that equals the target is left out. `negative_S` holds item ids.
     """
-    log_count_S = log_uniform_prob(negative_S, len(weight_VD)).log() + math.log(len(negative_S))
-    positive_N = (x_ND * weight_VD[target_N - 1]).sum(-1) + bias_V[target_N - 1]
-    score_NS = F.linear(x_ND, weight_VD[negative_S - 1], bias_V[negative_S - 1]).float()
+    log_count_S = log_uniform_prob(negative_S, scores.num_items).log() + math.log(len(negative_S))
+    positive_N = scores.own(x_ND, target_N)
+    score_NS = scores.shared(x_ND, negative_S).float()
     score_NS = score_NS - log_count_S
     score_NS = score_NS.masked_fill(target_N[:, None] == negative_S, -torch.inf)
     all_N = torch.cat([positive_N.float()[:, None], score_NS], dim=1).logsumexp(1)

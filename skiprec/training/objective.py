@@ -1,11 +1,9 @@
-"""What is minimised: L = CE over the global batch's targets + budget of the policy.
+"""What is minimised: L = CE over the global batch's targets + what the policy's kind adds.
 
 `Objective` is the one module that an engine wraps; each of its calls is a `Pass`.
 """
 
-from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,25 +11,15 @@ from torch import Tensor, nn
 from skiprec import keyed_random
 from skiprec.config import RunConfig
 from skiprec.network import SkipRecNetwork
+from skiprec.policy_config import CostPolicyConfig, GumbelPolicyConfig, ReinforcePolicyConfig
 from skiprec.ranking import target_ranks
+from skiprec.training.cost_terms import cost_loss
+from skiprec.training.gumbel_terms import gumbel_loss
 from skiprec.training.losses import draw_negatives, full_softmax, sampled_softmax
-from skiprec.types import Batch, Execution, KeepDecision
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What one forward pass is for, and what it must know of the global batch.
-
-    loss: the loss of some rows. statistics: only their keep decisions, summed. validate: the ranks
-    of the targets at the last position, with the decisions of serving.
-    """
-
-    kind: Literal["loss", "statistics", "validate"]
-    step: int = 0
-    temperature: float | None = None
-    num_targets: Tensor | None = None
-    num_rows: int = 1
-    keep_frac: Tensor | None = None
+from skiprec.training.passes import Pass
+from skiprec.training.self_critical import self_critical_loss
+from skiprec.training.stochastic_depth import kept_at_random
+from skiprec.types import Batch, Execution, History, KeepDecision
 
 
 class Objective(nn.Module):
@@ -42,36 +30,66 @@ class Objective(nn.Module):
         self.network = network
         self.config = config
 
-    @property
-    def has_budget(self) -> bool:
-        """Whether the loss needs the mean decision of the global batch before it starts."""
-        return self.config.policy.budget_weight is not None
-
     def forward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
-        """See `Pass`. Losses are sums over `batch` divided by counts of the global batch."""
+        """See `Pass`. Losses are sums over `batch` divided by counts of the global batch.
+
+        All but "loss" are sums over the rows at hand, for the log.
+        """
         if what.kind == "validate":
             return self._validate(batch)
         history = self.network.embed(batch.input_BT, batch.key_B)
-        decision = self.network.decide(history, what.temperature)
+        decision = self.network.decide(history, what.progress)
+        if what.kind == "decide":
+            assert decision is not None
+            return {name: value for name, value in vars(decision).items() if value is not None}
         if what.kind == "statistics":
             assert decision is not None
-            return {"keep_sum": decision.keep_BL.sum()}
-        x_TBD = self.network.encode(
-            history, decision, self.config.training.execution, call_every_block=True
-        )
-        is_scored_TB = batch.is_scored_BT.t()
-        cross_entropy = self._cross_entropy(
-            x_TBD[is_scored_TB], batch.target_BT.t()[is_scored_TB], what.step
-        )
+            assert decision.prob_BL is not None
+            return {"keep_sum": decision.keep_BL.sum(), "prob_sum_L": decision.prob_BL.sum(0)}
+        return self._loss(batch, history, decision, what)
+
+    def _loss(
+        self, batch: Batch, history: History, decision: KeepDecision | None, what: Pass
+    ) -> dict[str, Tensor]:
+        added, sums = self._policy_loss(batch, decision, what)
+        x_TBD = self._encode(history, decision)
+        is_scored_TB, target_TB = batch.is_scored_BT.t(), batch.target_BT.t()
+        cross_entropy = self._cross_entropy(x_TBD[is_scored_TB], target_TB[is_scored_TB], what.step)
         assert what.num_targets is not None
-        loss = cross_entropy / what.num_targets
-        sums = {"cross_entropy": cross_entropy.detach()}
+        loss = cross_entropy / what.num_targets + added
+        sums["cross_entropy"] = cross_entropy.detach()
+        extra = self.config.loss.last_position_weight
+        if extra is not None:
+            is_last_B = is_scored_TB[-1]
+            last = self._cross_entropy(x_TBD[-1, is_last_B], target_TB[-1, is_last_B], what.step)
+            loss = loss + extra * last / what.num_rows
+            sums["last_cross_entropy"] = last.detach()
         if decision is not None:
             sums["keep_L"] = decision.keep_BL.detach().sum(0)
-        if self.has_budget:
-            assert decision is not None
-            loss = loss + self._budget(decision, what)
         return {"loss": loss, **sums}
+
+    def _policy_loss(
+        self, batch: Batch, decision: KeepDecision | None, what: Pass
+    ) -> tuple[Tensor | float, dict[str, Tensor]]:
+        policy = self.config.policy
+        if decision is None:
+            return 0.0, {}
+        if isinstance(policy, GumbelPolicyConfig):
+            return gumbel_loss(self.network, policy, batch, decision, what)
+        if isinstance(policy, ReinforcePolicyConfig):
+            execution = self.config.training.execution
+            return self_critical_loss(self.network, policy, execution, batch, decision, what)
+        if isinstance(policy, CostPolicyConfig):
+            return cost_loss(self.network, policy, batch, decision, what)
+        return 0.0, {}
+
+    def _encode(self, history: History, decision: KeepDecision | None) -> Tensor:
+        execution: Execution = self.config.training.execution
+        rate = self.config.model.stochastic_depth
+        if decision is None and rate is not None and self.training:
+            decision = kept_at_random(history.key_B, rate, self.network.num_blocks)
+            execution = "gathered"
+        return self.network.encode(history, decision, execution, call_every_block=True)
 
     def _cross_entropy(self, x_ND: Tensor, target_N: Tensor, step: int) -> Tensor:
         loss = self.config.loss
@@ -84,19 +102,6 @@ class Objective(nn.Module):
         )
         use = partial(sampled_softmax, target_N=target_N, negative_S=negative_S)
         return self.network.head(x_ND, use)  # type: ignore[no-any-return]
-
-    def _budget(self, decision: KeepDecision, what: Pass) -> Tensor:
-        """weight * (k - target)^2 with k the mean decision of the global batch (ConvNet-AIG).
-
-        k is known beforehand, so this term is linear in the rows at hand: its gradient, summed
-        over passes and ranks, is the exact one of the square at any world size.
-        """
-        policy = self.config.policy
-        assert what.keep_frac is not None
-        assert policy.budget_weight is not None
-        assert policy.target_keep_frac is not None
-        slope = 2 * policy.budget_weight * (what.keep_frac - policy.target_keep_frac)
-        return slope * decision.keep_BL.sum() / (what.num_rows * self.network.num_blocks)
 
     @torch.no_grad()
     def _validate(self, batch: Batch) -> dict[str, Tensor]:

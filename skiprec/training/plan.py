@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from skiprec.config import PolicyConfig, TrainingConfig
+from skiprec.config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,6 @@ def lr_factor(training: TrainingConfig, step: int, total_steps: int) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def temperature(policy: PolicyConfig, step: int, total_steps: int) -> float | None:
-    """Geometric from `temperature_start` to `temperature_end`; None for a policy without one."""
-    start, end = policy.temperature_start, policy.temperature_end
-    if start is None or end is None:
-        return None
-    progress = step / max(1, total_steps - 1)
-    return start * math.exp(progress * math.log(end / start))
+def progress_at(step: int, total_steps: int) -> float:
+    """0 at the first step, 1 at the last."""
+    return step / max(1, total_steps - 1)

@@ -7,10 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skiprec.policy.cost import CostPolicy, price_for
 from skiprec.ranking import metrics_from_ranks
 from skiprec.training.collectives import Collectives
 from skiprec.training.engine import Engine
-from skiprec.training.objective import Pass
+from skiprec.training.passes import Pass
 from skiprec.types import Batch
 
 VALIDATION_TILE_ROWS = 128
@@ -46,6 +47,27 @@ def validate(
         prob_UL = gathered.get("prob_BL")
         scalars |= policy_scalars(keep_UL, None if prob_UL is None else prob_UL[is_real].float())
     return Validation(scalars, keep_UL.numpy())
+
+
+def calibrate_price(
+    engine: Engine,
+    tiles: list[tuple[Batch, int]],
+    comm: Collectives,
+    policy: CostPolicy,
+    keep_frac: float,
+) -> None:
+    """Sets the price of a policy that predicts costs, so that these rows keep `keep_frac`.
+
+    The same on every rank, as `validate`.
+    """
+    parts = []
+    for batch, num_real in tiles:
+        cost_BM = engine.forward(batch.to(engine.device), Pass("decide"))["cost_BM"]
+        is_real_B1 = (torch.arange(len(cost_BM), device=engine.device) < num_real)[:, None]
+        parts.append(torch.cat([cost_BM, is_real_B1.to(cost_BM.dtype)], dim=1))
+    gathered = comm.gather(torch.cat(parts))
+    cost_UM = gathered[gathered[:, -1] > 0, :-1]
+    policy.price_1.fill_(price_for(cost_UM, policy.size_M, keep_frac))
 
 
 def policy_scalars(keep_UL: Tensor, prob_UL: Tensor | None) -> dict[str, float]:

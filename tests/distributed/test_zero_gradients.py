@@ -6,7 +6,8 @@ import torch
 
 from cluster.deepspeed_config import deepspeed_config
 from cluster.deepspeed_engine import DeepSpeedEngine, prepare_process
-from skiprec.config import RunConfig, parse_config
+from skiprec.config import RunConfig
+from skiprec.config_files import parse_config
 from skiprec.network import SkipRecNetwork
 from skiprec.training.collectives import ProcessGroup, SingleProcess
 from skiprec.training.engine import TorchEngine

@@ -3,11 +3,14 @@
 from typing import Any
 
 import torch
+from torch import nn
 
-from skiprec.config import ModelConfig, PolicyConfig, RunConfig, parse_config
-from skiprec.models.registry import BACKBONES
+from skiprec.config import ModelConfig, RunConfig
+from skiprec.config_files import parse_config
+from skiprec.models.registry import BACKBONES, architecture_of
 from skiprec.network import SkipRecNetwork
 from skiprec.policy.registry import POLICIES
+from skiprec.policy_config import NoPolicy, PolicyConfig, policy_section
 from skiprec.types import PADDING, Batch
 
 NUM_ITEMS = 30
@@ -22,6 +25,8 @@ POLICY_OPTIONS: dict[str, dict[str, Any]] = {
     "fixed": {"keep_blocks": (0, 2)},
     "random": {"keep_frac": 0.5},
     "gumbel": {"width": 6, "initial_keep_prob": 0.5},
+    "reinforce": {"width": 6, "initial_keep_prob": 0.5},
+    "cost": {"width": 6, "nest_sizes": (1, 2)},
 }
 LEARNED = sorted(set(POLICY_NAMES) - {"fixed", "random", "keep_all"})
 
@@ -31,13 +36,17 @@ def model_config(backbone: str = "nextitnet_plus", **changes: Any) -> ModelConfi
 
 
 def policy_config(kind: str, **changes: Any) -> PolicyConfig:
-    return PolicyConfig(kind=kind, **POLICY_OPTIONS.get(kind, {}) | changes)  # type: ignore[arg-type]
+    return policy_section(kind, **POLICY_OPTIONS.get(kind, {}) | changes)
+
+
+def build_blocks(model: ModelConfig) -> list[nn.Module]:
+    return architecture_of(model).blocks(model)
 
 
 def build_network(
     model: ModelConfig, policy: PolicyConfig | None = None, seed: int = 0, awake: bool = True
 ) -> SkipRecNetwork:
-    network = SkipRecNetwork(model, policy or PolicyConfig(), NUM_ITEMS)
+    network = SkipRecNetwork(model, policy or NoPolicy(), NUM_ITEMS)
     network.reset_parameters(seed)
     if awake:
         awaken(network, seed)

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from cluster.checkpoint import best_good, newest_good
 from cluster.worker import run_rank
-from skiprec.config import RunConfig, load_config
+from skiprec.config import RunConfig
+from skiprec.config_files import load_config
 from skiprec.data.build import build_dataset, load_recipe
 from skiprec.training.collectives import Collectives, SingleProcess
 from skiprec.training.state import TrainState

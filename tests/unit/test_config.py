@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from skiprec.config import (
-    RunConfig,
+from skiprec.config import RunConfig, backbone_config
+from skiprec.config_files import (
     apply_overrides,
-    backbone_config,
     changed_keys,
     config_hash,
     deciding_keys,

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from skiprec.config import ModelConfig, PolicyConfig
-from skiprec.models.registry import build_blocks
+from skiprec.config import ModelConfig
 from skiprec.policy.registry import build_policy
+from skiprec.policy_config import NoPolicy
 from skiprec.types import Batch
 from tests.testkit.networks import (
     NUM_ITEMS,
     WIDTH,
+    build_blocks,
     build_network,
     model_config,
     policy_config,
@@ -76,7 +77,7 @@ def test_unknown_names_are_told_with_the_known_ones() -> None:
     ):
         build_blocks(ModelConfig(backbone="x"))
     with pytest.raises(ValueError, match=r"unknown policy.kind 'none'; there are: .*gumbel"):
-        build_policy(PolicyConfig(), 3, 4, 5)
+        build_policy(NoPolicy(), 3, 4, 5)
 
 
 @pytest.mark.parametrize("policy", [None, "gumbel", "fixed"])

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cluster.run_folder import DEAD_AFTER_S, lease, open_run, refuse_without_lease
-from skiprec.config import RunConfig, parse_config
+from skiprec.config import RunConfig
+from skiprec.config_files import parse_config
 
 
 def run(root: Path, **training: object) -> RunConfig:

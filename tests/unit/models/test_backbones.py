@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from skiprec.models.registry import build_blocks
 from skiprec.network import SkipRecNetwork
 from skiprec.types import PADDING, Batch, KeepDecision
 from tests.testkit.networks import (
@@ -12,6 +11,7 @@ from tests.testkit.networks import (
     NUM_BLOCKS,
     NUM_ITEMS,
     WINDOW,
+    build_blocks,
     build_network,
     model_config,
     policy_config,

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from skiprec.models.registry import build_blocks
 from skiprec.models.stack import BlockStack, split_rows
 from skiprec.types import KeepDecision
 from tests.testkit.networks import (
     BACKBONE_NAMES,
     NUM_BLOCKS,
+    build_blocks,
     build_network,
     model_config,
     random_batch,

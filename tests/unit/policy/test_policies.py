@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from skiprec.config import PolicyConfig
 from skiprec.network import SkipRecNetwork
 from skiprec.policy.encoders import ENCODERS
+from skiprec.policy_config import PolicyConfig
 from skiprec.types import PADDING, Batch, KeepDecision
 from tests.testkit.networks import (
     LEARNED,

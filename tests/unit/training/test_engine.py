@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from skiprec.config import TrainingConfig
-from skiprec.training.objective import Pass
 from skiprec.training.optim import build_optimizer, set_learning_rates
+from skiprec.training.passes import Pass
 from tests.testkit.networks import (
     build_network,
     model_config,

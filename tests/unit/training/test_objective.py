@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from skiprec.config import RunConfig
 from skiprec.ranking import target_ranks
-from skiprec.training.objective import Objective, Pass
+from skiprec.training.objective import Objective
+from skiprec.training.passes import Pass
 from skiprec.types import PADDING, Batch
 from tests.testkit.networks import (
     NUM_ITEMS,

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from skiprec.config import PolicyConfig, TrainingConfig
+from skiprec.config import TrainingConfig
+from skiprec.policy_config import PolicyConfig
 from skiprec.training.plan import StepPlan, lr_factor, make_plan, temperature
 from skiprec.training.state import TrainState
 

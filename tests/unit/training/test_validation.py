@@ -10,7 +10,7 @@ from skiprec.data.batching import TrainingReader, validation_tiles
 from skiprec.data.order import DataOrder
 from skiprec.data.shards import Rows
 from skiprec.training.collectives import SingleProcess
-from skiprec.training.objective import Pass
+from skiprec.training.passes import Pass
 from skiprec.training.validation import policy_scalars, validate
 from skiprec.types import PADDING, Batch
 from tests.testkit.networks import WINDOW, random_batch, run_config

@@ -1,0 +1,118 @@
+"""Reading, overriding, comparing and hashing configurations."""
+
+import copy
+import difflib
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from skiprec.config import RunConfig
+from skiprec.policy_config import POLICY_CONFIGS
+
+
+def config_hash(config: RunConfig) -> str:
+    """Sixteen hex digits over what decides the result: not the run's name, place or evaluation."""
+    text = json.dumps(deciding_keys(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def deciding_keys(config: RunConfig) -> dict[str, Any]:
+    """The part of the configuration that decides what is trained.
+
+    None means "off", so an option that a later version adds does not change what an older run is.
+    """
+    left_out = {"name", "root", "evaluation", "pretraining"}
+    keys = config.model_dump(mode="json", exclude=left_out, exclude_none=True)
+    for patience in ("max_failures", "process_group_timeout_s"):
+        del keys["cluster"][patience]
+    return keys
+
+
+def changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """`key: old -> new` for each dotted key whose value differs."""
+    changes = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            changes += changed_keys(before, after, f"{prefix}{key}.")
+        elif before != after:
+            changes.append(f"{prefix}{key}: {before!r} -> {after!r}")
+    return changes
+
+
+def load_config(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunConfig:
+    """The configuration in `path`, with `dotted.key=value` overrides; values are TOML or bare text.
+
+    Raises:
+        ValueError: unreadable file, unknown key (the nearest valid one is named), wrong value.
+    """
+    try:
+        tree = tomllib.loads(path.read_text())
+    except (FileNotFoundError, IsADirectoryError):
+        raise ValueError(
+            f"no configuration file at {path}; the shipped ones are in jobs/configs"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from None
+    return parse_config(apply_overrides(tree, overrides), source=str(path))
+
+
+def apply_overrides(tree: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
+    """A copy of `tree` with each `dotted.key=value` set; sweeps use the same function."""
+    tree = copy.deepcopy(tree)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ValueError(f"--set {override!r}: expected dotted.key=value")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *parents, leaf = key.strip().split(".")
+        section = tree
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise ValueError(f"--set {override!r}: {parent!r} is a value, not a section")
+        section[leaf] = value
+    return tree
+
+
+def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
+    """The validated configuration; one line an error, each naming its key."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(dict(item)) for item in error.errors()]
+        raise ValueError(f"{source}: " + "\n".join(lines)) from None
+
+
+def _explain(error: dict[str, Any]) -> str:
+    path = [str(part) for part in error["loc"]]
+    if error["type"] == "union_tag_invalid":
+        return f"policy.kind: expected one of {error['ctx']['expected_tags']}; {error['msg']}"
+    kind = path.pop(1) if path[:1] == ["policy"] and len(path) > 2 else None
+    if error["type"] == "missing" and kind is not None:
+        return f"policy.kind={kind!r} needs {'.'.join(path)}"
+    if error["type"] != "extra_forbidden":
+        return f"{'.'.join(path)}: {error['msg']}" if path else str(error["msg"])
+    section: type[BaseModel] = RunConfig if kind is None else POLICY_CONFIGS[kind]
+    for part in path[:-1] if kind is None else ():
+        options = get_args(section.model_fields[part].annotation)  # of an optional section
+        inner = options[0] if options else section.model_fields[part].annotation
+        assert isinstance(inner, type)
+        section = inner
+    elsewhere = {name for other in POLICY_CONFIGS.values() for name in other.model_fields}
+    if kind is not None and path[-1] in elsewhere:
+        return f"{'.'.join(path)} has no effect with policy.kind={kind!r}; remove it"
+    near = difflib.get_close_matches(path[-1], section.model_fields, n=1, cutoff=0.4)
+    hint = (
+        f"did you mean {'.'.join([*path[:-1], near[0]])!r}?"
+        if near
+        else (f"valid keys: {', '.join(section.model_fields)}")
+    )
+    return f"unknown key {'.'.join(path)!r}; {hint}"

@@ -1,0 +1,65 @@
+"""From a history to the vector that a learned policy decides from."""
+
+import torch
+from torch import Tensor, nn
+
+from skiprec.layers import ItemEmbedding
+from skiprec.policy.encoders import ENCODERS
+from skiprec.policy_config import LearnedPolicyConfig
+from skiprec.types import History
+
+
+class PolicyTrunk(nn.Module):
+    """Full width with its own embedding as in the paper, or slim on the backbone's embedding.
+
+    Args:
+        backbone_width: channels of `History.x_TBD`, projected to the policy's width when slim.
+    """
+
+    def __init__(self, config: LearnedPolicyConfig, num_items: int, backbone_width: int):
+        super().__init__()
+        if config.encoder not in ENCODERS:
+            raise ValueError(
+                f"unknown policy.encoder {config.encoder!r}; there are: {', '.join(ENCODERS)}"
+            )
+        self.embedding = ItemEmbedding(num_items, config.width) if config.own_embedding else None
+        self.project = None if config.own_embedding else nn.Linear(backbone_width, config.width)
+        self.encoder = ENCODERS[config.encoder](config.width)
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draws embedding or projection, then the encoder."""
+        if self.embedding is not None:
+            self.embedding.reset_parameters(generator)
+        if self.project is not None:
+            nn.init.xavier_uniform_(self.project.weight, generator=generator)
+            nn.init.zeros_(self.project.bias)
+        self.encoder.reset_parameters(generator)  # type: ignore[operator]
+
+    def forward(self, history: History) -> Tensor:
+        """`[B, D]`."""
+        if self.embedding is not None:
+            x_TBD = self.embedding(history.item_TB)
+        else:
+            assert self.project is not None
+            x_TBD = self.project(history.x_TBD) * history.is_item_TB1
+        vector_BD: Tensor = self.encoder(x_TBD, history.is_item_TB1.to(x_TBD.dtype))
+        return vector_BD
+
+
+class KeepHead(nn.Module):
+    """One (skip, keep) pair of logits a block, in the order of `decisions.SKIP, KEEP`."""
+
+    def __init__(self, width: int, num_blocks: int):
+        super().__init__()
+        self.linear = nn.Linear(width, 2 * num_blocks)
+
+    def reset_parameters(self, generator: torch.Generator, skip: float, keep: float) -> None:
+        """Small weights; every block starts with these logits."""
+        nn.init.normal_(self.linear.weight, std=0.02, generator=generator)
+        with torch.no_grad():
+            self.linear.bias.view(-1, 2).copy_(torch.tensor([skip, keep]))
+
+    def forward(self, vector_BD: Tensor) -> Tensor:
+        """`[B, L, 2]`."""
+        logits_BL2: Tensor = self.linear(vector_BD).unflatten(-1, (-1, 2))
+        return logits_BL2

@@ -1,0 +1,110 @@
+"""What is added to the cross-entropy of SkipRec-Gumbel: a budget, and pressure to be personal.
+
+Means over the global batch are known before the loss pass. So each term here is linear in the rows
+at hand, and its gradient, summed over passes and ranks, is exact at any world size.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from skiprec.network import SkipRecNetwork
+from skiprec.policy.gumbel import GumbelPolicy
+from skiprec.policy.schedules import budget_ramp
+from skiprec.policy_config import GumbelPolicyConfig, PolicyConfig
+from skiprec.ranking import target_ranks
+from skiprec.training.passes import Pass, without_dropout
+from skiprec.types import Batch, KeepDecision
+
+GUIDE_CUT = 5
+TINY = 1e-6
+
+
+def needs_statistics(policy: PolicyConfig) -> bool:
+    """Whether a term of the loss needs the mean decision of the global batch before it starts."""
+    if not isinstance(policy, GumbelPolicyConfig):
+        return False
+    of_the_batch = policy.budget_weight is not None and policy.budget != "user"
+    return of_the_batch or policy.information_weight is not None
+
+
+def gumbel_loss(
+    network: SkipRecNetwork,
+    policy: GumbelPolicyConfig,
+    batch: Batch,
+    decision: KeepDecision,
+    what: Pass,
+) -> tuple[Tensor | float, dict[str, Tensor]]:
+    """The terms that are switched on, and what to log of them."""
+    assert decision.prob_BL is not None
+    loss: Tensor | float = 0.0
+    sums: dict[str, Tensor] = {}
+    if policy.budget_weight is not None:
+        loss = loss + _budget(network, policy, decision, what)
+    if policy.information_weight is not None:
+        assert what.prob_L is not None
+        information = information_sum(decision.prob_BL, what.prob_L) / what.num_rows
+        loss = loss - policy.information_weight * information
+    if policy.guide_weight is not None:
+        guide, easy = _guide(network, batch, decision.prob_BL)
+        loss = loss + policy.guide_weight * guide / what.num_rows
+        sums["guide_easy_frac"] = easy
+    return loss, sums
+
+
+def _budget(
+    network: SkipRecNetwork, policy: GumbelPolicyConfig, decision: KeepDecision, what: Pass
+) -> Tensor | float:
+    """weight * (k - target)^2, k the mean decision of the global batch, or each user's own.
+
+    The first is ConvNet-AIG's. "shared" has no term: it raises the price of a block while too many
+    are kept.
+    """
+    assert policy.budget_weight is not None
+    assert policy.target_keep_frac is not None
+    assert what.progress is not None
+    target, num_blocks = policy.target_keep_frac, network.num_blocks
+    weight = policy.budget_weight * budget_ramp(policy, what.progress)
+    if policy.budget == "user":
+        excess_B = decision.keep_BL.mean(1) - target
+        return weight * excess_B.square().sum() / what.num_rows
+    assert what.keep_frac is not None
+    excess = what.keep_frac - target
+    if policy.budget == "batch":
+        return 2 * weight * excess * decision.keep_BL.sum() / (what.num_rows * num_blocks)
+    if what.is_last:
+        assert isinstance(network.policy, GumbelPolicy)
+        with torch.no_grad():
+            network.policy.price_1 += weight * excess
+    return 0.0
+
+
+def information_sum(prob_BL: Tensor, mean_L: Tensor) -> Tensor:
+    """Sum over rows of a term whose gradient is that of rows * I(user; decision), in nats.
+
+    I = mean over blocks of H(mean p) - mean H(p). With the mean known, H(mean p) is replaced by its
+    tangent there, p * H'(mean).
+    """
+    mean_L = mean_L.clamp(TINY, 1 - TINY)
+    prob_BL = prob_BL.clamp(TINY, 1 - TINY)
+    slope_L = torch.log((1 - mean_L) / mean_L)
+    entropy_BL = -prob_BL * prob_BL.log() - (1 - prob_BL) * (1 - prob_BL).log()
+    return (prob_BL * slope_L - entropy_BL).mean(1).sum()
+
+
+def _guide(network: SkipRecNetwork, batch: Batch, prob_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over easy rows of -log P(skip) of the deeper half, and how many are easy.
+
+    Easy: the first half of the blocks has the target among its best at the last position.
+    """
+    half = max(1, network.num_blocks // 2)
+    with torch.no_grad(), without_dropout(network):
+        history = network.embed(batch.input_BT, batch.key_B)
+        x_BD = network.prefixes(history, (half,))[0]
+        rank_B = network.head(x_BD, partial(target_ranks, target_B=batch.target_BT[:, -1]))
+    is_easy_B = (rank_B >= 1) & (rank_B <= GUIDE_CUT)
+    skip_BL = (1 - prob_BL[:, half:]).clamp(min=TINY).log()
+    if skip_BL.shape[1] == 0:
+        return prob_BL.sum() * 0.0, is_easy_B.sum()
+    return -(skip_BL.mean(1) * is_easy_B).sum(), is_easy_B.sum()
