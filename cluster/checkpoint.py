@@ -16,8 +16,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from skiprec.config import RunConfig
+from skiprec.models.growth import Growth, grown
+from skiprec.models.registry import block_cycle
 from skiprec.network import SkipRecNetwork
 from skiprec.training.collectives import Collectives
 from skiprec.training.engine import Engine
@@ -27,6 +30,7 @@ MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 STATE = "state.json"
 ENGINE = "engine"
+POLICY = "policy."
 
 
 class CheckpointFile(BaseModel):
@@ -168,36 +172,61 @@ def load_network(run_folder: Path) -> tuple[RunConfig, SkipRecNetwork]:
     weights = load_file(path / WEIGHTS)
     num_items = len(weights["head.weight_VD"])
     network = SkipRecNetwork(config.model, config.policy, num_items)
+    differing = _differing(weights, network.state_dict())
+    if differing:
+        raise ValueError(
+            f"{path} does not hold the network that {config_file} describes; {len(differing)} "
+            f"weights differ, first {differing[0]}. It is of another version or was edited: train "
+            "the run again"
+        )
     network.load_state_dict(weights)
     return config, network.eval()
 
 
-def start_from_backbone(network: SkipRecNetwork, run_folder: Path) -> None:
+def start_from_backbone(
+    network: SkipRecNetwork, run_folder: Path, growth: Growth | None = None
+) -> None:
     """Two-stage: copies every weight of a run's best backbone, and its items into the policy's.
+
+    Args:
+        growth: lets the run have fewer blocks, which are copied (`skiprec.models.growth`).
 
     Raises:
         ValueError: the run's backbone has another shape, or other items.
     """
     config, trained = load_network(run_folder)
     own = network.state_dict()
-    weights = {n: w for n, w in trained.state_dict().items() if not n.startswith("policy.")}
-    differing = [
-        f"{name}: {tuple(weights[name].shape) if name in weights else 'absent'} there, "
-        f"{tuple(own[name].shape) if name in own else 'absent'} here"
-        for name in sorted(weights.keys() | {n for n in own if not n.startswith("policy.")})
-        if name not in weights or name not in own or weights[name].shape != own[name].shape
-    ]
+    weights = {n: w for n, w in trained.state_dict().items() if not n.startswith(POLICY)}
+    if growth is not None:
+        cycle = block_cycle(config.model)
+        weights = grown(weights, trained.num_blocks, network.num_blocks, cycle, growth)
+    differing = _differing(weights, {n: w for n, w in own.items() if not n.startswith(POLICY)})
     if differing:
         raise ValueError(
-            f"init_from={config.name!r} is another architecture or catalogue; "
+            f"init_from={config.name!r} ({config.model.backbone}, {config.model.num_blocks} blocks "
+            f"of width {config.model.width}) is another architecture or catalogue; "
             f"{len(differing)} weights differ, first {differing[0]}"
         )
     network.load_state_dict(weights, strict=False)
-    table = own.get("policy.embedding.table.weight")
+    table = own.get("policy.trunk.embedding.table.weight")
     if table is not None and table.shape == weights["embedding.table.weight"].shape:
         network.load_state_dict(
-            {"policy.embedding.table.weight": weights["embedding.table.weight"]}, strict=False
+            {"policy.trunk.embedding.table.weight": weights["embedding.table.weight"]},
+            strict=False,
         )
+
+
+def _differing(there: dict[str, Tensor], here: dict[str, Tensor]) -> list[str]:
+    """Each weight that has not the same shape in both, in words."""
+
+    def shape(weights: dict[str, Tensor], name: str) -> str:
+        return str(tuple(weights[name].shape)) if name in weights else "absent"
+
+    return [
+        f"{name}: {shape(there, name)} there, {shape(here, name)} here"
+        for name in sorted(there.keys() | here.keys())
+        if shape(there, name) != shape(here, name)
+    ]
 
 
 def write_text_durably(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.deepspeed_config import deepspeed_config
+from cluster.train import launch_training
 from skiprec.config import RunConfig
 from skiprec.config_files import load_config
 from skiprec.data.order import rank_slices
@@ -34,6 +35,26 @@ def config_from_arguments(
         return None
     warn_of_lost_outputs(config)
     return config
+
+
+def train_policy_job(argv: list[str], description: str, kinds: tuple[str, ...]) -> int:
+    """The whole of a job that trains policies of some kinds; its exit code."""
+
+    def job() -> None:
+        config = config_from_arguments(argv, description)
+        if config is None:
+            return
+        if config.policy.kind not in kinds:
+            expected = " or ".join(repr(kind) for kind in kinds)
+            raise ValueError(f"policy.kind is {config.policy.kind!r}; this job trains {expected}")
+        result = launch_training(config)
+        print(
+            f"{result['name']}: best MRR@20 {result['best_mrr@20']:.4f} at step "
+            f"{result['best_step']}; everything is in {config.folder}\n"
+            f"evaluate it: python jobs/evaluate_speedup.py --run {config.folder}"
+        )
+
+    return run_job(job)
 
 
 def resolved(config: RunConfig) -> dict[str, Any]:

@@ -22,6 +22,11 @@ from cluster.checkpoint import write_text_durably
 from skiprec.config import RunConfig
 from skiprec.config_files import changed_keys, config_hash, deciding_keys
 
+
+class RunAliveError(ValueError):
+    """The run's name is held by a process that lives."""
+
+
 HEARTBEAT_S = 5.0
 DEAD_AFTER_S = 60.0
 
@@ -56,7 +61,7 @@ def lease(config: RunConfig) -> Iterator[str]:
     """Holds the run's name while the block runs, with a heartbeat; yields the holder's token.
 
     Raises:
-        ValueError: the name is held by a process that lives.
+        RunAliveError: the name is held by a process that lives.
     """
     path = config.folder / "lease.json"
     config.folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +162,7 @@ def _clear_dead_lease(path: Path, name: str) -> None:
     else:
         alive = age_s < DEAD_AFTER_S
     if alive:
-        raise ValueError(
+        raise RunAliveError(
             f"run {name!r} is alive: process {holder.get('pid')} on {holder.get('host')} holds it; "
             "wait for it, stop it, or choose another name (--set name=…)"
         )

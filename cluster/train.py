@@ -91,7 +91,7 @@ def _check_inputs(config: RunConfig) -> None:
                 f"init_from={config.init_from!r}: {backbone} is not a finished run; train it "
                 "first: python jobs/pretrain_backbone.py with the same configuration"
             )
-        start_from_backbone(network, backbone)
+        start_from_backbone(network, backbone, config.init_growth)
 
 
 def _result(config: RunConfig, seconds: float) -> dict[str, Any]:

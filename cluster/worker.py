@@ -100,7 +100,7 @@ def run_rank(
     checkpoints = folder / "checkpoints"
     found, skipped = newest_good(checkpoints)
     if found is None and config.init_from is not None:
-        start_from_backbone(network, Path(config.root) / config.init_from)
+        start_from_backbone(network, Path(config.root) / config.init_from, config.init_growth)
     engine = build_engine(config, network, reader.passes, device)
     state = TrainState(seed=training.seed, manifest_hash=shards.manifest.content_hash)
     if found is not None:

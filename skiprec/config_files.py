@@ -47,9 +47,17 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
 def load_config(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunConfig:
     """The configuration in `path`, with `dotted.key=value` overrides; values are TOML or bare text.
 
+    A file may name another one, beside it, in `base`: it then says only what differs from that.
+
     Raises:
         ValueError: unreadable file, unknown key (the nearest valid one is named), wrong value.
     """
+    return parse_config(apply_overrides(_read_tree(path, ()), overrides), source=str(path))
+
+
+def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path in above:
+        raise ValueError(f"{path} is its own base, by way of {', '.join(map(str, above))}")
     try:
         tree = tomllib.loads(path.read_text())
     except (FileNotFoundError, IsADirectoryError):
@@ -58,7 +66,24 @@ def load_config(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunC
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
-    return parse_config(apply_overrides(tree, overrides), source=str(path))
+    if "base" not in tree:
+        return tree
+    base = tree.pop("base")
+    if not isinstance(base, str):
+        raise ValueError(f"{path}: base={base!r}; expected the name of another configuration file")
+    return _merged(_read_tree(path.parent / base, (*above, path)), tree)
+
+
+def _merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `tree`, section by section; another policy.kind starts afresh."""
+    merged = dict(base)
+    for key, value in tree.items():
+        old = base.get(key)
+        is_other_kind = isinstance(value, dict) and "kind" in value
+        if isinstance(old, dict) and isinstance(value, dict) and not is_other_kind:
+            value = _merged(old, value)
+        merged[key] = value
+    return merged
 
 
 def apply_overrides(tree: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:

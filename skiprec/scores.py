@@ -11,7 +11,10 @@ from torch import Tensor
 class Scores(Protocol):
     """The scores of all items for hidden vectors `x_ND`; an item's column is its id - 1."""
 
-    num_items: int
+    @property
+    def num_items(self) -> int:
+        """V."""
+        ...
 
     def columns(self, x_ND: Tensor, start: int, stop: int) -> Tensor:
         """`[N, stop - start]`, float32: the items with ids start + 1 to stop."""

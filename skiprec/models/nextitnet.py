@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from skiprec.config import ModelConfig
 from skiprec.layers import CausalConv, MaskedNormRelu
 
-# Of the first convolution of a block, over blocks; the second has twice as much.
 DILATIONS = (1, 4)
 
 
@@ -49,8 +48,13 @@ def nextitnet_plus_blocks(config: ModelConfig) -> list[nn.Module]:
     return _blocks(config, learn_scale=True)
 
 
+def dilation_cycle(config: ModelConfig) -> tuple[int, ...]:
+    """Of the first convolution of a block, over blocks; the second has twice as much."""
+    return config.dilations or DILATIONS
+
+
 def _blocks(config: ModelConfig, learn_scale: bool) -> list[nn.Module]:
-    cycle = config.dilations or DILATIONS
+    cycle = dilation_cycle(config)
     return [
         NextItNetBlock(config.width, cycle[index % len(cycle)], learn_scale)
         for index in range(config.num_blocks)

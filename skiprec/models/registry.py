@@ -13,7 +13,7 @@ from torch import nn
 
 from skiprec.config import ModelConfig
 from skiprec.models.head import ItemHead
-from skiprec.models.nextitnet import nextitnet_blocks, nextitnet_plus_blocks
+from skiprec.models.nextitnet import dilation_cycle, nextitnet_blocks, nextitnet_plus_blocks
 
 
 @dataclass(frozen=True)
@@ -66,3 +66,9 @@ def architecture_of(config: ModelConfig) -> Architecture:
             "has no residual blocks; remove it"
         )
     return found
+
+
+def block_cycle(config: ModelConfig) -> int:
+    """After how many blocks a backbone repeats itself, weights aside."""
+    has_dilations = "dilations" in architecture_of(config).options
+    return len(dilation_cycle(config)) if has_dilations else 1

@@ -1,0 +1,13 @@
+"""Trains a backbone under a policy that learns nothing: the controls of a learned one."""
+
+import sys
+
+from cluster.command_line import train_policy_job
+
+
+def main(argv: list[str]) -> int:
+    return train_policy_job(argv, __doc__ or "", ("keep_all", "random", "fixed"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
