@@ -7,13 +7,16 @@ import shutil
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import torch
 
-from skiprec.evaluation.baselines import BASELINES
-from skiprec.models.registry import BACKBONES
+from skiprec.evaluation.baselines import BASELINES as UNTRAINED
+from skiprec.evaluation.report import ARMS, TIMED_ONLY
+from skiprec.models.growth import Growth
+from skiprec.models.registry import BACKBONES, BASELINES
+from skiprec.policy.encoders import ENCODERS
 from skiprec.policy.registry import POLICIES
 
 PACKAGES = ("torch", "ray", "deepspeed", "pyarrow", "numpy", "pydantic", "tensorboard")
@@ -21,14 +24,25 @@ PRODUCT_ROWS, PRODUCT_WIDTH = 4864, 64  # one convolution of batch 256 at width 
 LEAST_MEMORY_GB, LEAST_DISK_GB = 4.0, 5.0
 
 
-def components(recipes: Path) -> dict[str, list[str]]:
-    """The names that configurations and recipes can use."""
+def components(repository: Path) -> dict[str, list[str]]:
+    """The names that configurations, recipes and studies can use, and what evaluations compare."""
     return {
         "backbones": sorted(BACKBONES),
-        "policies": sorted(POLICIES),
         "baselines": sorted(BASELINES),
-        "recipes": sorted(path.stem for path in recipes.glob("*.toml")),
+        "baselines_without_training": list(UNTRAINED),
+        "policies": sorted(POLICIES),
+        "encoders": sorted(ENCODERS),
+        "evaluation_arms": [*ARMS, *TIMED_ONLY],
+        "training": ["one_stage", "two_stage", "frozen_backbone", "stochastic_depth", "growth"],
+        "growth": sorted(get_args(Growth)),
+        "jobs": _stems(repository / "jobs", "*.py"),
+        "studies": _stems(repository / "jobs/studies", "*.toml"),
+        "recipes": _stems(repository / "datasets/recipes", "*.toml"),
     }
+
+
+def _stems(folder: Path, pattern: str) -> list[str]:
+    return sorted(path.stem for path in folder.glob(pattern))
 
 
 def describe() -> list[tuple[str, str]]:
@@ -76,10 +90,10 @@ def stale_locks() -> list[Path]:
     return sorted(folder.glob("**/lock"))
 
 
-def main(as_json: bool, recipes: Path) -> int:
+def main(as_json: bool, repository: Path) -> int:
     """Prints; returns 1 when there is a problem."""
     if as_json:
-        print(json.dumps(components(recipes), indent=1))
+        print(json.dumps(components(repository), indent=1))
         return 0
     for what, how in describe():
         print(f"{what:12s} {how}")

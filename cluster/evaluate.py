@@ -1,12 +1,9 @@
 """Evaluates a run on Ray: accuracy by several actors at once, then the times by one, alone."""
 
 import json
-import platform
-import shutil
-import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,118 +13,44 @@ import ray
 import torch
 from numpy.typing import NDArray
 from ray.exceptions import RayActorError
+from torch import nn
 
-from cluster.checkpoint import load_network, write_text_durably
-from cluster.process import keep_freed_memory
+from cluster.checkpoint import load_network
+from cluster.publish import publish
 from cluster.run_folder import provenance
+from cluster.scorers import Job, Scorer, Timer
 from cluster.session import ray_session
 from skiprec.config import RunConfig
 from skiprec.config_files import apply_overrides, parse_config
 from skiprec.data.shards import ShardSet
-from skiprec.evaluation.arms import POLICY_ARMS, Controls, Keep, controls_of
+from skiprec.evaluation.arms import (
+    POLICY_ARMS,
+    Arms,
+    arms_of,
+    concatenate,
+    stack_arms,
+    take_rows,
+)
 from skiprec.evaluation.baselines import popularity_places
 from skiprec.evaluation.compute_cost import measure_cost
+from skiprec.evaluation.operating_points import Knob, operating_points
 from skiprec.evaluation.report import Measured, draw_pictures, make_report
 from skiprec.evaluation.report_text import report_markdown
 from skiprec.evaluation.scoring import (
     TOP,
     decide_unit,
-    describe_rows,
-    score_arms,
-    score_baselines,
-    score_full,
 )
 from skiprec.evaluation.table import Columns, per_user_table
 from skiprec.evaluation.tiles import evaluated_rows, read_tiles, work_units
-from skiprec.evaluation.timing import Seconds, TimingPlan, TimingSample, time_arms
+from skiprec.evaluation.timing import Seconds, TimingPlan, TimingSample
 from skiprec.network import SkipRecNetwork
 from skiprec.observability.tensorboard import write_evaluation
+from skiprec.policy.cost import CostPolicy, price_for
 
 OVERRIDABLE = ("evaluation.", "cluster.", "data.")
 PROGRESS_EVERY_S = 5.0
 
 Longs = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every actor of one evaluation must know; all paths are absolute."""
-
-    config: RunConfig
-    run_folder: Path
-    data_path: Path
-
-    @property
-    def backbone_folder(self) -> Path | None:
-        """The pretraining run, which lies beside this one."""
-        name = self.config.init_from
-        return None if name is None else self.run_folder.parent / name
-
-    def open_rows(self) -> tuple[ShardSet, Longs]:
-        """The evaluated split and the row numbers that are taken of it."""
-        shards = ShardSet.open(self.data_path, self.config.evaluation.split)
-        return shards, evaluated_rows(shards.num_rows, self.config.evaluation.max_rows)
-
-    def load(self, folder: Path) -> SkipRecNetwork:
-        """A run's best network on this actor's device, with the same number of threads for all."""
-        torch.set_num_threads(self.config.cluster.threads_per_worker)
-        keep_freed_memory()
-        device = "cuda" if self.config.cluster.use_gpu else "cpu"
-        return load_network(folder)[1].to(device)
-
-
-class Scorer:
-    """Computes work units. Which actor gets which unit changes nothing in the results."""
-
-    def __init__(self, job: Job) -> None:
-        self.exclude_seen = job.config.evaluation.exclude_seen
-        self.shards, self.row_R = job.open_rows()
-        self.network = job.load(job.run_folder)
-        self.backbone = self.network if self.network.policy is None else None
-        if job.backbone_folder is not None and self.network.policy is not None:
-            self.backbone = job.load(job.backbone_folder)
-
-    def decide(self, unit: slice) -> Keep:
-        """The policy's decisions for the rows of a unit."""
-        _, tiles = read_tiles(self.shards, self.row_R[unit])
-        return decide_unit(self.network, tiles)
-
-    def score(self, unit: slice, keep_ARL: Keep | None, place_V: Longs) -> Columns:
-        """The columns of the per-user table for the rows of a unit."""
-        rows, tiles = read_tiles(self.shards, self.row_R[unit])
-        columns: Columns = {
-            **describe_rows(rows),
-            **score_baselines(rows, place_V, self.exclude_seen),
-        }
-        if self.backbone is not None:
-            columns |= score_full(self.backbone, tiles, self.exclude_seen)
-        if keep_ARL is not None:
-            columns |= score_arms(self.network, tiles, keep_ARL, self.exclude_seen)
-        return columns
-
-
-class Timer:
-    """Takes the times, on a node of its own."""
-
-    def __init__(self, job: Job) -> None:
-        self.network = job.load(job.run_folder)
-
-    def run(self, sample: TimingSample, plan: TimingPlan) -> dict[int, Seconds]:
-        """Seconds by batch size."""
-        device = self.network.device
-        sample = TimingSample(sample.items_RT.to(device), sample.names, sample.keep_ARL.to(device))
-        return time_arms(self.network, sample, plan)
-
-    def machine(self) -> dict[str, Any]:
-        """Where the times were taken."""
-        device = self.network.device
-        is_cuda = device.type == "cuda"
-        return {
-            "device": torch.cuda.get_device_name(device) if is_cuda else "cpu",
-            "cpu": _cpu_model(),
-            "threads": torch.get_num_threads(),
-            "dtype": str(self.network.embedding.table.weight.dtype).removeprefix("torch."),
-        }
 
 
 def evaluation_config(run_folder: Path, overrides: list[str]) -> RunConfig:
@@ -164,24 +87,34 @@ def evaluate_run(config: RunConfig, run_folder: Path, command: str) -> Path:
     shards, row_R = job.open_rows()
     network = load_network(job.run_folder)[1]
     _check(job, network, shards, row_R)
+    if config.evaluation.keep_frac is not None:
+        job = replace(job, price=_price_for(job, network, config.evaluation.keep_frac))
     place_V = popularity_places(ShardSet.open(job.data_path, "train"))
     cost = measure_cost(network, shards.window - 1, min(TOP, network.num_items))
+    timed_R = evaluated_rows(len(row_R), config.evaluation.timing_users)
     with ray_session():
-        controls, parts = _accuracy_pass(job, place_V, row_R, network.policy is not None)
-        timed_R = evaluated_rows(len(row_R), config.evaluation.timing_users)
-        print(f"[{config.name}] accuracy is done; taking times, alone", flush=True)
-        seconds, machine = _timing_pass(job, shards, row_R, timed_R, controls)
-    table = per_user_table(parts, controls, cost, timed_R, seconds.get(1))
+        scored = _accuracy_pass(job, place_V, row_R, network.policy)
+        arms, machine = scored.arms, scored.machine
+        seconds: dict[int, Seconds] = {}
+        if config.evaluation.timing_batches:
+            print(f"[{config.name}] accuracy is done; taking times, alone", flush=True)
+            seconds, machine = _timing_pass(job, shards, row_R, timed_R, arms)
+    table = per_user_table(scored.parts, arms, cost, timed_R, seconds.get(1))
     conditions = _conditions(job, shards, len(row_R), network, machine, command)
     conditions["evaluation_s"] = round(time.monotonic() - started, 1)
-    measured = Measured(table, seconds, cost)
-    report = make_report(measured, conditions)
-    return _publish(job.run_folder, measured, report)
+    measured = Measured(table, seconds, cost, scored.knob)
+    return _publish(job.run_folder, measured, make_report(measured, conditions))
 
 
-def _accuracy_pass(
-    job: Job, place_V: Longs, row_R: Longs, has_policy: bool
-) -> tuple[Controls | None, list[Columns]]:
+@dataclass(frozen=True)
+class _Scored:
+    arms: Arms | None
+    knob: Knob | None
+    parts: list[Columns]
+    machine: dict[str, Any]
+
+
+def _accuracy_pass(job: Job, place_V: Longs, row_R: Longs, policy: nn.Module | None) -> _Scored:
     """All decisions, then the ranks of all arms: the controls need every row's decision first."""
     evaluation = job.config.evaluation
     units = work_units(len(row_R), evaluation.batch_rows)
@@ -198,30 +131,55 @@ def _accuracy_pass(
     place = ray.put(place_V)
     scorers = [actor.remote(job) for _ in range(num_actors)]
     turn = [scorers[index % len(scorers)] for index in range(len(units))]
+    arms, knob = None, None
     try:
-        controls = None
-        if has_policy:
-            decided = [a.decide.remote(unit) for a, unit in zip(turn, units, strict=True)]
-            controls = controls_of(np.concatenate(_collect(job, "decided", decided)), row_R)
+        if policy is not None:
+            asked = [a.decide.remote(unit) for a, unit in zip(turn, units, strict=True)]
+            decided = concatenate(_collect(job, "decided", asked))
+            knob, curve = operating_points(policy, decided)
+            arms = arms_of(decided.keep_RL, row_R) | curve
         scored = [
-            a.score.remote(unit, None if controls is None else controls.keep_ARL[:, unit], place)
+            a.score.remote(unit, None if arms is None else take_rows(arms, unit), place)
             for a, unit in zip(turn, units, strict=True)
         ]
-        return controls, _collect(job, "scored", scored)
+        parts = _collect(job, "scored", scored)
+        return _Scored(arms, knob, parts, ray.get(scorers[0].machine.remote()))
     finally:
         _end(scorers)
 
 
+def _price_for(job: Job, network: SkipRecNetwork, keep_frac: float) -> float:
+    """The price at which the policy keeps that share on validation rows, as training sets it.
+
+    Raises:
+        ValueError: the policy has no price.
+    """
+    policy = network.policy
+    if not isinstance(policy, CostPolicy):
+        raise ValueError(
+            f"evaluation.keep_frac={keep_frac} sets the price of a policy that predicts costs, and "
+            f"this run has policy.kind={job.config.policy.kind!r}; remove it"
+        )
+    shards = ShardSet.open(job.data_path, "validation")
+    row_R = evaluated_rows(shards.num_rows, job.config.training.validation_rows)
+    decided = decide_unit(network, read_tiles(shards, row_R)[1])
+    assert decided.knob_RK is not None
+    price = price_for(torch.from_numpy(decided.knob_RK), policy.size_M, keep_frac)
+    policy.price_1.fill_(price)
+    return price
+
+
 def _timing_pass(
-    job: Job, shards: ShardSet, row_R: Longs, timed_R: Longs, controls: Controls | None
+    job: Job, shards: ShardSet, row_R: Longs, timed_R: Longs, arms: Arms | None
 ) -> tuple[dict[int, Seconds], dict[str, Any]]:
     evaluation = job.config.evaluation
     items_RT = torch.from_numpy(
         shards.take(row_R[timed_R]).items_RW[:, :-1].astype(np.int64)
     ).contiguous()
     sample = TimingSample(items_RT, (), torch.empty(0))
-    if controls is not None:
-        keep_ARL = torch.from_numpy(controls.keep_ARL[:, timed_R].astype(np.float32))
+    if arms is not None:
+        timed = take_rows({name: arms[name] for name in POLICY_ARMS}, timed_R)
+        keep_ARL = torch.from_numpy(stack_arms(timed, len(timed_R)).astype(np.float32))
         sample = TimingSample(items_RT, POLICY_ARMS, keep_ARL)
     plan = TimingPlan(
         evaluation.timing_batches,
@@ -305,6 +263,7 @@ def _conditions(
         "width": config.model.width,
         "backbone": config.model.backbone,
         "policy": config.policy.model_dump(exclude_none=True),
+        "keep_frac_asked": config.evaluation.keep_frac,
         "init_from": config.init_from,
         "data": str(config.data.path),
         "split": shards.split,
@@ -320,28 +279,13 @@ def _conditions(
 
 
 def _publish(run_folder: Path, measured: Measured, report: dict[str, Any]) -> Path:
-    """Writes beside, renames in; a folder with `report.json` has all the rest of it, too."""
-    final = run_folder / "report.json"
-    draft = Path(tempfile.mkdtemp(prefix=".report-", dir=run_folder))
-    try:
+    pictures = draw_pictures(measured, report)
+
+    def write(draft: Path) -> None:
         pq.write_table(measured.table, draft / "per_user.parquet", compression="zstd")
-        pictures = draw_pictures(measured, report)
         for name, figure in pictures.items():
             figure.savefig(draft / name)
         (draft / "report.md").write_text(report_markdown(report, list(pictures)))
-        final.unlink(missing_ok=True)
-        for path in sorted(draft.iterdir()):
-            path.replace(run_folder / path.name)
-        write_evaluation(run_folder / "tensorboard", report, pictures)
-        write_text_durably(final, json.dumps(report, indent=1))
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return final
 
-
-def _cpu_model() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    write_evaluation(run_folder / "tensorboard", report, pictures)
+    return publish(run_folder, "report.json", json.dumps(report, indent=1), write)

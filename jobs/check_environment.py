@@ -12,11 +12,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--components",
         action="store_true",
-        help="print the names of backbones, policies, baselines and recipes as JSON instead",
+        help="print the names of backbones, policies, studies, … as JSON instead",
     )
     arguments = parser.parse_args(argv)
-    recipes = Path(__file__).resolve().parent.parent / "datasets/recipes"
-    return environment.main(arguments.components, recipes)
+    return environment.main(arguments.components, Path(__file__).resolve().parent.parent)
 
 
 if __name__ == "__main__":

@@ -117,14 +117,20 @@ class ClusterConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """The two passes of the evaluator: accuracy in parallel, then times, alone."""
+    """The two passes of the evaluator: accuracy in parallel, then times, alone.
+
+    `timing_batches` may be empty, for a machine that is busy: no times are taken then. `keep_frac`
+    sets the price of a policy that predicts costs anew, on validation rows, so that this share of
+    the block calls is kept; None serves with the price of training.
+    """
 
     split: Literal["train", "validation", "test"] = "test"
     num_workers: int = Field(1, ge=1)
     batch_rows: int = Field(256, ge=1)
     exclude_seen: bool = False
     max_rows: int | None = Field(None, ge=1)
-    timing_batches: tuple[PositiveInt, ...] = Field((1, 64, 256), min_length=1)
+    keep_frac: float | None = Field(None, gt=0, le=1)
+    timing_batches: tuple[PositiveInt, ...] = (1, 64, 256)
     timing_users: int = Field(256, ge=1)
     timing_repeats: int = Field(15, ge=3)
 

@@ -22,20 +22,58 @@ from skiprec.ranking import top_items
 
 # Moving numbers is not arithmetic. Views are recognised by themselves.
 MOVES = frozenset(
-    "arange cat clone copy embedding empty empty_like full gather index index_select new_empty "
-    "new_zeros ones scatter stack zeros zeros_like _to_copy "
-    "_local_scalar_dense".split()
+    "arange cat clone copy embedding empty empty_like full gather index index_select masked_fill "
+    "new_empty new_zeros ones scatter stack triu unsafe_split zeros zeros_like _to_copy "
+    "_local_scalar_dense _unsafe_view".split()
 )
 PER_ELEMENT = {"native_layer_norm": 8, "_softmax": 5, "_log_softmax": 5, "gelu": 8, "silu": 5}
+LOOKS_LIKE_A_PRODUCT = ("rnn", "gru", "lstm", "attention", "conv", "linear", "mm", "matmul")
+CUDNN_GRU = 3  # its `mode`
+GRU_PER_STATE = 10  # an addition and a function for each of 3 gates, 1 to reset, 3 to mix
 PRODUCTS = {
     packet._qualified_op_name.split("::")[1]: formula
     for packet, formula in flop_registry.items()
     if hasattr(packet, "_qualified_op_name")
 }
-PRODUCTS["_scaled_dot_product_flash_attention_for_cpu"] = PRODUCTS[
-    "_scaled_dot_product_flash_attention"
-]
-LOOKS_LIKE_A_PRODUCT = ("rnn", "gru", "lstm", "attention", "conv", "linear", "mm", "matmul")
+
+
+def _attention_flops(
+    q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, *rest: Any, **others: Any
+) -> int:
+    """Both products for every pair of positions, hidden ones too; a pair's scale, bias, softmax."""
+    num_pairs = q_BHTC.shape[:-1].numel() * k_BHTC.shape[-2]
+    per_pair = 2 * q_BHTC.shape[-1] + 2 * v_BHTC.shape[-1] + 2 + PER_ELEMENT["_softmax"]
+    return num_pairs * per_pair
+
+
+def _gru_flops(
+    x_TBD: Tensor,
+    weights: list[Tensor],
+    weight_stride: int,
+    weight_buffer: Tensor | None,
+    state_LBD: Tensor,
+    cell_LBD: Tensor | None,
+    mode: int,
+    *rest: Any,
+    **others: Any,
+) -> int:
+    """cuDNN's whole GRU, as the operators add up that run in its place on a CPU."""
+    if mode != CUDNN_GRU:
+        raise ValueError(
+            f"no FLOP formula for mode {mode} of operator aten::_cudnn_rnn; add one in {__file__}"
+        )
+    num_products = sum(weight.numel() for weight in weights if weight.dim() == 2)
+    num_states = state_LBD.shape[0] * state_LBD.shape[-1]
+    return x_TBD.shape[:-1].numel() * (2 * num_products + GRU_PER_STATE * num_states)
+
+
+PRODUCTS |= {
+    "_scaled_dot_product_cudnn_attention": _attention_flops,
+    "_scaled_dot_product_efficient_attention": _attention_flops,
+    "_scaled_dot_product_flash_attention": _attention_flops,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention_flops,
+    "_cudnn_rnn": _gru_flops,
+}
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from skiprec.evaluation.arms import most_kept
 from skiprec.evaluation.compute_cost import ComputeCost
-from skiprec.evaluation.intervals import UserBootstrap, interval, median_ratio
+from skiprec.evaluation.frontier import Bracket
+from skiprec.evaluation.operating_points import Knob
 from skiprec.evaluation.scoring import TOP
 from skiprec.evaluation.statements import statements
+from skiprec.evaluation.summary import Summary, frontier_at, hull_at
 from skiprec.evaluation.table import column, kept_matrix
 from skiprec.evaluation.timing import WARMUP_ROUNDS, Seconds
+from skiprec.evaluation.timing_numbers import amdahl, timing_of
 from skiprec.observability import pictures
-from skiprec.ranking import METRIC_CUTS, metric_values
+from skiprec.observability.frontier_picture import Point, draw_frontier
+from skiprec.ranking import METRIC_CUTS
 
 ARMS = (
     "popularity",
@@ -27,55 +31,67 @@ ARMS = (
     "skiprec",
     "random",
     "fixed",
+    "frontier",
+    "hull",
     "shuffled",
 )
 TIMED_ONLY = ("masked", "oracle", "shallow")
-RIVALS = ("full_backbone", "all_blocks", "random", "fixed", "shuffled")
+# Coins between two fixed sets: not scored but computed, and not timed.
+MIXED = ("frontier", "hull")
+RIVALS = ("full_backbone", "all_blocks", "random", "fixed", "frontier", "hull", "shuffled")
 SPEEDUPS = ("speedup_flops", "speedup_blocks", "speedup_policy", "speedup_end_to_end")
-# What is divided by what: the reference has all blocks and no policy.
-RATIOS = {
-    "speedup_blocks": ("full/blocks", "blocks"),
-    "speedup_policy": ("full/blocks", "policy"),
-    "speedup_end_to_end": ("full/end", "end"),
-}
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What an evaluation found: the table, the seconds by batch size, the cost of a row."""
+    """What an evaluation found: the table, the seconds by batch size, the cost of a row.
+
+    `knob` tells what the arms "learned_<i>" of the table are; None where there are none.
+    """
 
     table: pa.Table
     seconds: dict[int, Seconds]
     cost: ComputeCost
+    knob: Knob | None = None
 
 
 def make_report(measured: Measured, conditions: Record) -> Record:
     """The contents of `report.json`. `rows` hold the times of the first batch size."""
     has_policy = "keep" in measured.table.column_names
-    found, differences = _per_user_numbers(measured.table)
-    timing = {batch: _timing_of(seconds) for batch, seconds in measured.seconds.items()}
+    summary = Summary(measured.table)
+    timing = {batch: timing_of(batch, seconds) for batch, seconds in measured.seconds.items()}
     batch = next(iter(timing), None)
+    scored = [*summary.names, *(MIXED if has_policy else ())]
+    timed_only = TIMED_ONLY if has_policy and timing else ()
     rows = [
-        _row(measured, name, found.get(name, {}), {} if batch is None else timing[batch])
-        for name in (*ARMS, *(TIMED_ONLY if has_policy else ()))
-        if name in found or name in TIMED_ONLY
+        _row(
+            measured,
+            name,
+            summary.arm(name) if name in scored else {},
+            {} if batch is None else timing[batch],
+        )
+        for name in (*ARMS, *timed_only)
+        if name in scored or name in timed_only
     ]
     report: Record = {
         "rows": rows,
-        "differences": differences,
+        "differences": [
+            {"of": "skiprec", "minus": rival} | summary.difference("skiprec", rival)
+            for rival in RIVALS
+            if has_policy
+        ],
+        "frontier": _frontier(summary, measured) if has_policy else None,
         "policy": _policy(measured, conditions["num_items"]) if has_policy else None,
         "flops": _flops(measured, has_policy),
-        "timing": {
-            str(size): found | {"users_per_s": _users_per_s(size, measured.seconds[size])}
-            for size, found in timing.items()
-        },
+        "timing": {str(size): found for size, found in timing.items()},
         "conditions": conditions | {"batch": batch, "warmup_rounds": WARMUP_ROUNDS},
     }
     if has_policy:
+        keep_frac = float(kept_matrix(measured.table).mean())
         for size, seconds in measured.seconds.items():
-            report["timing"][str(size)]["amdahl"] = _amdahl(measured, seconds)
+            report["timing"][str(size)]["amdahl"] = amdahl(seconds, keep_frac)
     report["statements"] = statements(report)
     return report
 
@@ -86,6 +102,7 @@ def draw_pictures(measured: Measured, report: Record) -> dict[str, Figure]:
     if report["policy"] is not None:
         keep_RL = kept_matrix(measured.table)
         figures |= {
+            "frontier.png": _frontier_picture(report),
             "keep_heat_map.png": pictures.keep_heat_map(keep_RL),
             "kept_blocks.png": pictures.kept_blocks_histogram(keep_RL),
             "block_keep_rates.png": pictures.block_keep_rates(keep_RL),
@@ -94,12 +111,17 @@ def draw_pictures(measured: Measured, report: Record) -> dict[str, Figure]:
 
 
 def _speed_picture(report: Record) -> Figure:
-    """By the clock where it was timed; shuffled costs what skiprec does, and is not timed."""
+    """By the clock where it was timed; shuffled costs what skiprec does, and is not timed.
+
+    The frontier and its hull are mixtures, of which no time was taken; they have their picture.
+    """
     by = "speedup_end_to_end" if report["timing"] else "speedup_flops"
     speeds = {row["name"]: row[by] for row in report["rows"]}
     if "shuffled" in speeds:
         speeds["shuffled"] = speeds["skiprec"]
-    scored = [row for row in report["rows"] if row["mrr@20"] is not None]
+    scored = [
+        row for row in report["rows"] if row["mrr@20"] is not None and row["name"] not in MIXED
+    ]
     points = {
         row["name"]: (speeds[row["name"]], row["mrr@20"], row["mrr@20_interval"])
         for row in scored
@@ -114,41 +136,69 @@ def _speed_picture(report: Record) -> Figure:
     return pictures.speed_against_accuracy(points, lines, label)
 
 
-def _per_user_numbers(table: pa.Table) -> tuple[dict[str, Record], list[Record]]:
-    """Metrics and FLOPs of each arm with intervals, and skiprec minus each rival.
+def _frontier_picture(report: Record) -> Figure:
+    def point(record: Record) -> Point:
+        return record["kept_blocks"], record["mrr@20"], record["mrr@20_interval"]
 
-    All from the same resamples of users, so that ratios and differences are paired.
-    """
-    names = [name for name in ARMS if f"rank_{name}" in table.column_names]
-    values: dict[tuple[str, str], NDArray[np.float64]] = {}
-    for name in names:
-        for metric, value_R in metric_values(_rank_tensor(table, name)).items():
-            values[name, metric] = value_R.numpy()
-        if f"flops_{name}" in table.column_names:
-            values[name, "flops"] = column(table, f"flops_{name}")
-    values["full", "flops"] = column(table, "flops_full")
-    value_RC = np.stack(list(values.values()), axis=1)
-    bootstrap = UserBootstrap(np.asarray(table.column("user").to_numpy(), np.int32))
-    mean = dict(zip(values, value_RC.mean(0), strict=True))
-    resampled = dict(zip(values, bootstrap.resampled_means(value_RC).T, strict=True))
-    found: dict[str, Record] = {name: {} for name in names}
-    for name in names:
-        for metric in METRIC_CUTS:
-            found[name][metric] = float(mean[name, metric])
-            found[name][f"{metric}_interval"] = interval(resampled[name, metric])
-        if (name, "flops") in values:
-            full, arm = ("full", "flops"), (name, "flops")
-            found[name]["speedup_flops"] = float(mean[full] / mean[arm])
-            found[name]["speedup_flops_interval"] = interval(resampled[full] / resampled[arm])
-    differences = []
-    for rival in RIVALS if "skiprec" in names else ():
-        record: Record = {"of": "skiprec", "minus": rival}
-        for metric in METRIC_CUTS:
-            a, b = ("skiprec", metric), (rival, metric)
-            record[metric] = float(mean[a] - mean[b])
-            record[f"{metric}_interval"] = interval(resampled[a] - resampled[b])
-        differences.append(record)
-    return found, differences
+    def gap(record: Record) -> Point:
+        return point(record["minus_frontier"] | {"kept_blocks": record["kept_blocks"]})
+
+    frontier = report["frontier"]
+    rows = {row["name"]: row for row in report["rows"]}
+    num_blocks = len(report["policy"]["keep_rate_of_block"])
+    return draw_frontier(
+        [point(record) for record in frontier["sets"]],
+        frontier["hull"],
+        [(point(record), gap(record)) for record in frontier["learned"]],
+        (point(frontier["served"]), gap(frontier["served"])),
+        {
+            name: (num_blocks * rows[name]["keep_frac"], rows[name]["mrr@20"])
+            for name in ("full_backbone", "random", "shuffled")
+        },
+        "Accuracy against depth",
+    )
+
+
+def _frontier(summary: Summary, measured: Measured) -> Record:
+    """The fixed sets, and what the policy gains on them where it stands and elsewhere."""
+    keep_RL = kept_matrix(measured.table)
+    sets = [
+        {
+            "name": summary.frontier[size],
+            "kept_blocks": size,
+            "blocks": np.flatnonzero(most_kept(keep_RL, size)[0]).tolist(),
+            **summary.arm(summary.frontier[size]),
+        }
+        for size in sorted(summary.frontier)
+    ]
+    knob = measured.knob
+    return {
+        "sets": sets,
+        "hull": summary.hull,
+        "served": _against_frontier(summary, "skiprec"),
+        "knob": None if knob is None else {"name": knob.name, "served": knob.served},
+        "learned": [
+            {"setting": setting, **_against_frontier(summary, name)}
+            for setting, name in zip(knob.settings if knob else (), summary.curve, strict=True)
+        ],
+    }
+
+
+def _against_frontier(summary: Summary, name: str) -> Record:
+    frontier, hull = frontier_at(name), hull_at(name)
+    return {
+        "name": name,
+        "kept_blocks": summary.kept[name],
+        "frontier_between": _sizes(summary.brackets[frontier]),
+        "hull_between": _sizes(summary.brackets[hull]),
+        **summary.arm(name),
+        "minus_frontier": summary.difference(name, frontier),
+        "minus_hull": summary.difference(name, hull),
+    }
+
+
+def _sizes(at: Bracket) -> list[int]:
+    return [at.below, at.above]
 
 
 def _row(measured: Measured, name: str, found: Record, timing: Record) -> Record:
@@ -170,61 +220,10 @@ def _keep_frac(measured: Measured, name: str) -> float | None:
     if name == "shallow":
         kept = column(measured.table, "blocks_kept_skiprec").mean()
         return round(float(kept)) / num_blocks
-    counted = "skiprec" if name in ("masked", "oracle") else name
+    counted = "skiprec" if name in ("masked", "oracle", *MIXED) else name
     if f"blocks_kept_{counted}" not in measured.table.column_names:
         return None
     return float(column(measured.table, f"blocks_kept_{counted}").mean()) / num_blocks
-
-
-def _timing_of(seconds: Seconds) -> Record:
-    """Latencies of each stage, and the speedups of each arm with their intervals."""
-    speedups: dict[str, Record] = {}
-    for arm in sorted({name.split("/")[0] for name in seconds} - {"full"}):
-        speedups[arm] = {}
-        for speedup, (reference, what) in RATIOS.items():
-            if f"{arm}/{what}" in seconds:
-                ratio, bounds = median_ratio(seconds[reference], seconds[f"{arm}/{what}"])
-                speedups[arm] |= {speedup: ratio, f"{speedup}_interval": bounds}
-    latency = {
-        name: {f"p{q}_s": float(np.percentile(times, q)) for q in (50, 95, 99)}
-        for name, times in seconds.items()
-    }
-    return {
-        "rounds": len(next(iter(seconds.values()))),
-        "speedups": speedups,
-        "latency": latency,
-    }
-
-
-def _users_per_s(batch: int, seconds: Seconds) -> dict[str, float]:
-    return {
-        name.split("/")[0]: batch / float(np.median(times))
-        for name, times in seconds.items()
-        if name.endswith("/end")
-    }
-
-
-def _amdahl(measured: Measured, seconds: Seconds) -> Record:
-    """End to end if a skipped block cost nothing: what is not blocks does not get faster.
-
-    1 / (1 - f + f * keep + p), f the blocks' share of the full time, p the policy's time over it.
-    """
-    full_s = float(np.median(seconds["full/end"]))
-    blocks_share = float(np.median(seconds["full/blocks"])) / full_s
-    policy_s = np.median(seconds["skiprec/policy"] - seconds["skiprec/blocks"])
-    policy_share = max(0.0, float(policy_s)) / full_s
-    keep_frac = _keep_frac(measured, "skiprec")
-    assert keep_frac is not None
-    predicted = 1 / (1 - blocks_share + blocks_share * keep_frac + policy_share)
-    measured_ratio, bounds = median_ratio(seconds["full/end"], seconds["skiprec/end"])
-    return {
-        "blocks_share_of_full": blocks_share,
-        "policy_share_of_full": policy_share,
-        "predicted": predicted,
-        "limit_if_all_blocks_were_free": 1 / max(1e-9, 1 - blocks_share + policy_share),
-        "measured": measured_ratio,
-        "measured_interval": bounds,
-    }
 
 
 def _flops(measured: Measured, has_policy: bool) -> Record:
@@ -282,7 +281,3 @@ def correlation(a_R: NDArray[Any], b_R: NDArray[Any]) -> float | None:
     if len(a_R) < 2 or a_R.std() == 0 or b_R.std() == 0:
         return None
     return float(np.corrcoef(a_R, b_R)[0, 1])
-
-
-def _rank_tensor(table: pa.Table, name: str) -> torch.Tensor:
-    return torch.from_numpy(np.array(table.column(f"rank_{name}").to_numpy(), np.int64))

@@ -8,6 +8,9 @@ ACCURACY = ("mrr@5", "mrr@20", "hr@5", "hr@20", "hr@10", "ndcg@10")
 SPEEDUPS = ("speedup_flops", "speedup_blocks", "speedup_policy", "speedup_end_to_end")
 HEADINGS = {
     "name": "",
+    "mrr@20_interval": "95 %",
+    "minus_frontier": "MRR@20 minus the frontier",
+    "minus_hull": "minus its hull",
     "keep_frac": "kept",
     "speedup_flops": "FLOPs",
     "speedup_blocks": "blocks",
@@ -15,6 +18,7 @@ HEADINGS = {
     "speedup_end_to_end": "end to end",
 }
 PICTURES = {
+    "frontier.png": "accuracy against depth: fixed sets and the learned policy",
     "keep_heat_map.png": "blocks kept for each user",
     "kept_blocks.png": "how many blocks users keep",
     "block_keep_rates.png": "keep rate of each block",
@@ -52,6 +56,7 @@ def report_markdown(report: Record, pictures: list[str]) -> str:
     if report["differences"]:
         lines += ["## Paired differences", "", *_differences(report), ""]
     if report["policy"] is not None:
+        lines += ["## The frontier of fixed sets", "", *frontier_lines(report["frontier"]), ""]
         lines += ["## Per user", "", *_policy(report), ""]
     if report["timing"]:
         lines += ["## Times", "", *_times(report), ""]
@@ -66,18 +71,29 @@ def _how_to_read(report: Record) -> str:
     text = (
         "Next item at the last position, ranked against all "
         f"{conditions['num_items']:,} items ({'without' if conditions['exclude_seen'] else 'with'} "
-        "those already in the history). FLOPs: end to end, policy and head included. Times at "
-        f"batch {conditions['batch']}, each the median of paired ratios to the full network "
-        "(all blocks, no policy): blocks only; blocks + policy; end to end (embedding, policy, "
-        "dispatch, blocks, head, top 20)."
+        "those already in the history). FLOPs: end to end, policy and head included. "
     )
+    if report["timing"]:
+        text += (
+            f"Times at batch {conditions['batch']}, each the median of paired ratios to the full "
+            "network (all blocks, no policy): blocks only; blocks + policy; end to end (embedding, "
+            "policy, dispatch, blocks, head, top 20)."
+        )
+    else:
+        text += "Times were not taken (evaluation.timing_batches is empty)."
     if conditions["exclude_seen"]:
         text += " own_frequent and last_items recommend seen items, so they have no row here."
     if report["policy"] is not None:
         text += (
             " random, fixed, shuffled: the same weights at the same rate (shuffled costs what "
-            "skiprec does and is not timed). masked computes every block and throws the skipped "
-            "ones away; oracle gets skiprec's decisions for free; shallow is a static net of the "
+            "skiprec does and is not timed). frontier: a coin between the two fixed sets whose "
+            "sizes lie around skiprec's mean, such that its mean is the same; hull: between those "
+            "two of all fixed sets that reach most with it."
+        )
+    if report["policy"] is not None and report["timing"]:
+        text += (
+            " masked computes every block and throws the skipped ones away; oracle gets skiprec's "
+            "decisions for free; shallow is a static net of the "
             f"first {report['policy']['num_fixed_blocks']} blocks."
         )
     return text
@@ -86,14 +102,73 @@ def _how_to_read(report: Record) -> str:
 def _differences(report: Record) -> list[str]:
     records = [
         {"name": f"{d['of']} minus {d['minus']}"}
-        | {
-            m: f"{d[m]:+.4f} [{d[f'{m}_interval'][0]:+.4f}, {d[f'{m}_interval'][1]:+.4f}]"
-            for m in ("mrr@5", "mrr@20", "hr@20", "ndcg@10")
-        }
+        | {m: _signed(d, m) for m in ("mrr@5", "mrr@20", "hr@20", "ndcg@10")}
         for d in report["differences"]
     ]
     table = _markdown_table(("name", "mrr@5", "mrr@20", "hr@20", "ndcg@10"), records)
     return [*table, "", "95 % intervals over users, all rows of a user together, same resamples."]
+
+
+def frontier_lines(frontier: Record) -> list[str]:
+    """The fixed sets, then what the policy reaches at its settings and above the sets."""
+    columns = ("blocks", "mrr@5", "mrr@20", "mrr@20_interval", "hr@20", "ndcg@10")
+    sets = [
+        record | {"which": _listed(record["blocks"]), "blocks": str(record["kept_blocks"])}
+        for record in frontier["sets"]
+    ]
+    lines = ["For everyone, the blocks that the policy keeps most:", ""]
+    lines += _markdown_table((*columns, "speedup_flops", "which"), [_readable(r) for r in sets])
+    hull = ", ".join(str(size) for size in frontier["hull"])
+    lines += ["", f"Coins between neighbours among {hull} blocks reach the most (the hull)."]
+    knob = frontier["knob"]
+    records = [{"setting": "served", **frontier["served"]}]
+    if knob is not None:
+        records[0]["setting"] = f"{knob['served']:.4g} (served)"
+        records += [
+            record | {"setting": f"{record['setting']:.4g}"} for record in frontier["learned"]
+        ]
+    text = "The policy's own decisions, and what they are above the frontier at the same mean:"
+    if knob is not None:
+        text = f"The policy at settings of its {knob['name']}; minus the frontier of the same mean:"
+    return [
+        *lines,
+        "",
+        text,
+        "",
+        *_markdown_table(
+            ("setting", *columns, "minus_frontier", "minus_hull", "speedup_flops"),
+            [
+                _readable(record)
+                | {
+                    "blocks": f"{record['kept_blocks']:.2f}",
+                    "minus_frontier": _signed(record["minus_frontier"], "mrr@20"),
+                    "minus_hull": _signed(record["minus_hull"], "mrr@20"),
+                }
+                for record in records
+            ],
+        ),
+    ]
+
+
+def _readable(record: Record) -> Record:
+    low, high = record["mrr@20_interval"]
+    return record | {"mrr@20_interval": f"[{low:.4f}, {high:.4f}]"}
+
+
+def _signed(record: Record, metric: str) -> str:
+    low, high = record[f"{metric}_interval"]
+    return f"{record[metric]:+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+def _listed(blocks: list[int]) -> str:
+    """`0-3 7 9-10`."""
+    parts: list[list[int]] = []
+    for block in blocks:
+        if parts and block == parts[-1][-1] + 1:
+            parts[-1].append(block)
+        else:
+            parts.append([block])
+    return " ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts) or "none"
 
 
 def _policy(report: Record) -> list[str]:
@@ -104,9 +179,13 @@ def _policy(report: Record) -> list[str]:
         f"- {100 * policy['between_user_share']:.1f} % of the variance of decisions lies between "
         "users (the rest is between blocks: the same for everyone)",
         f"- correlation of kept blocks with the history's length: "
-        f"{_optional(policy['kept_length_correlation'])}; with the time at batch 1: "
-        f"{_optional(policy.get('kept_time_correlation'))} "
-        f"({policy.get('timed_rows', 0)} timed rows)",
+        f"{_optional(policy['kept_length_correlation'])}"
+        + (
+            f"; with the time at batch 1: {_optional(policy['kept_time_correlation'])} "
+            f"({policy['timed_rows']} timed rows)"
+            if "timed_rows" in policy
+            else ""
+        ),
         f"- the 20 best items equal the full network's (same weights, all blocks) for "
         f"{100 * policy['top20_equal_share']:.1f} % of the rows; "
         f"{policy['top20_shared_mean']:.1f} of them are shared on average",

@@ -1,5 +1,10 @@
-"""The accuracy pass over one work unit: decisions first, then the ranks of every arm at once."""
+"""The accuracy pass over one work unit: decisions first, then the ranks of every arm.
 
+What is equal is computed once: a tile is embedded once, and arms that decide alike about a row
+share its result, so that they are equal to the last bit.
+"""
+
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -8,50 +13,55 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skiprec.data.shards import Rows
-from skiprec.evaluation.arms import POLICY_ARMS, Keep
+from skiprec.evaluation.arms import Arms, Decided, Keep, stack_arms, take_rows
 from skiprec.evaluation.baselines import own_item_ranks, popularity_ranks
-from skiprec.evaluation.tiles import Tile
+from skiprec.evaluation.tiles import TILE_ROWS, Tile
 from skiprec.network import SkipRecNetwork
 from skiprec.ranking import target_ranks, top_items
 from skiprec.types import PADDING, History, KeepDecision
 
 TOP = 20
+# Rows that run together: bounds the memory of a tile, however many arms there are.
+ROWS_AT_ONCE = 8 * TILE_ROWS
 
 Columns = dict[str, NDArray[np.int32]]
 
 
 @torch.inference_mode()
-def decide_unit(network: SkipRecNetwork, tiles: list[Tile]) -> Keep:
-    """`keep_RL`: the decisions of serving for the real rows of some tiles."""
-    parts = []
+def decide_unit(network: SkipRecNetwork, tiles: list[Tile]) -> Decided:
+    """The decisions of serving for the real rows of some tiles."""
+    keeps, knobs = [], []
     for tile in tiles:
-        decision = network.decide(_embed(network, tile))
+        decision = network.decide(embed_tile(network, tile))
         assert decision is not None, "a network without a policy decides nothing"
-        parts.append((decision.keep_BL[: tile.num_real] != 0).cpu().numpy())
-    return np.concatenate(parts)
+        keeps.append((decision.keep_BL[: tile.num_real] != 0).cpu().numpy())
+        knob_BK = decision.prob_BL if decision.cost_BM is None else decision.cost_BM
+        if knob_BK is not None:
+            knobs.append(knob_BK[: tile.num_real].float().cpu().numpy())
+    return Decided(np.concatenate(keeps), np.concatenate(knobs) if knobs else None)
 
 
 @torch.inference_mode()
 def score_arms(
-    network: SkipRecNetwork, tiles: list[Tile], keep_ARL: Keep, exclude_seen: bool
+    network: SkipRecNetwork, tiles: list[Tile], arms: Arms, exclude_seen: bool
 ) -> Columns:
-    """`rank_<arm>` for the arms of the run's own weights, and `top20_shared`.
+    """`rank_<arm>` for arms of the run's own weights, and `top20_shared`.
 
-    That is how many of the 20 best items of `skiprec` are also among those of `all_blocks`. A tile
-    is embedded once, and its rows run for all arms together.
+    That is how many of the 20 best items of `skiprec` are also among those of `all_blocks`.
     """
-    parts: list[tuple[Tensor, Tensor]] = []
+    ranks, shared = [], []
     start = 0
     for tile in tiles:
-        keep_ABL = torch.zeros(len(POLICY_ARMS), len(tile.batch.key_B), network.num_blocks)
-        part = keep_ARL[:, start : start + tile.num_real]
-        keep_ABL[:, : tile.num_real] = torch.from_numpy(part.astype(np.float32))
+        part = take_rows(arms, slice(start, start + tile.num_real))
         start += tile.num_real
-        parts.append(_score_tile(network, tile, keep_ABL, exclude_seen))
-    rank_AR = torch.cat([rank_AB for rank_AB, _ in parts], dim=1).int().cpu().numpy()
-    shared_R = torch.cat([shared_B for _, shared_B in parts]).int().cpu().numpy()
-    ranks = {f"rank_{name}": rank_AR[index] for index, name in enumerate(POLICY_ARMS)}
-    return {**ranks, f"top{TOP}_shared": shared_R}
+        keep_ABL = stack_arms(part, tile.num_real)
+        pair = [list(arms).index(name) for name in ("all_blocks", "skiprec")]
+        rank_AB, shared_B = _score_tile(network, tile, keep_ABL, pair, exclude_seen)
+        ranks.append(rank_AB)
+        shared.append(shared_B)
+    rank_AR = torch.cat(ranks, dim=1).int().cpu().numpy()
+    columns = {f"rank_{name}": rank_AR[index] for index, name in enumerate(arms)}
+    return {**columns, f"top{TOP}_shared": torch.cat(shared).int().cpu().numpy()}
 
 
 @torch.inference_mode()
@@ -59,8 +69,8 @@ def score_full(network: SkipRecNetwork, tiles: list[Tile], exclude_seen: bool) -
     """`rank_full_backbone`: every block, no policy."""
     parts = []
     for tile in tiles:
-        x_TBD = network.encode(_embed(network, tile), None, "dense")
-        rank_B = _ranks(network, x_TBD[-1], tile.batch.items_BW, exclude_seen)
+        x_TBD = network.encode(embed_tile(network, tile), None, "dense")
+        rank_B = ranks_of(network, x_TBD[-1], tile.batch.items_BW, exclude_seen)
         parts.append(rank_B[: tile.num_real])
     return {"rank_full_backbone": torch.cat(parts).int().cpu().numpy()}
 
@@ -85,37 +95,65 @@ def describe_rows(rows: Rows) -> dict[str, NDArray[np.int32] | NDArray[np.int64]
     }
 
 
-def _embed(network: SkipRecNetwork, tile: Tile) -> History:
+def embed_tile(network: SkipRecNetwork, tile: Tile) -> History:
+    """A tile's rows on the network's device."""
     batch = tile.batch.to(network.device)
     return network.embed(batch.input_BT, batch.key_B)
 
 
-def _score_tile(
-    network: SkipRecNetwork, tile: Tile, keep_ABL: Tensor, exclude_seen: bool
-) -> tuple[Tensor, Tensor]:
+def last_positions(
+    network: SkipRecNetwork, history: History, row_N: Tensor, keep_NL: Tensor
+) -> Tensor:
+    """`[N, D]`: after the blocks that row `row_N` of a tile keeps; a row may come several times."""
+    parts = []
+    for rows, keep in zip(
+        torch.split(row_N, ROWS_AT_ONCE), torch.split(keep_NL, ROWS_AT_ONCE), strict=True
+    ):
+        repeated = History(
+            history.item_TB.index_select(1, rows),
+            history.x_TBD.index_select(1, rows),
+            history.is_item_TB1.index_select(1, rows),
+            history.key_B[rows],
+        )
+        parts.append(network.encode(repeated, KeepDecision(keep, None), "gathered")[-1])
+    return torch.cat(parts)
+
+
+def ranks_of(network: SkipRecNetwork, x_ND: Tensor, items_NW: Tensor, exclude_seen: bool) -> Tensor:
+    """`[N]`: rank of each row's target, `ROWS_AT_ONCE` rows at a time."""
+    parts = []
+    for x, items in _in_parts(x_ND, items_NW.to(x_ND.device)):
+        seen = items[:, :-1] if exclude_seen else None
+        parts.append(network.head(x, partial(target_ranks, target_B=items[:, -1], seen_BT=seen)))
+    return torch.cat(parts)
+
+
+def differing_decisions(keep_ABL: Keep) -> tuple[Keep, NDArray[np.int64], NDArray[np.int64]]:
+    """Each decision about a row once: `keep_NL`, `row_N`, and `place_AB` among them.
+
+    Equal decisions stand together, so that most blocks are kept by all or none of some rows.
+    """
     num_arms, num_rows, num_blocks = keep_ABL.shape
-    history = _embed(network, tile)
-    repeated = History(
-        history.item_TB.repeat(1, num_arms),
-        history.x_TBD.repeat(1, num_arms, 1),
-        history.is_item_TB1.repeat(1, num_arms, 1),
-        history.key_B.repeat(num_arms),
+    row_B1 = np.arange(num_rows, dtype=np.uint8)[:, None]
+    assert num_rows <= TILE_ROWS <= 256
+    key_ABK = np.concatenate(
+        [np.packbits(keep_ABL, axis=2), np.broadcast_to(row_B1, (num_arms, num_rows, 1))], axis=2
     )
-    keep_NL = keep_ABL.view(num_arms * num_rows, num_blocks).to(history.x_TBD.device)
-    x_ND = network.encode(repeated, KeepDecision(keep_NL, None), "gathered")[-1]
-    rank_N = _ranks(network, x_ND, tile.batch.items_BW.repeat(num_arms, 1), exclude_seen)
-    rank_AB = rank_N.view(num_arms, num_rows)[:, : tile.num_real]
-    x_ABD = x_ND.view(num_arms, num_rows, -1)
-    pair_2BD = x_ABD[[POLICY_ARMS.index("all_blocks"), POLICY_ARMS.index("skiprec")]]
-    return rank_AB, _shared_top(network, pair_2BD[:, : tile.num_real], tile, exclude_seen)
+    key_NK, place = np.unique(key_ABK.reshape(num_arms * num_rows, -1), axis=0, return_inverse=True)
+    keep_NL = np.unpackbits(key_NK[:, :-1], axis=1, count=num_blocks).astype(bool)
+    return keep_NL, key_NK[:, -1].astype(np.int64), place.reshape(num_arms, num_rows)
 
 
-def _ranks(network: SkipRecNetwork, x_BD: Tensor, items_BW: Tensor, exclude_seen: bool) -> Tensor:
-    items_BW = items_BW.to(x_BD.device)
-    seen_BT = items_BW[:, :-1] if exclude_seen else None
-    use = partial(target_ranks, target_B=items_BW[:, -1], seen_BT=seen_BT)
-    rank_B: Tensor = network.head(x_BD, use)
-    return rank_B
+def _score_tile(
+    network: SkipRecNetwork, tile: Tile, keep_ABL: Keep, pair: list[int], exclude_seen: bool
+) -> tuple[Tensor, Tensor]:
+    keep_NL, row_N, place_AB = differing_decisions(keep_ABL)
+    rows, place = (torch.from_numpy(a).to(network.device) for a in (row_N, place_AB))
+    keep = torch.from_numpy(keep_NL.astype(np.float32)).to(network.device)
+    x_ND = last_positions(network, embed_tile(network, tile), rows, keep)
+    items_NW = tile.batch.items_BW.to(network.device)[rows]
+    rank_N = ranks_of(network, x_ND, items_NW, exclude_seen)
+    return rank_N[place], _shared_top(network, x_ND[place[pair]], tile, exclude_seen)
 
 
 def _shared_top(
@@ -128,3 +166,7 @@ def _shared_top(
     full_BK, skipping_BK = items_NK.view(2, tile.num_real, k)
     shared_B: Tensor = (full_BK[:, :, None] == skipping_BK[:, None, :]).any(2).sum(1)
     return shared_B
+
+
+def _in_parts(a_N: Tensor, b_N: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(torch.split(a_N, ROWS_AT_ONCE), torch.split(b_N, ROWS_AT_ONCE), strict=True)

@@ -36,7 +36,7 @@ def grown(
     Raises:
         ValueError: `deep` is no multiple of `shallow`, or `shallow` none of `cycle`.
     """
-    if deep <= shallow or deep % shallow or shallow % cycle:
+    if shallow < 1 or deep <= shallow or deep % shallow or shallow % cycle:
         raise ValueError(
             f"init_growth={growth!r} copies whole stacks, in cycles of {cycle} blocks: {deep} "
             f"blocks cannot be made of {shallow}; expected a multiple of {cycle} grown to a "

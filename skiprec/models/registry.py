@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from skiprec.config import ModelConfig
+from skiprec.models.caser import caser_encoder
+from skiprec.models.gru4rec import gru4rec_encoder
 from skiprec.models.head import ItemHead
 from skiprec.models.nextitnet import dilation_cycle, nextitnet_blocks, nextitnet_plus_blocks
+from skiprec.models.nfm import NfmHead, nfm_encoder
+from skiprec.models.sasrec import end_positions, sasrec_plus_authors_blocks, sasrec_plus_blocks
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,20 @@ class Architecture:
     head: Callable[[int, int], nn.Module] = ItemHead
 
 
+ATTENTION_OPTIONS = frozenset({"num_heads", "max_positions"})
 BACKBONES: dict[str, Architecture] = {
     "nextitnet": Architecture(nextitnet_blocks, options=frozenset({"dilations"})),
     "nextitnet_plus": Architecture(nextitnet_plus_blocks, options=frozenset({"dilations"})),
+    "sasrec_plus": Architecture(sasrec_plus_blocks, options=ATTENTION_OPTIONS, entry=end_positions),
+    "sasrec_plus_authors": Architecture(
+        sasrec_plus_authors_blocks, options=ATTENTION_OPTIONS, entry=end_positions
+    ),
 }
-BASELINES: dict[str, Architecture] = {}
+BASELINES: dict[str, Architecture] = {
+    "gru4rec": Architecture(gru4rec_encoder, is_residual=False),
+    "caser": Architecture(caser_encoder, is_residual=False),
+    "nfm": Architecture(nfm_encoder, is_residual=False, head=NfmHead),
+}
 OPTIONAL = ("dilations", "num_heads", "max_positions")
 
 

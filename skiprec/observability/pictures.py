@@ -26,7 +26,7 @@ def keep_heat_map(keep_UL: Keep) -> Figure:
     # Users who keep equally many stand together by decision, so that equal decisions show as bands.
     order_U = np.lexsort((*keep.T[::-1], keep.sum(1)))[::-1]
     shown = order_U[np.linspace(0, num_users - 1, min(num_users, MAX_USERS)).round().astype(int)]
-    figure, axes = _figure(6.4, 4.8)
+    figure, axes = new_figure(6.4, 4.8)
     axes.imshow(
         keep[shown],
         aspect="auto",
@@ -42,7 +42,7 @@ def keep_heat_map(keep_UL: Keep) -> Figure:
     axes.set_xlabel("block")
     axes.set_ylabel("rows of users, most kept blocks first")
     kept_U = keep.sum(1)
-    _title(
+    write_title(
         axes,
         "Blocks kept for each user",
         f"{num_users:,} rows · {len(np.unique(keep, axis=0)):,} distinct decisions · "
@@ -56,7 +56,7 @@ def kept_blocks_histogram(keep_UL: Keep) -> Figure:
     num_users, num_blocks = keep_UL.shape
     kept_U = (np.asarray(keep_UL) > 0).sum(1)
     share = np.bincount(kept_U, minlength=num_blocks + 1) / num_users
-    figure, axes = _figure(6.4, 3.6)
+    figure, axes = new_figure(6.4, 3.6)
     bars = axes.bar(np.arange(num_blocks + 1), share, width=0.8, color=KEPT)
     if num_blocks <= 24:
         labels = [f"{100 * s:.0f}" if s >= 0.005 else "" for s in share]
@@ -68,7 +68,7 @@ def kept_blocks_histogram(keep_UL: Keep) -> Figure:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel("blocks kept")
     axes.set_ylabel("share of rows")
-    _title(
+    write_title(
         axes,
         "How many blocks users keep",
         f"mean {kept_U.mean():.1f} of {num_blocks} (dashed) · "
@@ -81,7 +81,7 @@ def block_keep_rates(keep_UL: Keep) -> Figure:
     """The share of rows that keep each block. Only bars between 0 and 1 can be personal."""
     rate_L = (np.asarray(keep_UL) > 0).mean(0)
     num_blocks = len(rate_L)
-    figure, axes = _figure(6.4, 3.2)
+    figure, axes = new_figure(6.4, 3.2)
     axes.bar(np.arange(num_blocks), np.ones(num_blocks), width=0.8, color=SKIPPED)
     axes.bar(np.arange(num_blocks), rate_L, width=0.8, color=KEPT)
     axes.set_xlim(-0.7, num_blocks - 0.3)
@@ -91,7 +91,7 @@ def block_keep_rates(keep_UL: Keep) -> Figure:
     axes.set_xlabel("block")
     axes.set_ylabel("share of rows that keep it")
     always, never = int((rate_L == 1).sum()), int((rate_L == 0).sum())
-    _title(
+    write_title(
         axes,
         "Keep rate of each block",
         f"{always} kept by everyone · {never} by no one · {num_blocks - always - never} by some",
@@ -111,7 +111,7 @@ def speed_against_accuracy(
         lines: name -> MRR@20 of baselines that have no speed; one that is far below is written
             under the axes instead, so that it does not squeeze the points together.
     """
-    figure, axes = _figure(7.0, 4.6)
+    figure, axes = new_figure(7.0, 4.6)
     for name, (speed, mrr, (low, high)) in points.items():
         is_skiprec = name == "skiprec"
         color = ACCENT if is_skiprec else KEPT
@@ -162,7 +162,7 @@ def speed_against_accuracy(
     axes.set_xlabel(speed_label)
     axes.set_ylabel("MRR@20, with 95 % interval over users")
     below = "".join(f" · {name} {mrr:.4f} (below)" for name, mrr in far.items())
-    _title(axes, "Speed against accuracy", f"up and to the right is better{below}")
+    write_title(axes, "Speed against accuracy", f"up and to the right is better{below}")
     return figure
 
 
@@ -173,10 +173,17 @@ def figure_to_array(figure: Figure) -> NDArray[np.uint8]:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty picture with one panel; inches."""
     # Figure, not pyplot: no global state, nothing to close, safe in any thread.
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     axes = figure.add_subplot()
+    style_panel(axes)
+    return figure, axes
+
+
+def style_panel(axes: Axes) -> None:
+    """The frame and the colours of every panel."""
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -185,10 +192,10 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     axes.tick_params(colors=INK, labelsize=9)
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
-    return figure, axes
 
 
-def _title(axes: Axes, title: str, subtitle: str) -> None:
+def write_title(axes: Axes, title: str, subtitle: str) -> None:
+    """A headline and, under it, what it rests on."""
     axes.set_title(title, loc="left", fontsize=12, color=INK, pad=22, fontweight="bold")
     axes.annotate(
         subtitle,

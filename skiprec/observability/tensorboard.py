@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
+from skiprec.observability.curves import Curve
 from skiprec.observability.pictures import figure_to_array, keep_heat_map, kept_blocks_histogram
 from skiprec.observability.sinks import Decisions
 
@@ -54,6 +55,17 @@ def write_evaluation(folder: Path, report: dict[str, Any], figures: dict[str, Fi
     for name, figure in figures.items():
         writer.add_image(f"evaluation/{name}", figure_to_array(figure), 0, dataformats="HWC")
     writer.close()
+
+
+def write_convergence(folder: Path, curves: list[Curve]) -> None:
+    """The same in TensorBoard: one run a curve; steps are hundredths of epochs, and seconds."""
+    for curve in curves:
+        writer = SummaryWriter(str(folder / curve.label.replace("/", "-").replace(" ", "_")))
+        for what in ("loss", "mrr"):
+            for epochs, hours, value in getattr(curve, what):
+                writer.add_scalar(f"{what}_by_hundredth_epoch", value, round(100 * epochs))
+                writer.add_scalar(f"{what}_by_second", value, round(3600 * hours))
+        writer.close()
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from skiprec import keyed_random
+from skiprec.policy.priced import PricedPolicy
 from skiprec.policy.trunk import PolicyTrunk
 from skiprec.policy_config import CostPolicyConfig
 from skiprec.types import History, KeepDecision
 
 
-class CostPolicy(nn.Module):
+class CostPolicy(PricedPolicy):
     """`size_M` are the offered numbers of blocks, rising, all of them last; costs are in nats."""
 
-    price_1: Tensor
     size_M: Tensor
 
     def __init__(
@@ -29,7 +29,6 @@ class CostPolicy(nn.Module):
         self.trunk = PolicyTrunk(config, num_items, backbone_width)
         self.sizes = tuple(sorted({*config.nest_sizes, num_blocks}))
         self.head = nn.Linear(config.width, len(self.sizes))
-        self.register_buffer("price_1", torch.zeros(1))
         self.register_buffer("size_M", torch.tensor(self.sizes), persistent=False)
 
     def reset_parameters(self, generator: torch.Generator) -> None:

@@ -7,6 +7,7 @@ from skiprec import keyed_random
 from skiprec.types import KeepDecision
 
 SKIP, KEEP = 0, 1
+TINY = 1e-6
 
 
 def gumbel_keep(logits_BL2: Tensor, temperature: float, key_B: Tensor) -> KeepDecision:
@@ -29,3 +30,9 @@ def argmax_keep(logits_BL2: Tensor) -> KeepDecision:
     logits_BL2 = logits_BL2.float()
     keep_BL = (logits_BL2[..., KEEP] > logits_BL2[..., SKIP]).float()
     return KeepDecision(keep_BL, logits_BL2.softmax(-1)[..., KEEP])
+
+
+def entropy(prob: Tensor) -> Tensor:
+    """Of each coin on its own, in nats; as large as `prob`."""
+    prob = prob.clamp(TINY, 1 - TINY)
+    return -prob * prob.log() - (1 - prob) * (1 - prob).log()

@@ -3,23 +3,22 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skiprec.policy.decisions import KEEP, SKIP, argmax_keep, gumbel_keep
+from skiprec.policy.priced import PricedPolicy
 from skiprec.policy.schedules import temperature
 from skiprec.policy.trunk import KeepHead, PolicyTrunk
 from skiprec.policy_config import GumbelPolicyConfig
 from skiprec.types import History, KeepDecision
 
 
-class GumbelPolicy(nn.Module):
+class GumbelPolicy(PricedPolicy):
     """Samples while training, argmax in serving.
 
     `price_1` is what keep logits must exceed skip logits by; it moves with `policy.budget="shared"`
     (`training/gumbel_terms.py`) and is 0 otherwise.
     """
-
-    price_1: Tensor
 
     def __init__(
         self, config: GumbelPolicyConfig, num_items: int, backbone_width: int, num_blocks: int
@@ -28,7 +27,6 @@ class GumbelPolicy(nn.Module):
         self.config = config
         self.trunk = PolicyTrunk(config, num_items, backbone_width)
         self.head = KeepHead(config.width, num_blocks)
-        self.register_buffer("price_1", torch.zeros(1))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Every block first has P(keep) = `initial_keep_prob`."""
@@ -43,13 +41,13 @@ class GumbelPolicy(nn.Module):
             self.head.reset_parameters(generator, skip=0.0, keep=gap)
 
     def logits(self, history: History) -> Tensor:
-        """`[B, L, 2]`, the price taken off the keep logits."""
+        """`[B, L, 2]`, float32, the price taken off the keep logits."""
         logits_BL2: Tensor = self.head(self.trunk(history))
         if self.config.logits == "sigmoid":
             # The released code squashes here, which bounds P(keep) to (0.27, 0.73).
             logits_BL2 = torch.sigmoid(logits_BL2)
-        keep_BL = logits_BL2[..., KEEP] - self.price_1.to(logits_BL2.dtype)
-        return torch.stack([logits_BL2[..., SKIP], keep_BL], dim=-1)
+        logits_BL2 = logits_BL2.float()
+        return torch.stack([logits_BL2[..., SKIP], logits_BL2[..., KEEP] - self.price_1], dim=-1)
 
     def forward(self, history: History, progress: float | None) -> KeepDecision:
         """See `registry.py`."""

@@ -4,21 +4,19 @@ Means over the global batch are known before the loss pass. So each term here is
 at hand, and its gradient, summed over passes and ranks, is exact at any world size.
 """
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from skiprec.network import SkipRecNetwork
+from skiprec.policy.decisions import TINY, entropy
 from skiprec.policy.gumbel import GumbelPolicy
 from skiprec.policy.schedules import budget_ramp
 from skiprec.policy_config import GumbelPolicyConfig, PolicyConfig
-from skiprec.ranking import target_ranks
+from skiprec.training.hits import hits
 from skiprec.training.passes import Pass, without_dropout
 from skiprec.types import Batch, KeepDecision
 
 GUIDE_CUT = 5
-TINY = 1e-6
 
 
 def needs_statistics(policy: PolicyConfig) -> bool:
@@ -81,16 +79,14 @@ def _budget(
 
 
 def information_sum(prob_BL: Tensor, mean_L: Tensor) -> Tensor:
-    """Sum over rows of a term whose gradient is that of rows * I(user; decision), in nats.
+    """Sum over rows of a term that, over the global batch, is rows * I(user; decision), in nats.
 
     I = mean over blocks of H(mean p) - mean H(p). With the mean known, H(mean p) is replaced by its
-    tangent there, p * H'(mean).
+    tangent there, H(mean) + (p - mean) * H'(mean): the sum and its gradient stay the same.
     """
-    mean_L = mean_L.clamp(TINY, 1 - TINY)
-    prob_BL = prob_BL.clamp(TINY, 1 - TINY)
-    slope_L = torch.log((1 - mean_L) / mean_L)
-    entropy_BL = -prob_BL * prob_BL.log() - (1 - prob_BL) * (1 - prob_BL).log()
-    return (prob_BL * slope_L - entropy_BL).mean(1).sum()
+    mean_L, prob_BL = mean_L.clamp(TINY, 1 - TINY), prob_BL.clamp(TINY, 1 - TINY)
+    tangent_BL = entropy(mean_L) - torch.logit(mean_L) * (prob_BL - mean_L)
+    return (tangent_BL - entropy(prob_BL)).mean(1).sum()
 
 
 def _guide(network: SkipRecNetwork, batch: Batch, prob_BL: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,9 +97,7 @@ def _guide(network: SkipRecNetwork, batch: Batch, prob_BL: Tensor) -> tuple[Tens
     half = max(1, network.num_blocks // 2)
     with torch.no_grad(), without_dropout(network):
         history = network.embed(batch.input_BT, batch.key_B)
-        x_BD = network.prefixes(history, (half,))[0]
-        rank_B = network.head(x_BD, partial(target_ranks, target_B=batch.target_BT[:, -1]))
-    is_easy_B = (rank_B >= 1) & (rank_B <= GUIDE_CUT)
+        is_easy_B = hits(network, network.prefixes(history, (half,))[0], batch, GUIDE_CUT)
     skip_BL = (1 - prob_BL[:, half:]).clamp(min=TINY).log()
     if skip_BL.shape[1] == 0:
         return prob_BL.sum() * 0.0, is_easy_B.sum()

@@ -14,18 +14,15 @@ The policy learns from L_RL alone, the backbone from L_CE alone: keep decisions 
 gradient.
 """
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from skiprec.network import SkipRecNetwork
+from skiprec.policy.decisions import TINY, entropy
 from skiprec.policy_config import ReinforcePolicyConfig
-from skiprec.ranking import target_ranks
+from skiprec.training.hits import hits
 from skiprec.training.passes import Pass, without_dropout
 from skiprec.types import Batch, Execution, KeepDecision
-
-TINY = 1e-6
 
 
 def self_critical_loss(
@@ -64,12 +61,6 @@ def log_prob(prob_BL: Tensor, keep_BL: Tensor) -> Tensor:
     return prob_BL.clamp(min=TINY).log().sum(1)
 
 
-def entropy(prob_BL: Tensor) -> Tensor:
-    """`[B, L]`, in nats."""
-    prob_BL = prob_BL.clamp(TINY, 1 - TINY)
-    return -prob_BL * prob_BL.log() - (1 - prob_BL) * (1 - prob_BL).log()
-
-
 @torch.no_grad()
 def rewards(
     network: SkipRecNetwork,
@@ -82,8 +73,7 @@ def rewards(
     with without_dropout(network):
         history = network.embed(batch.input_BT, batch.key_B)
         x_TBD = network.encode(history, KeepDecision(keep_BL, None), execution, True)
-    rank_B = network.head(x_TBD[-1], partial(target_ranks, target_B=batch.target_BT[:, -1]))
-    return reward(policy, (rank_B >= 1) & (rank_B <= policy.reward_cut), keep_BL)
+    return reward(policy, hits(network, x_TBD[-1], batch, policy.reward_cut), keep_BL)
 
 
 def reward(policy: ReinforcePolicyConfig, is_hit_B: Tensor, keep_BL: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ VARIANTS = {
     "clipped": ("training.grad_clip_norm=0.05",),
     "accumulated": ("training.micro_batch_rows=9",),
     "recomputed": ("training.activation_checkpointing=true",),
+    "priced": ("policy.budget=shared", "policy.budget_weight=0.3"),
 }
 STAGES = (0, 1, 2, 3)
 
@@ -37,6 +38,11 @@ def deepspeed_config(root: Path, data: Path, stage: int, name: str, *more: str) 
     return named(root, data, f"{name}-zero{stage}", *placing, *more)
 
 
+def broken_config(root: Path, data: Path, stage: int) -> RunConfig:
+    """A run that is cut off, with a price among what its checkpoint must hold."""
+    return deepspeed_config(root, data, stage, "broken", CHECKPOINTS, *VARIANTS["priced"])
+
+
 def two_ranks(root: Path, data: Path) -> None:
     """Everything that needs the process group, in one start of the processes."""
     comm = ProcessGroup()
@@ -44,7 +50,7 @@ def two_ranks(root: Path, data: Path) -> None:
         for name, overrides in VARIANTS.items():
             train_here(deepspeed_config(root, data, stage, name, *overrides), comm)
         train_here(deepspeed_config(root, data, stage, "bf16", "training.precision=bf16"), comm)
-        broken = deepspeed_config(root, data, stage, "broken", CHECKPOINTS)
+        broken = broken_config(root, data, stage)
         try:
             train_here(broken, comm, crash_at=CRASH_AT)
         except InterruptedError:
@@ -99,12 +105,13 @@ def test_bf16_stays_near_fp32(folders: tuple[Path, Path], stage: int) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_resume_continues_bit_for_bit(folders: tuple[Path, Path], stage: int) -> None:
     root, data = folders
-    whole = deepspeed_config(root, data, stage, "plain")
-    broken = deepspeed_config(root, data, stage, "broken", CHECKPOINTS)
+    whole = deepspeed_config(root, data, stage, "priced")
+    broken = broken_config(root, data, stage)
     starts = (broken.folder / "events-rank0.jsonl").read_text()
     assert f"training from step {CRASH_AT} to 10" in starts
     assert metric(broken, "train/loss") == metric(whole, "train/loss")
     assert same_weights(last_weights(broken), last_weights(whole))
+    assert last_weights(broken)["policy.price_1"].abs() > 1e-3
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -22,11 +22,13 @@ from cluster.checkpoint import (
     load_network,
     read_manifest,
 )
-from cluster.evaluate import Job, Scorer, _remote, evaluate_run, evaluation_config
+from cluster.evaluate import _remote, evaluate_run, evaluation_config
 from cluster.run_folder import open_run
+from cluster.scorers import Job, Scorer
 from cluster.session import ray_session
 from skiprec.data.shards import ShardSet
-from skiprec.evaluation.tiles import TILE_ROWS
+from skiprec.evaluation.scoring import decide_unit
+from skiprec.evaluation.tiles import TILE_ROWS, read_tiles
 from tests.testkit.runs import build_smoke_data, smoke_config, train_here
 
 QUICK = (
@@ -62,6 +64,22 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         open_run(run)
         train_here(run)
     let_scores_nearly_tie(best_good(config.folder / "checkpoints"))
+    return config.folder
+
+
+@pytest.fixture(scope="module")
+def priced_run(run_folder: Path) -> Path:
+    """A run whose policy predicts costs, beside the other."""
+    root = run_folder.parent
+    config = smoke_config(
+        root,
+        root / "data",
+        "training.engine=torch",
+        "name=priced",
+        "policy={kind='cost', nest_sizes=[1, 2], width=8, target_keep_frac=0.5}",
+    )
+    open_run(config)
+    train_here(config)
     return config.folder
 
 
@@ -115,7 +133,9 @@ def test_the_table_is_the_same_bit_for_bit(
     )
     assert table.num_rows > 3 * TILE_ROWS
     assert without_times(table).equals(without_times(one_worker[0]))
-    for key in ("differences", "policy", "flops"):
+    assert {"rank_fixed_00", "rank_fixed_03", "rank_learned_00"} <= set(table.column_names)
+    assert table.column("rank_fixed_01") != table.column("rank_fixed_03")
+    for key in ("differences", "frontier", "policy", "flops"):
         assert untimed(report[key]) == untimed(one_worker[1][key])
 
 
@@ -130,7 +150,8 @@ def test_control_a_last_bit_would_have_been_seen(
     with torch.no_grad():
         history = network.embed(items_BW[:, :-1], torch.from_numpy(rows.row_R))
         x_BD = network.encode(history, None, "dense")[-1]
-        scores_BV = network.head(x_BD, lambda x, weight, bias: x @ weight.t() + bias)
+        head = network.head
+        scores_BV = x_BD @ head.weight_VD.t() + head.bias_V
     target_B1 = scores_BV.gather(1, items_BW[:, -1:] - 1)
     exact_B = 1 + (scores_BV > target_B1).sum(1).numpy()
     found_B = np.asarray(one_worker[0].column("rank_all_blocks"))
@@ -167,6 +188,45 @@ def test_a_backbone_alone_is_evaluated_too(run_folder: Path, session: None) -> N
     assert "keep" not in table.column_names
 
 
+def test_a_price_is_set_anew_for_serving_and_at_any_number_of_workers(
+    priced_run: Path, session: None
+) -> None:
+    no_times = "evaluation.timing_batches=[]"
+    as_trained, report = evaluate(priced_run, no_times)
+    assert report["timing"] == {}
+    assert "Times were not taken" in (priced_run / "report.md").read_text()
+    assert report["conditions"]["device"] == "cpu"
+    shares = {"as trained": report["policy"]["kept_blocks_mean"] / 4}
+    tables = {}
+    for keep_frac in (0.3, 0.8):
+        tables[keep_frac], found = evaluate(
+            priced_run, no_times, f"evaluation.keep_frac={keep_frac}"
+        )
+        shares[keep_frac] = found["policy"]["kept_blocks_mean"] / 4
+        # At the price that keeps so much of validation, no more of it is kept, and about as much.
+        _, network = load_network(priced_run)
+        network.policy.price_1.fill_(found["frontier"]["knob"]["served"])
+        config = evaluation_config(priced_run, [])
+        shards = ShardSet.open(Path(config.data.path), "validation")
+        rows = read_tiles(shards, np.arange(shards.num_rows))[1]
+        assert decide_unit(network, rows).keep_RL.mean() == pytest.approx(keep_frac, abs=0.1)
+        # The curve is where it was: it belongs to the policy, not to the price of the day.
+        learned = [name for name in as_trained.column_names if name.startswith("rank_learned")]
+        assert learned
+        for name in learned:
+            assert tables[keep_frac].column(name).equals(as_trained.column(name))
+    assert shares[0.3] < shares["as trained"] < shares[0.8]
+    again, _ = evaluate(
+        priced_run, no_times, "evaluation.keep_frac=0.3", "evaluation.num_workers=2"
+    )
+    assert again.equals(tables[0.3])
+
+
+def test_a_policy_without_a_price_cannot_be_asked_for_another_rate(run_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"keep_frac=0\.3 sets the price .*kind='gumbel'"):
+        evaluate(run_folder, "evaluation.keep_frac=0.3")
+
+
 def test_a_lost_actor_is_replaced_by_one_that_computes_the_same(
     run_folder: Path, session: None
 ) -> None:
@@ -178,7 +238,8 @@ def test_a_lost_actor_is_replaced_by_one_that_computes_the_same(
     ray.kill(scorer, no_restart=False)
     after = ray.get(scorer.decide.remote(unit))
     ray.kill(scorer)
-    assert np.array_equal(before, after)
+    assert np.array_equal(before.keep_RL, after.keep_RL)
+    assert np.array_equal(before.knob_RK, after.knob_RK)
 
 
 def test_a_report_is_whole_or_not_there(
@@ -187,6 +248,7 @@ def test_a_report_is_whole_or_not_there(
     report = run_folder / "report.json"
     written = report.stat().st_mtime_ns
     names = {path.name for path in run_folder.iterdir()}
+    assert "frontier.png" in names
     assert {"report.md", "per_user.parquet", "keep_heat_map.png", "speed_accuracy.png"} <= names
     for path in run_folder.iterdir():
         if path.suffix in (".md", ".png", ".parquet"):

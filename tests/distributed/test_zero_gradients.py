@@ -1,6 +1,9 @@
 """Under every ZeRO stage the gradient is the exact mean over the global batch, also when ranks keep
 different blocks and some block gets no row at all on one of them."""
 
+from functools import cache
+from typing import Any
+
 import pytest
 import torch
 
@@ -14,6 +17,7 @@ from skiprec.training.engine import TorchEngine
 from skiprec.training.loop import run_step
 from skiprec.training.objective import Objective
 from skiprec.training.plan import StepPlan
+from skiprec.training.stochastic_depth import kept_at_random
 from skiprec.types import Batch
 from tests.testkit.ranks import run_ranks
 
@@ -21,17 +25,35 @@ NUM_ITEMS, ROWS, WINDOW = 50, 6, 9
 PLAN = StepPlan(total_steps=1, log_every=1, validate_every=None, checkpoint_every=None)
 
 
-def config(execution: str, zero_stage: int, num_workers: int, micro: int | None) -> RunConfig:
-    policy = (
-        {"kind": "random", "keep_frac": 0.4}
-        if execution == "gathered"
-        else {"kind": "gumbel", "width": 8, "target_keep_frac": 0.3, "budget_weight": 2.0}
-    )
+GUMBEL = {"kind": "gumbel", "width": 8, "target_keep_frac": 0.3, "budget_weight": 2.0}
+# Of each run: its execution and its policy.
+RUNS: dict[str, tuple[str, dict[str, Any]]] = {
+    "random": ("gathered", {"kind": "random", "keep_frac": 0.4}),
+    "gumbel": ("masked", GUMBEL),
+    "personal": (
+        "masked",
+        {**GUMBEL, "budget": "shared", "information_weight": 0.5, "guide_weight": 0.5},
+    ),
+    "reinforce": (
+        "gathered",
+        {"kind": "reinforce", "width": 8, "initial_keep_prob": 0.4, "reward_cut": 25},
+    ),
+    "cost": (
+        "gathered",
+        {"kind": "cost", "width": 8, "nest_sizes": [1, 2, 3, 5], "explore_frac": 0.5},
+    ),
+    "stochastic depth": ("dense", {"kind": "none"}),
+}
+
+
+def config(run: str, zero_stage: int, num_workers: int, micro: int | None) -> RunConfig:
+    execution, policy = RUNS[run]
+    depth = {"stochastic_depth": 0.9} if run == "stochastic depth" else {}
     return parse_config(
         {
             "name": "exact",
             "data": {"path": "unused"},
-            "model": {"num_blocks": 6, "width": 16, "dropout": 0.1},
+            "model": {"num_blocks": 6, "width": 16, "dropout": 0.1, **depth},
             "policy": policy,
             "training": {
                 "global_batch_rows": ROWS,
@@ -66,8 +88,9 @@ def sgd(network: SkipRecNetwork) -> torch.optim.SGD:
     return torch.optim.SGD([group], lr=1.0)
 
 
-def reference_gradient(execution: str) -> dict[str, torch.Tensor]:
-    settings = config(execution, 0, 1, None)
+@cache
+def reference_gradient(run: str) -> dict[str, torch.Tensor]:
+    settings = config(run, 0, 1, None)
     network = plain_network(settings)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     engine = TorchEngine(
@@ -78,13 +101,13 @@ def reference_gradient(execution: str) -> dict[str, torch.Tensor]:
 
 
 def gradient_on_rank(
-    execution: str, zero_stage: int, micro: int | None, call_every_block: bool
+    run: str, zero_stage: int, micro: int | None, call_every_block: bool
 ) -> dict[str, torch.Tensor] | None:
     prepare_process(use_gpu=False)
     comm = ProcessGroup()
-    settings = config(execution, zero_stage, comm.world_size, micro)
+    settings = config(run, zero_stage, comm.world_size, micro)
     network = plain_network(settings)
-    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    before = {name: value.clone() for name, value in network.state_dict().items()}
     share = ROWS // comm.world_size
     passes = 1 if micro is None else share // micro
     batch = rows()
@@ -112,20 +135,43 @@ def worst_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.T
     return max((found[name] - expected[name]).abs().max().item() for name in expected)
 
 
-def test_the_rows_keep_different_blocks_on_the_two_ranks() -> None:
-    settings = config("gathered", 0, 1, None)
-    network = plain_network(settings)
+@pytest.mark.parametrize("run", ["random", "reinforce", "cost", "stochastic depth"])
+def test_the_rows_keep_different_blocks_on_the_two_ranks(run: str) -> None:
+    settings = config(run, 0, 1, None)
+    network = plain_network(settings).train()
     batch = rows()
-    keep_BL = network.decide(network.embed(batch.input_BT, batch.key_B)).keep_BL
-    on_rank = keep_BL.view(2, ROWS // 2, -1).sum(1)
-    assert ((on_rank[0] == 0) & (on_rank[1] > 0)).any(), "no block is empty on rank 0 alone"
-    assert not torch.equal(on_rank[0], on_rank[1])
+    decision = network.decide(network.embed(batch.input_BT, batch.key_B), 0.0)
+    if decision is None:
+        decision = kept_at_random(batch.key_B, 0.9, 6)
+    on_rank = decision.keep_BL.view(2, ROWS // 2, -1).sum(1)
+    empty_on_one = (on_rank == 0).any(0) & (on_rank > 0).any(0)
+    assert empty_on_one.any(), "no block is empty on one rank alone"
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_each_part_has_something_to_learn(run: str) -> None:
+    """Else an equal gradient would be an equal zero."""
+    gradient = reference_gradient(run)
+    parts = ["stack", "embedding", "head"]
+    if RUNS[run][1]["kind"] not in ("random", "none"):
+        parts.append("policy")
+    for part in parts:
+        assert max(g.abs().max() for n, g in gradient.items() if n.startswith(part)) > 1e-4, part
+    assert run != "personal" or gradient["policy.price_1"].abs() > 0.1
 
 
 CASES = [
-    (execution, zero_stage, micro)
+    (run, zero_stage, micro)
     for zero_stage in (0, 1, 2, 3)
-    for execution, micro in (("gathered", None), ("masked", None), ("masked", 1))
+    for run, micro in (
+        ("random", None),
+        ("gumbel", None),
+        ("gumbel", 1),
+        ("personal", 1),
+        ("reinforce", None),
+        ("cost", None),
+        ("stochastic depth", None),
+    )
 ]
 
 
@@ -146,7 +192,7 @@ def test_gradient_is_the_exact_mean(case: int, gradients: list[dict[str, torch.T
 def test_ranks_that_skip_calls_get_wrong_gradients_or_fail() -> None:
     """The negative control: why training always calls every block."""
     try:
-        found = run_ranks(gradient_on_rank, 2, "gathered", 1, None, False)[0]
+        found = run_ranks(gradient_on_rank, 2, "random", 1, None, False)[0]
     except Exception:
         return
-    assert worst_difference(found, reference_gradient("gathered")) > 1e-4
+    assert worst_difference(found, reference_gradient("random")) > 1e-4

@@ -16,7 +16,24 @@ DEVICE = torch.device("cuda")
 PLAN = StepPlan(total_steps=1, log_every=1, validate_every=None, checkpoint_every=None)
 CONFIGS = {name: run_config(name, model__dropout=0.1) for name in ("none", *POLICY_NAMES)} | {
     "budget": run_config("gumbel", policy__target_keep_frac=0.2, policy__budget_weight=3.0),
+    "personal": run_config(
+        "gumbel",
+        policy__target_keep_frac=0.2,
+        policy__budget_weight=3.0,
+        policy__budget="shared",
+        policy__information_weight=0.5,
+        policy__guide_weight=0.3,
+    ),
     "gathered": run_config("random", training__execution="gathered"),
+    "reinforce, gathered": run_config(
+        "reinforce",
+        training__execution="gathered",
+        policy__entropy_weight=0.1,
+        policy__free_blocks_frac=0.5,
+    ),
+    "cost, gathered": run_config("cost", training__execution="gathered"),
+    "stochastic depth": run_config(model__stochastic_depth=0.5),
+    "last position": run_config(loss__last_position_weight=0.5),
     "sampled": run_config(loss__kind="sampled", loss__num_negatives=20),
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from skiprec.config import RunConfig
+from skiprec.models.registry import BASELINES
 from skiprec.network import SkipRecNetwork
 from skiprec.training.engine import TorchEngine
 from skiprec.training.objective import Objective
@@ -30,10 +31,20 @@ COMMON = {
 }
 BUDGET = {"policy__target_keep_frac": 0.3, "policy__budget_weight": 2.0}
 
-GOLDEN_CONFIGS = {name: run_config(model__backbone=name, **COMMON) for name in BACKBONE_NAMES} | {
-    "gumbel": run_config("gumbel", **COMMON, **BUDGET),
-    "sampled_softmax": run_config(loss__kind="sampled", loss__num_negatives=10, **COMMON),
-}
+SAMPLED = {"loss__kind": "sampled", "loss__num_negatives": 10}
+ONE_LAYER = {"model__num_blocks": 1}
+
+GOLDEN_CONFIGS = (
+    {name: run_config(model__backbone=name, **COMMON) for name in BACKBONE_NAMES}
+    | {
+        name: run_config(model__backbone=name, **COMMON, **SAMPLED, **ONE_LAYER)
+        for name in sorted(BASELINES)
+    }
+    | {
+        "gumbel": run_config("gumbel", **COMMON, **BUDGET),
+        "sampled_softmax": run_config(**COMMON, **SAMPLED),
+    }
+)
 
 
 def golden_losses(config: RunConfig, seed: int = 0) -> list[float]:

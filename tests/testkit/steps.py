@@ -66,16 +66,21 @@ def make_engine(config: RunConfig, seed: int = 0) -> TorchEngine:
     return TorchEngine(Objective(network, config), optimizer, config.training, CPU)
 
 
-def step_gradient(config: RunConfig, batches: list[Batch]) -> dict[str, torch.Tensor]:
-    """The gradient of one step over `batches`, read off a step of plain descent at rate 1."""
+def step_gradient(
+    config: RunConfig, batches: list[Batch], step: int = 0, total_steps: int = 1
+) -> dict[str, torch.Tensor]:
+    """The gradient of one step over `batches`, read off a step of plain descent at rate 1.
+
+    What a step moves without a gradient (a price) is told by minus its move.
+    """
     network = build_network(config.model, config.policy).double()
     group = {"params": list(network.parameters()), "name": "all", "base_lr": 1.0}
     engine = TorchEngine(
         Objective(network, config), torch.optim.SGD([group], lr=1.0), config.training, CPU
     )
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    plan = StepPlan(total_steps=1, log_every=1, validate_every=None, checkpoint_every=None)
-    run_step(config, plan, engine, batches, SingleProcess(), 0)
+    plan = StepPlan(total_steps, log_every=1, validate_every=None, checkpoint_every=None)
+    run_step(config, plan, engine, batches, SingleProcess(), step)
     return {name: before[name] - value for name, value in network.state_dict().items()}
 
 

@@ -19,6 +19,9 @@ from skiprec.config_files import (
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "jobs/configs").glob("*.toml"))
 PLAIN = {"name": "run", "data": {"path": "data"}}
 GUMBEL = ("policy.kind=gumbel", "training.execution=masked")
+REINFORCE = ("policy.kind=reinforce", "training.execution=gathered")
+COST = ("policy.kind=cost", "policy.nest_sizes=[4, 8]", "training.execution=gathered")
+BUDGET = ("policy.target_keep_frac=0.5", "policy.budget_weight=1")
 
 
 def config(*overrides: str, source: str = "test") -> RunConfig:
@@ -50,6 +53,10 @@ def test_there_are_shipped_configurations() -> None:
         ("model.dilations=[]", r"model.dilations: .*at least 1"),
         ("model.dilations=[0]", r"model.dilations.0: .*greater than 0"),
         ("policy.kind=magic", r"policy.kind: .*'gumbel'"),
+        ("policy.knd=gumbel", r"unknown key 'policy.knd'; did you mean 'policy.kind'\?"),
+        ("loss.last_position_weight=0", r"loss.last_position_weight: .*greater than 0"),
+        ("model.stochastic_depth=1", r"model.stochastic_depth: .*less than 1"),
+        ("init_growth=twice", r"init_growth: .*'adjacent' or 'cross'"),
         ("name=../elsewhere", r"name: "),
         ("training=3", r"training: "),
     ],
@@ -81,6 +88,9 @@ WITHOUT_EFFECT = [
     ("training.freeze_backbone=true", "leaves nothing to train"),
     ("training.patience=2", "training.patience needs training.validate_every_steps"),
     ("data.inputs=['a.csv']", "data.inputs has no effect without data.recipe"),
+    ("policy.nest_sizes=[4]", "policy.nest_sizes has no effect with policy.kind='none'"),
+    ("policy.beta=1", "policy.beta has no effect with policy.kind='none'"),
+    ("init_growth=adjacent", "init_growth has no effect without init_from"),
 ]
 
 
@@ -89,6 +99,30 @@ def test_an_option_without_effect_is_an_error(override: str, message: str) -> No
     config()  # the control: without the option all is well
     with pytest.raises(ValueError, match=message):
         config(override)
+
+
+@pytest.mark.parametrize(
+    ("learned", "option"),
+    [
+        (GUMBEL, "beta=0.5"),
+        (GUMBEL, "nest_sizes=[4]"),
+        (GUMBEL, "prob_bound=0.9"),
+        (REINFORCE, "temperature_start=1"),
+        (REINFORCE, "budget_weight=1"),
+        (REINFORCE, "information_weight=1"),
+        (REINFORCE, "cost_weight=1"),
+        (COST, "beta=0.5"),
+        (COST, "logits=raw"),
+        (COST, "initial_keep_prob=0.5"),
+    ],
+)
+def test_options_of_one_learned_policy_have_no_effect_on_another(
+    learned: tuple[str, ...], option: str
+) -> None:
+    kind = config(*learned).policy.kind  # the control
+    name = option.partition("=")[0]
+    with pytest.raises(ValueError, match=rf"policy\.{name} has no effect .*kind='{kind}'"):
+        config(*learned, f"policy.{option}")
 
 
 @pytest.mark.parametrize("option", ["keep_frac=0.5", "keep_blocks=[1]"])
@@ -124,6 +158,29 @@ def test_options_of_a_learned_policy_have_no_effect_on_a_control(kind: str, opti
             r"names \[16\], but the backbone has blocks 0 to 15",
         ),
         (("loss.kind=sampled",), "needs loss.num_negatives"),
+        ((*GUMBEL, "policy.budget=user"), "policy.budget has no effect without"),
+        ((*GUMBEL, "policy.budget_warmup_frac=0.5"), "policy.budget_warmup_frac has no effect"),
+        (
+            (*GUMBEL, *BUDGET, "policy.budget=shared", "policy.budget_warmup_frac=0.5"),
+            "no effect with policy.budget='shared'",
+        ),
+        (("policy.kind=reinforce",), "policy.kind='reinforce' decides nothing under"),
+        ((*REINFORCE, "policy.prob_bound=0.5"), r"policy.prob_bound: .*greater than 0\.5"),
+        (("policy.kind=cost", "policy.nest_sizes=[4]"), "policy.kind='cost' decides nothing under"),
+        (
+            ("policy.kind=cost", "training.execution=gathered"),
+            "policy.kind='cost' needs policy.nest_sizes",
+        ),
+        ((*COST, "policy.nest_sizes=[]"), r"policy.nest_sizes: .*at least 1"),
+        ((*COST, "policy.nest_sizes=[0, 4]"), r"policy.nest_sizes.0: .*greater than 0"),
+        ((*COST, "policy.nest_sizes=[8, 4]"), "expected rising numbers of blocks"),
+        ((*COST, "policy.nest_sizes=[4, 4]"), "expected rising numbers of blocks"),
+        ((*COST, "policy.nest_sizes=[4, 17]"), "but the backbone has 16 blocks"),
+        ((*COST, "training.freeze_backbone=true"), "name a pretrained run in init_from"),
+        (
+            (*GUMBEL, "model.stochastic_depth=0.2"),
+            "model.stochastic_depth has no effect with policy.kind='gumbel'",
+        ),
         (("training.engine=torch", "cluster.num_workers=2"), "single-process reference"),
         (("training.engine=torch", "cluster.zero_stage=1"), "single-process reference"),
     ],
@@ -141,7 +198,20 @@ def test_defaults_of_a_learned_policy_are_filled_in_and_saved() -> None:
     assert config(*GUMBEL, "policy.logits=sigmoid").policy.initial_keep_prob == 0.5
     again = RunConfig.model_validate(config(*GUMBEL).model_dump())
     assert again == config(*GUMBEL)
-    assert config().policy.encoder is None
+    for learned in (REINFORCE, COST, ("policy.kind=random", "training.execution=masked")):
+        assert RunConfig.model_validate(config(*learned).model_dump()) == config(*learned)
+    assert config().policy.model_dump() == {"kind": "none"}, "and only those of the kind"
+
+
+def test_learned_policies_run_under_either_execution_that_skips() -> None:
+    for learned in (REINFORCE, COST):
+        for execution in ("masked", "gathered"):
+            run = config(*learned, f"training.execution={execution}")
+            assert run.training.execution == execution
+
+
+def test_the_deepest_set_of_a_nest_may_be_named_or_left_out() -> None:
+    assert config(*COST, "policy.nest_sizes=[16]").policy.nest_sizes == (16,)
 
 
 @pytest.mark.parametrize(

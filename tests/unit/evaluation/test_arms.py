@@ -2,7 +2,15 @@
 
 import numpy as np
 
-from skiprec.evaluation.arms import POLICY_ARMS, controls_of, most_kept_blocks
+from skiprec.evaluation.arms import (
+    POLICY_ARMS,
+    Decided,
+    arms_of,
+    concatenate,
+    most_kept,
+    stack_arms,
+    take_rows,
+)
 
 
 def draw_decisions(num_rows: int = 4000, seed: int = 0) -> np.ndarray:
@@ -10,22 +18,18 @@ def draw_decisions(num_rows: int = 4000, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((num_rows, 8)) < rates
 
 
-def arm(keep_ARL: np.ndarray, name: str) -> np.ndarray:
-    return keep_ARL[POLICY_ARMS.index(name)]
-
-
 def test_controls_keep_at_the_rate_of_the_policy() -> None:
     keep_RL = draw_decisions()
-    keep_ARL = controls_of(keep_RL, np.arange(len(keep_RL))).keep_ARL
-    assert arm(keep_ARL, "all_blocks").all()
-    assert np.array_equal(arm(keep_ARL, "skiprec"), keep_RL)
+    arms = arms_of(keep_RL, np.arange(len(keep_RL)))
+    assert tuple(arms)[: len(POLICY_ARMS)] == POLICY_ARMS
+    assert arms["all_blocks"].all()
+    assert np.array_equal(arms["skiprec"], keep_RL)
     # Coins: the same rate in every block, whatever the policy's rates are.
-    assert np.allclose(arm(keep_ARL, "random").mean(0), keep_RL.mean(), atol=0.04)
-    fixed = arm(keep_ARL, "fixed")
-    assert (fixed == fixed[0]).all()
-    assert fixed[0].sum() == round(keep_RL.sum(1).mean())
+    assert np.allclose(arms["random"].mean(0), keep_RL.mean(), atol=0.04)
+    assert arms["fixed"].shape == (1, 8)
+    assert arms["fixed"].sum() == round(keep_RL.sum(1).mean())
     # Shuffled: the same decisions as often, but other rows'.
-    shuffled = arm(keep_ARL, "shuffled")
+    shuffled = arms["shuffled"]
     as_numbers = [np.sort(np.packbits(k, axis=1).ravel()) for k in (shuffled, keep_RL)]
     assert np.array_equal(*as_numbers)
     assert (shuffled != keep_RL).any(1).mean() > 0.9
@@ -33,13 +37,45 @@ def test_controls_keep_at_the_rate_of_the_policy() -> None:
 
 def test_random_follows_the_row_not_its_place() -> None:
     keep_RL, row_R = draw_decisions(50), np.arange(50)
-    forward = arm(controls_of(keep_RL, row_R).keep_ARL, "random")
-    backward = arm(controls_of(keep_RL[::-1], row_R[::-1].copy()).keep_ARL, "random")
+    forward = arms_of(keep_RL, row_R)["random"]
+    backward = arms_of(keep_RL[::-1], row_R[::-1].copy())["random"]
     assert np.array_equal(forward, backward[::-1])
     assert not np.array_equal(forward, backward)
 
 
 def test_fixed_takes_the_most_kept_blocks_and_the_earlier_of_equals() -> None:
     keep_RL = np.array([[0, 1, 1, 0], [0, 1, 0, 1], [0, 1, 1, 1]], bool)
-    assert most_kept_blocks(keep_RL) == (1, 2)
-    assert most_kept_blocks(np.zeros((3, 4), bool)) == ()
+    assert np.flatnonzero(most_kept(keep_RL, 2)[0]).tolist() == [1, 2]
+    assert np.flatnonzero(most_kept(keep_RL, 3)[0]).tolist() == [1, 2, 3]
+    assert not most_kept(np.zeros((3, 4), bool), 0).any()
+
+
+def test_the_frontier_is_nested_by_keep_rate() -> None:
+    keep_RL = draw_decisions(500)[:, ::-1]  # the last block is kept most
+    arms = arms_of(keep_RL, np.arange(500))
+    for size in range(8):
+        kept = np.flatnonzero(arms[f"fixed_0{size}"][0]).tolist()
+        assert kept == list(range(8 - size, 8))
+    assert "fixed_08" not in arms, "that is all_blocks"
+    rounded = round(keep_RL.sum(1).mean())
+    assert np.array_equal(arms["fixed"], arms[f"fixed_0{rounded}"])
+
+
+def test_rows_are_taken_of_every_arm() -> None:
+    arms = arms_of(draw_decisions(9), np.arange(9))
+    whole = stack_arms(arms, 9)
+    for rows, num in ((slice(2, 5), 3), (np.array([0, 4, 8]), 3), (slice(8, 9), 1)):
+        taken = take_rows(arms, rows)
+        assert np.array_equal(stack_arms(taken, num), whole[:, rows])
+        # Of a part of one row, too.
+        assert np.array_equal(stack_arms(take_rows(taken, slice(0, num)), num), whole[:, rows])
+
+
+def test_parts_are_joined_in_order() -> None:
+    keep_RL, knob_RK = draw_decisions(6), np.arange(12, dtype=np.float32).reshape(6, 2)
+    parts = [Decided(keep_RL[:4], knob_RK[:4]), Decided(keep_RL[4:], knob_RK[4:])]
+    joined = concatenate(parts)
+    assert np.array_equal(joined.keep_RL, keep_RL)
+    assert joined.knob_RK is not None
+    assert np.array_equal(joined.knob_RK, knob_RK)
+    assert concatenate([Decided(keep_RL, None)]).knob_RK is None

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from skiprec.evaluation.compute_cost import count_flops, measure_cost
+from skiprec.evaluation.compute_cost import PRODUCTS, count_flops, measure_cost
 from skiprec.models.nextitnet import NextItNetBlock
+from skiprec.policy.encoders import ENCODERS
 from tests.testkit.networks import (
     BACKBONE_NAMES,
     NUM_BLOCKS,
@@ -38,6 +39,67 @@ def test_a_block_costs_its_products_that_reach_into_the_window() -> None:
     untrimmed = 2 * 2 * 3 * WIDTH * WIDTH * T
     assert cost.block_L[1] < untrimmed  # dilations 4 and 8 of 9 positions
     assert cost.head >= 2 * WIDTH * NUM_ITEMS
+
+
+def attention(num_heads: int, num_queries_of_bias: int) -> int:
+    """Queries, keys, values; two products of all pairs; per pair scale, bias, softmax (5)."""
+    projections = 3 * 2 * T * WIDTH * WIDTH
+    pairs = 2 * 2 * T * T * WIDTH + (1 + 1 + 5) * num_heads * T * T
+    return projections + pairs + num_queries_of_bias * T
+
+
+def feed_forward() -> int:
+    """Two products and a relu."""
+    return 2 * 2 * T * WIDTH * WIDTH + T * WIDTH
+
+
+@pytest.mark.parametrize("backbone", ["sasrec_plus", "sasrec_plus_authors"])
+@pytest.mark.parametrize("num_heads", [1, 4])
+def test_a_block_of_self_attention_costs_its_products(backbone: str, num_heads: int) -> None:
+    """Beside them, for each element: two LayerNorms (8), and five with the stack's own addition.
+
+    These are s1 * a, x + a, fused a + s2 * f, mask, x + branch; in the authors' form, two fused
+    ones, z - x, mask, x + branch.
+    """
+    network = build_network(model_config(backbone, num_heads=num_heads)).eval()
+    expected = attention(num_heads, T) + feed_forward() + (2 * 8 + 5) * T * WIDTH
+    assert measure_cost(network, T, k=5).block_L == (expected,) * NUM_BLOCKS
+
+
+def test_an_encoder_of_self_attention_costs_its_products() -> None:
+    encoder = ENCODERS["attention"](WIDTH)
+    x_TBD, is_item_TB1 = torch.ones(T, 1, WIDTH), torch.ones(T, 1, 1)
+    # The mark of recency, two LayerNorms, two residual additions; the pool's mask and sum.
+    per_element = 1 + 2 * 8 + 2 + 1 + 1
+    pool_count = T + 1 + WIDTH  # the sum of the mask, its clamp, the division
+    expected = attention(1, 1) + feed_forward() + per_element * T * WIDTH + pool_count
+    with torch.no_grad():
+        assert count_flops(lambda: encoder(x_TBD, is_item_TB1)) == expected
+
+
+def test_an_encoder_with_a_gru_costs_its_products() -> None:
+    encoder = ENCODERS["gru"](WIDTH)
+    x_TBD, is_item_TB1 = torch.ones(T, 1, WIDTH), torch.ones(T, 1, 1)
+    # r, z: addition, sigmoid; n: reset, addition, tanh; the new state: n + z * (h - n).
+    recurrence = T * (2 * 2 * 3 * WIDTH * WIDTH + (2 + 2 + 3 + 3) * WIDTH)
+    pool = 2 * T * WIDTH + T + 1 + WIDTH
+    with torch.no_grad():
+        assert count_flops(lambda: encoder(x_TBD, is_item_TB1)) == recurrence + pool
+
+
+@pytest.mark.parametrize(("num_layers", "bias"), [(1, False), (2, False), (1, True)])
+def test_cudnn_s_gru_costs_what_the_operators_of_a_cpu_cost(num_layers: int, bias: bool) -> None:
+    gru, x = nn.GRU(WIDTH, WIDTH, num_layers, bias=bias), torch.ones(T, 3, WIDTH)
+    state = torch.zeros(num_layers, 3, WIDTH)
+    with torch.no_grad():
+        on_cpu = count_flops(lambda: gru(x, state))
+    weights = list(gru.parameters())
+    cudnn_gru, cudnn_lstm = 3, 2
+    arguments = (WIDTH, 0, num_layers, False, 0.0, False, False, [], None)
+    formula = PRODUCTS["_cudnn_rnn"]
+    assert formula(x, weights, 2, None, state, None, cudnn_gru, *arguments, out_val=()) == on_cpu
+    with pytest.raises(ValueError, match="no FLOP formula for mode 2"):
+        formula(x, weights, 2, None, state, state, cudnn_lstm, *arguments, out_val=())
 
 
 @pytest.mark.parametrize("backbone", BACKBONE_NAMES)

@@ -27,7 +27,9 @@ def test_lists_are_those_of_masked_execution(
     with torch.no_grad():
         history = embed_requests(network, items_BT)
         x_TBD = network.encode(history, network.decide(history), "masked")
-        scores_BV = network.head(x_TBD[-1], lambda x, w, b: x @ w.t() + b)
+        scores_BV = network.head(
+            x_TBD[-1], lambda x, scores: x @ scores.weight_VD.t() + scores.bias_V
+        )
     if exclude_seen:
         for row, seen in enumerate(items_BT.tolist()):
             scores_BV[row, [item - 1 for item in seen if item]] = -torch.inf

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from skiprec.observability import pictures
+from skiprec.observability.frontier_picture import Gained, draw_frontier
 from skiprec.observability.pictures import (
     block_keep_rates,
     figure_to_array,
@@ -52,3 +53,22 @@ def test_baselines_far_below_are_written_not_drawn() -> None:
     axes = figure.axes[0]
     assert axes.get_ylim()[0] > 0.05
     assert any("popularity 0.0010 (below)" in text.get_text() for text in axes.texts)
+
+
+def test_what_is_above_the_frontier_is_drawn_above_its_line() -> None:
+    sets = [(size, 0.01 * size, (0.01 * size - 0.001, 0.01 * size + 0.001)) for size in range(5)]
+    curve: list[Gained] = [((2.5, 0.03, (0.02, 0.04)), (2.5, 0.005, (0.002, 0.008)))]
+    served: Gained = ((3.5, 0.03, (0.02, 0.04)), (3.5, -0.005, (-0.008, -0.002)))
+    figure = draw_frontier(sets, [0, 4], curve, served, {"random": (3.5, 0.015)}, "a title")
+    above, below = figure.axes
+    heights = {
+        line.get_xdata()[0]: line.get_ydata()[0] for line in below.lines if line.get_marker() == "o"
+    }
+    assert heights == {2.5: 0.005, 3.5: -0.005}
+    assert below.get_ylim()[0] < -0.008 < 0.008 < below.get_ylim()[1]
+    # What is compared is in view, the embedding alone is not.
+    assert 0 < above.get_ylim()[0] < 0.015
+    legend = {text.get_text() for text in above.get_legend().get_texts()}
+    assert {"fixed sets", "random"} < legend
+    bare = draw_frontier(sets, [0, 4], [], None, {}, "a title")
+    assert figure_to_array(bare).shape == figure_to_array(figure).shape

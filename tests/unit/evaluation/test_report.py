@@ -7,11 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from skiprec.evaluation.arms import POLICY_ARMS, controls_of
+from skiprec.evaluation import intervals
+from skiprec.evaluation.arms import arms_of
 from skiprec.evaluation.compute_cost import ComputeCost
+from skiprec.evaluation.intervals import SEED
+from skiprec.evaluation.operating_points import Knob
 from skiprec.evaluation.report import Measured, correlation, draw_pictures, make_report
 from skiprec.evaluation.report_text import report_markdown, terminal_table
-from skiprec.evaluation.table import kept_matrix, per_user_table
+from skiprec.evaluation.statements import statements
+from skiprec.evaluation.table import column, kept_matrix, per_user_table
 
 COST = ComputeCost(embedding=10, policy=50, block_L=(100, 100, 100, 100), head=200)
 CONDITIONS = {"name": "tiny", "num_items": 500, "exclude_seen": False}
@@ -23,11 +27,21 @@ def ranks_around(middle: float, seed: int) -> np.ndarray:
     return (1 + draw.geometric(1 / middle, NUM_ROWS)).astype(np.int32)
 
 
-def make_table(keep_RL: np.ndarray, rank_skiprec: int | None = None) -> pa.Table:
-    """All arms rank alike, but for popularity, which is worse, and skiprec where it is given."""
-    ranks = {name: ranks_around(4, seed=1) for name in POLICY_ARMS}
-    if rank_skiprec is not None:
-        ranks["skiprec"] = np.full(NUM_ROWS, rank_skiprec, np.int32)
+KNOB = Knob("price", 0.1, (0.3, 0.05))
+
+
+def make_table(keep_RL: np.ndarray, **given: int | np.ndarray) -> pa.Table:
+    """All arms rank alike, but for popularity, which is worse, and those that are given.
+
+    The learned curve has two points: the first block for everyone, and the decisions themselves.
+    """
+    arms = arms_of(keep_RL, np.arange(NUM_ROWS))
+    first_RL = np.zeros_like(keep_RL)
+    first_RL[:, 0] = True
+    arms |= {"learned_00": first_RL, "learned_01": keep_RL}
+    ranks = {name: ranks_around(4, seed=1) for name in arms}
+    for name, rank in given.items():
+        ranks[name] = np.broadcast_to(np.int32(rank), NUM_ROWS)
     part = {
         "user": (np.arange(NUM_ROWS) // 2).astype(np.int32),
         "row": np.arange(NUM_ROWS),
@@ -37,7 +51,6 @@ def make_table(keep_RL: np.ndarray, rank_skiprec: int | None = None) -> pa.Table
         "top20_shared": np.where(np.arange(NUM_ROWS) < 15, 20, 10).astype(np.int32),
         **{f"rank_{name}": rank_R for name, rank_R in ranks.items()},
     }
-    controls = controls_of(keep_RL, np.arange(NUM_ROWS))
     cut = 25
     parts = [
         {name: column[:cut] for name, column in part.items()},
@@ -45,7 +58,7 @@ def make_table(keep_RL: np.ndarray, rank_skiprec: int | None = None) -> pa.Table
     ]
     timed_R = np.array([0, 30, 59])
     times = {"full/end": np.array([4.0] * 6), "skiprec/end": np.array([1.0, 2, 3, 3, 4, 5])}
-    return per_user_table(parts, controls, COST, timed_R, times)
+    return per_user_table(parts, arms, COST, timed_R, times)
 
 
 def seconds(**stages: float) -> dict[str, np.ndarray]:
@@ -74,7 +87,8 @@ def varied_decisions() -> np.ndarray:
 
 
 def report_of(keep_RL: np.ndarray, **changes: Any) -> dict[str, Any]:
-    return make_report(Measured(make_table(keep_RL, **changes), TIMES, COST), dict(CONDITIONS))
+    table = make_table(keep_RL, **changes)
+    return make_report(Measured(table, TIMES, COST, KNOB), dict(CONDITIONS))
 
 
 def row(report: dict[str, Any], name: str) -> dict[str, Any]:
@@ -96,7 +110,7 @@ def test_rows_have_every_number_or_null() -> None:
 
 
 def test_accuracy_is_the_mean_over_rows() -> None:
-    report = report_of(varied_decisions(), rank_skiprec=4)
+    report = report_of(varied_decisions(), skiprec=4)
     skiprec = row(report, "skiprec")
     assert skiprec["mrr@5"] == pytest.approx(0.25)
     assert skiprec["hr@20"] == 1.0
@@ -149,28 +163,131 @@ def test_what_follows_the_decisions() -> None:
 def test_one_decision_for_everyone_is_said_to_be_not_personal() -> None:
     same = np.zeros((NUM_ROWS, 4), bool)
     same[:, :2] = True
-    report = report_of(same, rank_skiprec=1)
+    report = report_of(same, skiprec=1)
     assert report["policy"]["distinct_decisions"] == 1
     assert report["policy"]["between_user_share"] == 0
     assert report["policy"]["kept_length_correlation"] is None
     assert any("NOT shown: the policy makes one decision" in text for text in report["statements"])
+    assert any("WARNING: the policy has collapsed: 1 " in text for text in report["statements"])
 
 
 def test_a_tie_with_a_control_is_said_and_a_win_over_all_as_well() -> None:
     tie = report_of(varied_decisions())
-    assert any("does not beat shuffled or fixed or random" in text for text in tie["statements"])
-    win = report_of(varied_decisions(), rank_skiprec=1)
+    assert any("does not beat shuffled or frontier" in text for text in tie["statements"])
+    win = report_of(varied_decisions(), skiprec=1)
     assert any("The per-user part is shown" in text for text in win["statements"])
-    loss = report_of(varied_decisions(), rank_skiprec=400)
+    loss = report_of(varied_decisions(), skiprec=400)
     assert any("LOSES to a baseline" in text for text in loss["statements"])
     assert any("skipping loses" in text for text in loss["statements"])
+
+
+@pytest.mark.parametrize(
+    ("first", "rivals"),
+    [
+        (["shuffled"], "shuffled"),
+        (["fixed_02"], "frontier or hull"),
+        (["fixed_01", "fixed_03"], "hull"),
+    ],
+)
+def test_the_claim_needs_every_control_and_names_what_fails(first: list[str], rivals: str) -> None:
+    """Better than every control but some, with which it ties: the mean is 2 blocks."""
+    found = report_of(varied_decisions(), skiprec=1, **dict.fromkeys(first, 1))
+    (claim,) = [text for text in found["statements"] if "per-user part" in text]
+    assert "NOT shown" in claim
+    assert f"does not beat {rivals} (" in claim
+    for rival in rivals.split(" or "):
+        assert f"minus {rival} +0.0000" in claim
+
+
+@pytest.mark.parametrize(("share", "is_collapsed"), [(0.0099, True), (0.0101, False)])
+def test_hardly_any_variance_between_users_is_a_collapse(share: float, is_collapsed: bool) -> None:
+    report = report_of(varied_decisions())
+    assert not any("collapsed" in text for text in report["statements"])
+    report["policy"]["between_user_share"] = share
+    warned = [text for text in statements(report) if "WARNING: the policy has collapsed" in text]
+    assert bool(warned) == is_collapsed
+
+
+def test_the_frontier_lies_between_the_two_sets_around_the_mean(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Against the definition, row by row, and resample by resample, with the drawn users' rows."""
+    monkeypatch.setattr(intervals, "RESAMPLES", 40)
+    keep_RL = np.arange(4) < np.array([1, 2, 4] * 20)[:, None]  # 7/3 on average
+    ranks = {
+        name: ranks_around(6, seed)
+        for seed, name in enumerate(["skiprec", "learned_00", "fixed_02", "fixed_03", "fixed_01"])
+    }
+    table = make_table(keep_RL, **ranks)
+    report = make_report(Measured(table, TIMES, COST, KNOB), dict(CONDITIONS))
+    weight = 7 / 3 - 2
+
+    def value(name: str) -> np.ndarray:
+        rank_R = column(table, f"rank_{name}")
+        return np.where(rank_R <= 20, 1 / rank_R, 0)
+
+    frontier_R = (1 - weight) * value("fixed_02") + weight * value("fixed_03")
+    difference = next(d for d in report["differences"] if d["minus"] == "frontier")
+    assert difference["mrr@20"] == pytest.approx((value("skiprec") - frontier_R).mean())
+    draw = np.random.default_rng(SEED)
+    resampled = [
+        np.mean([(value("skiprec") - frontier_R)[2 * user : 2 * user + 2] for user in users])
+        for users in draw.integers(0, NUM_ROWS // 2, (40, NUM_ROWS // 2))
+    ]
+    expected = np.quantile(resampled, (0.025, 0.975)).tolist()
+    assert difference["mrr@20_interval"] == pytest.approx(expected)
+    found = report["frontier"]
+    assert found["served"]["frontier_between"] == [2, 3]
+    assert found["served"]["minus_frontier"]["mrr@20"] == difference["mrr@20"]
+    assert row(report, "frontier")["mrr@20"] == pytest.approx(frontier_R.mean())
+    assert row(report, "frontier")["keep_frac"] == row(report, "skiprec")["keep_frac"]
+    # No policy is paid for: 10 + 200 and 7/3 blocks of 100.
+    assert row(report, "frontier")["speedup_flops"] == pytest.approx(610 / (210 + 700 / 3))
+    # The first point of the curve keeps block 0 alone, as the set of one block does.
+    first, second = found["learned"]
+    assert (first["setting"], first["frontier_between"], first["kept_blocks"]) == (0.3, [1, 1], 1)
+    assert first["minus_frontier"]["mrr@20"] == pytest.approx(
+        (value("learned_00") - value("fixed_01")).mean()
+    )
+    assert (second["setting"], second["frontier_between"]) == (0.05, [2, 3])
+    assert found["knob"] == {"name": "price", "served": 0.1}
+    # The hull: no coin between two sets, of this mean, reaches more on these rows.
+    size_of = {0: "fixed_00", 1: "fixed_01", 2: "fixed_02", 3: "fixed_03", 4: "all_blocks"}
+    mean_of = {size: value(name).mean() for size, name in size_of.items()}
+    coins = [
+        ((high - 7 / 3) * mean_of[low] + (7 / 3 - low) * mean_of[high]) / (high - low)
+        for low in (0, 1, 2)
+        for high in (3, 4)
+    ]
+    assert row(report, "hull")["mrr@20"] == pytest.approx(max(coins))
+    assert max(coins) > frontier_R.mean() + 0.001, "else the frontier would do"
+
+
+def test_the_frontier_names_its_sets() -> None:
+    keep_RL = varied_decisions()[:, ::-1]  # block 3 by all, 2 and 1 by half, 0 by none
+    sets = report_of(keep_RL)["frontier"]["sets"]
+    assert [s["blocks"] for s in sets] == [[], [3], [1, 3], [1, 2, 3], [0, 1, 2, 3]]
+    assert [s["kept_blocks"] for s in sets] == [0, 1, 2, 3, 4]
+    assert [s["name"] for s in sets][3:] == ["fixed_03", "all_blocks"]
+
+
+def test_without_times_the_report_says_so() -> None:
+    measured = Measured(make_table(varied_decisions()), {}, COST, KNOB)
+    report = make_report(measured, dict(CONDITIONS))
+    assert report["timing"] == {}
+    assert "masked" not in [r["name"] for r in report["rows"]]
+    assert row(report, "skiprec")["speedup_end_to_end"] is None
+    assert row(report, "skiprec")["speedup_flops"] is not None
+    text = report_markdown(report, list(draw_pictures(measured, report)))
+    assert "Times were not taken" in text
+    assert "## Times" not in text
 
 
 def test_masked_that_is_faster_than_full_is_a_warning() -> None:
     assert not any("WARNING" in text for text in report_of(varied_decisions())["statements"])
     disturbed = {1: TIMES[1] | {"masked/blocks": TIMES[1]["full/blocks"] / 1.2}}
     table = make_table(varied_decisions())
-    report = make_report(Measured(table, disturbed, COST), dict(CONDITIONS))
+    report = make_report(Measured(table, disturbed, COST, KNOB), dict(CONDITIONS))
     assert any("masked execution" in text for text in report["statements"])
 
 
@@ -192,10 +309,11 @@ def test_a_network_without_a_policy_has_the_full_backbone_alone() -> None:
 
 
 def test_texts_and_pictures_show_the_rows() -> None:
-    measured = Measured(make_table(varied_decisions()), TIMES, COST)
+    measured = Measured(make_table(varied_decisions()), TIMES, COST, KNOB)
     report = make_report(measured, dict(CONDITIONS))
     figures = draw_pictures(measured, report)
-    assert len(figures) == 4
+    assert list(figures)[:2] == ["speed_accuracy.png", "frontier.png"]
+    assert len(figures) == 5
     text = report_markdown(report, list(figures))
     for r in report["rows"]:
         assert f"| {r['name']} |" in text

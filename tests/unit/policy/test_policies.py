@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from skiprec.network import SkipRecNetwork
+from skiprec.policy.cost import price_for
 from skiprec.policy.encoders import ENCODERS
-from skiprec.policy_config import PolicyConfig
+from skiprec.policy_config import POLICY_CONFIGS, PolicyConfig
 from skiprec.types import PADDING, Batch, KeepDecision
 from tests.testkit.networks import (
     LEARNED,
@@ -25,13 +27,37 @@ LEARNED_KINDS = [f"{kind}/{encoder}" for kind in LEARNED for encoder in sorted(E
 CONTROLS = sorted(set(POLICY_NAMES) - set(LEARNED))
 each_policy = pytest.mark.parametrize("kind", CONTROLS + LEARNED_KINDS)
 each_learned = pytest.mark.parametrize("kind", LEARNED_KINDS)
-each_way = pytest.mark.parametrize("temperature", [None, 0.7], ids=["serving", "training"])
+each_way = pytest.mark.parametrize("progress", [None, 0.7], ids=["serving", "training"])
 
 
-def decide(network: SkipRecNetwork, batch: Batch, temperature: float | None = None) -> KeepDecision:
-    decision = network.decide(network.embed(batch.input_BT, batch.key_B), temperature)
+def each_with(option: str) -> pytest.MarkDecorator:
+    """The learned policies whose section has this option."""
+    kinds = {kind for kind in LEARNED if option in POLICY_CONFIGS[kind].model_fields}
+    assert kinds, f"no learned policy has the option {option}"
+    return pytest.mark.parametrize(
+        "kind", [name for name in LEARNED_KINDS if name.partition("/")[0] in kinds]
+    )
+
+
+def decide(network: SkipRecNetwork, batch: Batch, progress: float | None = None) -> KeepDecision:
+    decision = network.decide(network.embed(batch.input_BT, batch.key_B), progress)
     assert decision is not None
     return decision
+
+
+def opinion(decision: KeepDecision) -> Tensor:
+    """What a learned policy thinks before it decides: P(keep), or the costs that it predicts."""
+    thought = decision.cost_BM if decision.prob_BL is None else decision.prob_BL
+    assert thought is not None
+    return thought
+
+
+def sharpen(network: SkipRecNetwork, factor: float) -> None:
+    """Makes what the policy reads in a history count for more."""
+    with torch.no_grad():
+        for parameter in network.policy.head.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(factor)
 
 
 def policy_of(kind: str, **changes: object) -> PolicyConfig:
@@ -45,41 +71,39 @@ def network_with(kind: str, **changes: object) -> SkipRecNetwork:
 
 @each_policy
 @each_way
-def test_decisions_are_exactly_0_or_1(kind: str, temperature: float | None) -> None:
-    keep_BL = decide(network_with(kind), random_batch(64), temperature).keep_BL
+def test_decisions_are_exactly_0_or_1(kind: str, progress: float | None) -> None:
+    keep_BL = decide(network_with(kind), random_batch(64), progress).keep_BL
     assert keep_BL.shape == (64, NUM_BLOCKS)
     assert ((keep_BL == 0) | (keep_BL == 1)).all()
 
 
 @each_policy
 @each_way
-def test_the_same_batch_gets_the_same_decisions(kind: str, temperature: float | None) -> None:
+def test_the_same_batch_gets_the_same_decisions(kind: str, progress: float | None) -> None:
     network, batch = network_with(kind).train(), random_batch(64)
     assert torch.equal(
-        decide(network, batch, temperature).keep_BL, decide(network, batch, temperature).keep_BL
+        decide(network, batch, progress).keep_BL, decide(network, batch, progress).keep_BL
     )
 
 
 @each_policy
 @each_way
-def test_a_decision_does_not_depend_on_the_other_rows(kind: str, temperature: float | None) -> None:
+def test_a_decision_does_not_depend_on_the_other_rows(kind: str, progress: float | None) -> None:
     network, batch = network_with(kind), random_batch(40)
-    whole = decide(network, batch, temperature)
+    whole = decide(network, batch, progress)
     rows = torch.tensor([31, 4, 17])
-    part = decide(network, take_rows(batch, rows), temperature)
+    part = decide(network, take_rows(batch, rows), progress)
     assert torch.equal(part.keep_BL, whole.keep_BL[rows])
 
 
 @each_policy
 @each_way
-def test_a_policy_reads_the_history_and_not_the_target(
-    kind: str, temperature: float | None
-) -> None:
+def test_a_policy_reads_the_history_and_not_the_target(kind: str, progress: float | None) -> None:
     network, batch = network_with(kind), random_batch(64)
     items = batch.items_BW.clone()
     items[:, -1] = items[:, -1] % NUM_ITEMS + 1
-    changed = decide(network, Batch(items, batch.key_B), temperature)
-    assert torch.equal(changed.keep_BL, decide(network, batch, temperature).keep_BL)
+    changed = decide(network, Batch(items, batch.key_B), progress)
+    assert torch.equal(changed.keep_BL, decide(network, batch, progress).keep_BL)
 
 
 @each_learned
@@ -88,9 +112,8 @@ def test_a_learned_policy_does_read_the_history(kind: str) -> None:
     network, batch = network_with(kind), random_batch(64)
     items = batch.items_BW.clone()
     items[:, -2] = items[:, -2] % NUM_ITEMS + 1
-    assert not torch.equal(
-        decide(network, Batch(items, batch.key_B)).prob_BL, decide(network, batch).prob_BL
-    )
+    changed = opinion(decide(network, Batch(items, batch.key_B)))
+    assert not torch.equal(changed, opinion(decide(network, batch)))
 
 
 @each_learned
@@ -102,30 +125,34 @@ def test_serving_does_not_look_at_the_key(kind: str) -> None:
 
 
 @each_learned
-def test_padding_changes_no_probability(kind: str) -> None:
+def test_padding_changes_no_opinion(kind: str) -> None:
     """A history decides the same in a window of its own length and in a longer one."""
     network, batch = network_with(kind), random_batch(WINDOW - 2)
-    whole = decide(network, batch).prob_BL
+    whole = opinion(decide(network, batch))
     for row in range(WINDOW - 2):
         short = Batch(batch.items_BW[row : row + 1, row:], batch.key_B[row : row + 1])
-        torch.testing.assert_close(decide(network, short).prob_BL[0], whole[row])
+        torch.testing.assert_close(opinion(decide(network, short))[0], whole[row])
 
 
 @each_learned
 def test_an_empty_history_still_gets_a_decision(kind: str) -> None:
     empty = Batch(torch.full((2, WINDOW), PADDING), torch.arange(2))
-    assert torch.isfinite(decide(network_with(kind), empty).prob_BL).all()
+    decision = decide(network_with(kind), empty)
+    assert torch.isfinite(opinion(decision)).all()
+    assert ((decision.keep_BL == 0) | (decision.keep_BL == 1)).all()
 
 
 @each_learned
 def test_users_get_different_decisions_once_the_weights_differ(kind: str) -> None:
     network = network_with(kind)
-    with torch.no_grad():
-        network.policy.head.weight.mul_(20)
+    sharpen(network, 20)
+    cost_BM = decide(network, random_batch(64)).cost_BM
+    if cost_BM is not None:  # validation sets the price at which this share is kept
+        network.policy.price_1.fill_(price_for(cost_BM, network.policy.size_M, 0.6))
     assert len(decide(network, random_batch(64)).keep_BL.unique(dim=0)) > 1
 
 
-@each_learned
+@each_with("initial_keep_prob")
 @pytest.mark.parametrize("probability", [0.2, 0.5, 0.85])
 @pytest.mark.parametrize("width", [6, 64])
 def test_every_block_first_has_the_keep_probability_that_was_asked_for(
@@ -137,23 +164,21 @@ def test_every_block_first_has_the_keep_probability_that_was_asked_for(
     assert (prob_BL - probability).abs().max() < 0.1
 
 
-@each_learned
+@each_with("logits")
 def test_the_released_code_s_sigmoid_bounds_the_probability(kind: str) -> None:
     network = network_with(kind, logits="sigmoid")
-    with torch.no_grad():
-        network.policy.head.weight.mul_(1000)
+    sharpen(network, 1000)
     prob_BL = decide(network, random_batch(200)).prob_BL
     low, high = 1 / (1 + torch.e), torch.e / (1 + torch.e)  # 0.269, 0.731
     assert prob_BL.min() >= low - 1e-6
     assert prob_BL.max() <= high + 1e-6
     assert prob_BL.max() > 0.7, "and the bound is reached"
     raw = network_with(kind, logits="raw")
-    with torch.no_grad():
-        raw.policy.head.weight.mul_(1000)
+    sharpen(raw, 1000)
     assert decide(raw, random_batch(200)).prob_BL.max() > 0.99
 
 
-@each_learned
+@each_with("logits")
 @pytest.mark.parametrize("probability", [0.3, 0.5, 0.7])
 def test_the_keep_probability_is_met_under_the_sigmoid_too(kind: str, probability: float) -> None:
     policy = policy_of(kind, logits="sigmoid", initial_keep_prob=probability)
@@ -161,7 +186,7 @@ def test_the_keep_probability_is_met_under_the_sigmoid_too(kind: str, probabilit
     assert (decide(network, random_batch(64)).prob_BL - probability).abs().max() < 0.03
 
 
-@each_learned
+@each_with("noise_at_inference")
 def test_noise_at_inference_makes_serving_a_sample(kind: str) -> None:
     network, batch = network_with(kind, noise_at_inference=True).eval(), random_batch(200)
     other = Batch(batch.items_BW, batch.key_B + 1)
@@ -173,10 +198,12 @@ def test_noise_at_inference_makes_serving_a_sample(kind: str) -> None:
 def test_own_embedding_or_the_backbone_s(kind: str, own: bool) -> None:
     network = network_with(kind, own_embedding=own)
     names = {name for name, _ in network.policy.named_parameters()}
-    assert ("embedding.table.weight" in names) == own
-    assert ("project.weight" in names) == (not own)
+    assert ("trunk.embedding.table.weight" in names) == own
+    assert ("trunk.project.weight" in names) == (not own)
     history = network.embed(random_batch(8).input_BT, random_batch(8).key_B)
-    network.decide(history, 1.0).keep_BL.sum().backward()
+    decision = network.decide(history, 1.0)
+    assert decision is not None
+    opinion(decision)[:, 0].sum().backward()
     backbone_gradient = network.embedding.table.weight.grad
     assert (backbone_gradient is None) == own
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from skiprec.config import RunConfig
 from skiprec.training.engine import TorchEngine
 from skiprec.training.state import TrainState
 from skiprec.types import Batch
@@ -29,7 +30,7 @@ def test_the_loss_falls_on_rows_that_repeat(policy: str) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
-@pytest.mark.parametrize("policy", ["none", "gumbel"])
+@pytest.mark.parametrize("policy", ["none", "gumbel", "reinforce", "cost"])
 def test_accumulation_gives_the_same_loss_curve(policy: str) -> None:
     curves = {}
     for micro in (None, 5, 1):
@@ -169,6 +170,44 @@ def test_the_line_says_what_was_kept_and_at_which_settings() -> None:
     assert run.sink.values("lr/backbone")[0] == pytest.approx(0.002)
     assert run.sink.values("lr/policy")[0] == pytest.approx(0.005)
     assert run.sink.values("policy/temperature") == pytest.approx([2.0, 1.0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (
+            run_config("reinforce", policy__free_blocks_frac=0.5, **EVERY_STEP),
+            {"train/reward_sampled", "train/reward_greedy", "train/advantage_abs"}
+            | {"policy/free_blocks", "policy/sampled_keep_frac"},
+        ),
+        (
+            run_config("cost", **EVERY_STEP),
+            {"train/cost_error", "train/cost_of_smallest", "policy/sampled_keep_frac"},
+        ),
+        (
+            run_config("gumbel", policy__guide_weight=0.1, **EVERY_STEP),
+            {"train/guide_easy_frac", "policy/temperature", "policy/sampled_keep_frac"},
+        ),
+        (run_config(loss__last_position_weight=0.5, **EVERY_STEP), {"train/last_cross_entropy"}),
+    ],
+    ids=["reinforce", "cost", "guide", "last position"],
+)
+def test_each_kind_says_how_its_terms_stand(config: RunConfig, expected: set[str]) -> None:
+    """Means over the rows of the window: the same for a step in one pass or in several."""
+    whole, split = Run(config, total_steps=3), Run(_in_passes_of(config, 5), total_steps=3)
+    whole.go()
+    split.go()
+    plain = Run(run_config(**EVERY_STEP), total_steps=3)
+    plain.go()
+    for name in expected:
+        assert len(whole.sink.values(name)) == 3
+        assert split.sink.values(name) == pytest.approx(whole.sink.values(name), rel=1e-3)
+        assert plain.sink.values(name) == []
+
+
+def _in_passes_of(config: RunConfig, rows: int) -> RunConfig:
+    training = config.training.model_copy(update={"micro_batch_rows": rows})
+    return config.model_copy(update={"training": training})
 
 
 def test_times_come_from_the_clock_that_is_handed_in() -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from skiprec.scores import DotProduct
 from skiprec.training.losses import (
     draw_negatives,
     full_softmax,
@@ -36,7 +37,7 @@ def plain(x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor, target_N: Tensor) -> 
 @pytest.mark.parametrize("num_positions", [1, N, 3000])
 def test_full_softmax_equals_plain_cross_entropy_with_its_gradients(num_positions: int) -> None:
     *parts, target_N = leaves(num_positions)
-    full = full_softmax(*parts, target_N=target_N)
+    full = full_softmax(parts[0], DotProduct(*parts[1:]), target_N=target_N)
     found = torch.autograd.grad(full, parts)
     expected_loss = plain(*parts, target_N)
     expected = torch.autograd.grad(expected_loss, parts)
@@ -45,10 +46,18 @@ def test_full_softmax_equals_plain_cross_entropy_with_its_gradients(num_position
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_full_softmax_says_when_scores_are_no_product() -> None:
+    class OtherScores:
+        num_items = V
+
+    with pytest.raises(ValueError, match=r"set loss\.kind='sampled'"):
+        full_softmax(leaves()[0], OtherScores(), target_N=leaves()[3])  # type: ignore[arg-type]
+
+
 def test_full_softmax_of_no_position_is_zero_with_zero_gradients() -> None:
     """A rank may hold fill alone."""
     *parts, target_N = leaves(0)
-    loss = full_softmax(*parts, target_N=target_N)
+    loss = full_softmax(parts[0], DotProduct(*parts[1:]), target_N=target_N)
     assert loss.item() == 0
     for gradient in torch.autograd.grad(loss, parts):
         assert (gradient == 0).all()
@@ -72,7 +81,7 @@ class LargestTensor(TorchDispatchMode):
 def test_full_softmax_never_holds_scores_of_every_position_for_every_item() -> None:
     *parts, target_N = leaves(4096, num_items=5000)
     with LargestTensor() as chunked:
-        full_softmax(*parts, target_N=target_N).backward()
+        full_softmax(parts[0], DotProduct(*parts[1:]), target_N=target_N).backward()
     with LargestTensor() as at_once:
         plain(*parts, target_N).backward()
     assert at_once.elements == 4096 * 5000
@@ -100,7 +109,8 @@ def test_sampled_softmax_equals_the_obvious_form_with_its_gradients() -> None:
     *parts, target_N = leaves()
     negative_S = draw_negatives(3, 25, V, CPU)
     assert torch.isin(negative_S, target_N).any(), "an accidental hit must be among them"
-    loss = sampled_softmax(*parts, target_N=target_N, negative_S=negative_S)
+    scores = DotProduct(*parts[1:])
+    loss = sampled_softmax(parts[0], scores, target_N=target_N, negative_S=negative_S)
     expected_loss = obvious_sampled(*parts, target_N, negative_S)
     torch.testing.assert_close(loss, expected_loss)
     pairs = zip(
@@ -118,7 +128,8 @@ def test_sampled_softmax_tends_to_the_full_one() -> None:
         for num_negatives in (10, 1000, 100_000):
             losses = [
                 sampled_softmax(
-                    *parts,
+                    parts[0],
+                    DotProduct(*parts[1:]),
                     target_N=target_N,
                     negative_S=draw_negatives(key, num_negatives, V, CPU),
                 ).item()
@@ -142,7 +153,7 @@ def test_the_estimate_of_the_partition_is_unbiased() -> None:
             for row in range(num_rows):
                 loss = sampled_softmax(
                     parts[0][row : row + 1],
-                    *parts[1:],
+                    DotProduct(*parts[1:]),
                     target_N=target_N[row : row + 1],
                     negative_S=draw_negatives(key, 20, V, CPU),
                 )

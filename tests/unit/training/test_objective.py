@@ -1,5 +1,7 @@
 """The loss and its gradient: over scored positions only, and the same however a step is split."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,8 +25,16 @@ from tests.testkit.steps import make_engine, step_gradient
 # Float64 throughout, so that only the order of sums may differ.
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 BUDGET = {"policy__target_keep_frac": 0.2, "policy__budget_weight": 3.0}
+PERSONAL = {"policy__information_weight": 0.5, "policy__guide_weight": 0.3}
 CONFIGS = {name: run_config(name) for name in ("none", *POLICY_NAMES)} | {
     "gumbel with budget": run_config("gumbel", **BUDGET),
+    "gumbel with all terms": run_config("gumbel", policy__budget="user", **BUDGET, **PERSONAL),
+    "gumbel with a price": run_config("gumbel", policy__budget="shared", **BUDGET),
+    "reinforce, gathered": run_config(
+        "reinforce", training__execution="gathered", policy__entropy_weight=0.1
+    ),
+    "last position": run_config(loss__last_position_weight=0.7),
+    "stochastic depth": run_config(model__stochastic_depth=0.5, model__dropout=0.3),
     "gathered": run_config("random", training__execution="gathered"),
     "sampled": run_config(loss__kind="sampled", loss__num_negatives=20),
     "dropout": run_config("gumbel", model__dropout=0.3, **BUDGET),
@@ -40,7 +50,7 @@ def passes(batch: Batch, *sizes: int) -> list[Batch]:
 
 def loss_and_gradient(config: RunConfig, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor]]:
     network = build_network(config.model, config.policy).double()
-    what = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), len(batch.items_BW), torch.tensor(0.5))
+    what = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
     loss = Objective(network, config)(batch, what)["loss"]
     return loss, list(torch.autograd.grad(loss, list(network.parameters()), allow_unused=True))
 
@@ -62,11 +72,13 @@ def test_the_loss_is_the_mean_cross_entropy_over_scored_positions() -> None:
     torch.testing.assert_close(loss, torch.stack(terms).mean())
 
 
-# A row of padding has a decision too, which a budget counts: such rows are never in a step.
-WITHOUT_BUDGET = [name for name in CONFIGS if CONFIGS[name].policy.budget_weight is None]
+# A row of padding has a decision too, and predicted costs, which some terms of a policy's loss
+# count: such rows are never in a step.
+COUNT_EVERY_ROW = {name for name in CONFIGS if "budget" in name or "terms" in name}
+COUNT_EVERY_ROW |= {"gumbel with a price", "dropout", "reinforce, gathered", "cost"}
 
 
-@pytest.mark.parametrize("name", WITHOUT_BUDGET)
+@pytest.mark.parametrize("name", sorted(CONFIGS.keys() - COUNT_EVERY_ROW))
 def test_rows_of_padding_change_nothing(name: str) -> None:
     config = CONFIGS[name]
     batch = random_batch(6)
@@ -95,27 +107,29 @@ def test_the_gradient_is_the_same_however_a_step_is_split(
     assert not torch.allclose(other["head.weight_VD"], whole["head.weight_VD"], rtol=1e-2)
 
 
-@pytest.mark.parametrize("sizes", [(12,), (6, 6), (1, 4, 7)], ids=str)
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_the_budget_s_gradient_is_that_of_the_square_over_the_whole_batch(
-    sizes: tuple[int, ...], dropout: float
-) -> None:
+@pytest.mark.parametrize("loss", [{}, {"loss__kind": "sampled", "loss__num_negatives": 15}])
+def test_the_last_position_adds_the_mean_over_rows_of_its_loss(loss: dict[str, object]) -> None:
     batch = random_batch(12)
-    options = {"model__dropout": dropout}
-    with_budget = step_gradient(run_config("gumbel", **BUDGET, **options), passes(batch, *sizes))
-    without = step_gradient(run_config("gumbel", **options), passes(batch, *sizes))
-
-    config = run_config("gumbel", **BUDGET, **options)
-    network = build_network(config.model, config.policy).double().train()
+    plain = run_config("random", **loss)
+    weighted = run_config("random", loss__last_position_weight=0.7, **loss)
+    found, _ = loss_and_gradient(weighted, batch)
+    without, _ = loss_and_gradient(plain, batch)
+    # Slow: only the last position of each row is scored, so the mean over targets is over rows.
+    network = build_network(plain.model, plain.policy).double()
     history = network.embed(batch.input_BT, batch.key_B)
-    keep_BL = network.decide(history, config.policy.temperature_start).keep_BL
-    assert 0.3 < keep_BL.mean() < 0.9, "away from the target of 0.2"
-    (3.0 * (keep_BL.mean() - 0.2) ** 2).backward()
-    for name, parameter in network.named_parameters():
-        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        found = with_budget[name] - without[name]
-        torch.testing.assert_close(found, expected, msg=name, rtol=1e-3, atol=1e-6)
-    assert network.policy.head.weight.grad.abs().max() > 1e-4
+    x_BD = network.encode(history, network.decide(history), "masked")[-1]
+    target_B = batch.items_BW[:, -1]
+    if loss:
+        objective = Objective(network, plain)
+        rows = [
+            objective._cross_entropy(x_BD[i : i + 1], target_B[i : i + 1], 0) for i in range(12)
+        ]
+        last = torch.stack(rows).mean()
+    else:
+        score_BV = F.linear(x_BD, network.head.weight_VD, network.head.bias_V)
+        last = F.cross_entropy(score_BV, target_B - 1)
+    torch.testing.assert_close(found - without, 0.7 * last)
+    assert abs(last - without) > 1e-3, "the control: it is not the mean over all positions"
 
 
 def test_statistics_count_the_decisions_that_the_loss_will_use() -> None:
@@ -147,13 +161,13 @@ def test_validation_ranks_the_last_target_under_the_decisions_of_serving(policy:
     assert torch.equal(out["rank_B"], expected)
     keep = torch.ones(20, config.model.num_blocks) if decision is None else decision.keep_BL
     assert torch.equal(out["keep_BL"], keep)
-    assert ("prob_BL" in out) == (policy == "gumbel")
+    assert ("prob_BL" in out) == (policy in ("gumbel", "reinforce"))
 
 
 def test_validation_uses_the_exact_rank() -> None:
     network = build_network(run_config().model).eval()
     x_BD = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
-    rank_B = network.head(x_BD, lambda x, w, b: target_ranks(x, w, b, target_B=torch.arange(1, 6)))
+    rank_B = network.head(x_BD, partial(target_ranks, target_B=torch.arange(1, 6)))
     assert ((rank_B >= 1) & (rank_B <= NUM_ITEMS)).all()
 
 

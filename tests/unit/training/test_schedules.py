@@ -6,8 +6,14 @@ import math
 import pytest
 
 from skiprec.config import TrainingConfig
-from skiprec.policy_config import PolicyConfig
-from skiprec.training.plan import StepPlan, lr_factor, make_plan, temperature
+from skiprec.policy.schedules import (
+    budget_ramp,
+    logged_settings,
+    num_free_blocks,
+    temperature,
+)
+from skiprec.policy_config import GumbelPolicyConfig, ReinforcePolicyConfig, policy_section
+from skiprec.training.plan import StepPlan, lr_factor, make_plan, progress_at
 from skiprec.training.state import TrainState
 
 
@@ -32,15 +38,33 @@ def test_the_rate_is_constant_by_default() -> None:
 
 
 def test_the_temperature_falls_geometrically_from_start_to_end() -> None:
-    policy = PolicyConfig(kind="gumbel", temperature_start=8.0, temperature_end=0.5)
-    found = [temperature(policy, step, 5) for step in range(5)]
+    policy = GumbelPolicyConfig(temperature_start=8.0, temperature_end=0.5)
+    found = [temperature(policy, progress_at(step, 5)) for step in range(5)]
     assert found == pytest.approx([8.0, 4.0, 2.0, 1.0, 0.5])
-    assert temperature(policy, 0, 1) == 8.0
+    assert temperature(policy, progress_at(0, 1)) == 8.0
 
 
 @pytest.mark.parametrize("kind", ["none", "keep_all"])
-def test_a_policy_without_temperature_has_none(kind: str) -> None:
-    assert temperature(PolicyConfig(kind=kind), 3, 10) is None
+def test_a_policy_without_temperature_logs_none(kind: str) -> None:
+    assert logged_settings(policy_section(kind), 4, 0.3) == {}
+    assert logged_settings(GumbelPolicyConfig(), 4, 0.0) == {"policy/temperature": 2.0}
+
+
+def test_the_budget_grows_to_its_weight_over_its_warm_up() -> None:
+    policy = GumbelPolicyConfig(target_keep_frac=0.5, budget_weight=1.0, budget_warmup_frac=0.25)
+    found = [budget_ramp(policy, progress) for progress in (0.0, 0.0625, 0.125, 0.25, 0.7, 1.0)]
+    assert found == [0.0, 0.25, 0.5, 1.0, 1.0, 1.0]
+    assert budget_ramp(GumbelPolicyConfig(target_keep_frac=0.5, budget_weight=1.0), 0.0) == 1.0
+
+
+def test_blocks_become_free_one_by_one_and_all_of_them_in_time() -> None:
+    policy = ReinforcePolicyConfig(free_blocks_frac=0.5)
+    steps = [num_free_blocks(policy, 4, progress_at(step, 17)) for step in range(17)]
+    assert steps == [1, 1, 1, 2, 2, 3, 3, 4, 4, *[4] * 8]
+    assert num_free_blocks(policy, 128, 1.0) == 128
+    assert num_free_blocks(ReinforcePolicyConfig(), 4, 0.0) == 4, "without it, all from the start"
+    assert logged_settings(policy, 4, 0.25) == {"policy/free_blocks": 2.0}
+    assert logged_settings(ReinforcePolicyConfig(), 4, 0.25) == {}
 
 
 def test_a_plan_covers_the_epochs_in_whole_steps() -> None:

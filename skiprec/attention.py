@@ -1,0 +1,83 @@
+"""Self-attention and its feed-forward net, for backbones and policies; time-major, left-padded.
+
+H heads of C = D / H channels each. There is no bias in the projections and no output projection, as
+in SASRec (Kang & McAuley, ICDM 2018, eq. 2 and 3).
+"""
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Added to a score, it leaves the key a weight of exactly 0. A power of 2, so exact in bf16 too.
+HIDE = -(2.0**30)
+
+
+@lru_cache(maxsize=32)
+def _all_keys_hidden(
+    num_queries: int, num_keys: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    bias = torch.full((num_queries, num_keys), HIDE, dtype=dtype, device=device)
+    is_future = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).triu_(1)
+    return bias.masked_fill_(is_future, -torch.inf) if num_queries > 1 else bias
+
+
+def attention_bias(is_item_TB1: Tensor, is_causal: bool) -> Tensor:
+    """What is added to the scores of `[query, key]`: 0 where the query may look.
+
+    `[B, 1, T, T]` if causal, else `[B, 1, 1, T]`. With padding on the left a causal mask alone is
+    not enough: real queries come later than padded keys and would see them. Padding is hidden by a
+    finite number, because a padded query sees no real key, and with none left its softmax is NaN.
+    """
+    num_positions = len(is_item_TB1)
+    hidden = _all_keys_hidden(
+        num_positions if is_causal else 1, num_positions, is_item_TB1.dtype, is_item_TB1.device
+    )
+    # One operator, because every block comes here: HIDE - HIDE is 0 exactly.
+    return torch.add(hidden, is_item_TB1.permute(1, 2, 0).unsqueeze(1), alpha=-HIDE)
+
+
+class SelfAttention(nn.Module):
+    """Scaled dot-product attention of the real positions among themselves."""
+
+    def __init__(self, width: int, num_heads: int, is_causal: bool):
+        super().__init__()
+        self.num_heads, self.is_causal = num_heads, is_causal
+        self.weight_DE = nn.Parameter(torch.empty(width, 3 * width))  # queries, keys, values
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Normal, with the variance of Xavier's for each of the three square matrices."""
+        nn.init.normal_(self.weight_DE, std=len(self.weight_DE) ** -0.5, generator=generator)
+
+    def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
+        """`[T, B, D]` to the same shape. Padding comes out finite but not zero: mask it later."""
+        T, B, D = x_TBD.shape
+        qkv_NE = torch.mm(x_TBD.reshape(T * B, D), self.weight_DE)
+        qkv_TB3HC = qkv_NE.view(T, B, 3, self.num_heads, D // self.num_heads)
+        q_BHTC, k_BHTC, v_BHTC = qkv_TB3HC.permute(2, 1, 3, 0, 4).unbind()
+        bias = attention_bias(is_item_TB1, self.is_causal)
+        out_BHTC = F.scaled_dot_product_attention(q_BHTC, k_BHTC, v_BHTC, attn_mask=bias)
+        return out_BHTC.permute(2, 0, 1, 3).reshape(T, B, D)
+
+
+class FeedForward(nn.Module):
+    """Two layers as wide as the input with a relu between, position by position."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight_1_DE = nn.Parameter(torch.empty(width, width))
+        self.bias_1_E = nn.Parameter(torch.zeros(width))
+        self.weight_2_DE = nn.Parameter(torch.empty(width, width))
+        self.bias_2_E = nn.Parameter(torch.zeros(width))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Normal, with the variance of Xavier's."""
+        for weight_DE in (self.weight_1_DE, self.weight_2_DE):
+            nn.init.normal_(weight_DE, std=len(weight_DE) ** -0.5, generator=generator)
+
+    def forward(self, x_TBD: Tensor) -> Tensor:
+        """`[T, B, D]` to the same shape; padding comes out as anything finite."""
+        x_ND = x_TBD.reshape(-1, x_TBD.shape[-1])
+        h_ND = torch.addmm(self.bias_1_E, x_ND, self.weight_1_DE).relu_()
+        return torch.addmm(self.bias_2_E, h_ND, self.weight_2_DE).view(x_TBD.shape)

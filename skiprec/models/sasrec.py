@@ -1,0 +1,118 @@
+"""SASRec+ (Kang & McAuley, ICDM 2018): causal self-attention blocks with ReZero scales.
+
+    a = s1 * attention(LN(x));  f = s2 * feed_forward(LN(x + a));  branch = a + f
+
+s1 and s2 are one learnable scalar each, first 0. In "sasrec_plus_authors", the form of the released
+SkipRec code, the residual starts from the normalised input instead, so that a block normalises
+twice what it is given even where both scales are 0:
+
+    y = LN(x) + s1 * attention(LN(x));  z = LN(y) + s2 * feed_forward(LN(y));  branch = z - x
+
+There is no dropout inside a block: the stack drops elements of the branch, by the row's key.
+Torch's own dropout draws from a generator, and then a row's noise depends on the rows beside it.
+In the authors' form this noise is stronger than theirs, because their branch also takes x away.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from skiprec.attention import FeedForward, SelfAttention
+from skiprec.config import ModelConfig
+
+NUM_HEADS = 2
+MAX_POSITIONS = 200
+
+
+class SasRecBlock(nn.Module):
+    """The residual branch; the stack adds it to the block's input."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__()
+        # Shape (1,), not (): DeepSpeed 0.19 fails to broadcast 0-dimensional parameters.
+        self.norm_1 = nn.LayerNorm(width)
+        self.attention = SelfAttention(width, num_heads, is_causal=True)
+        self.scale_1 = nn.Parameter(torch.zeros(1))
+        self.norm_2 = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width)
+        self.scale_2 = nn.Parameter(torch.zeros(1))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draws the products; norms and scales start as they were made."""
+        self.attention.reset_parameters(generator)
+        self.feed_forward.reset_parameters(generator)
+
+    def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
+        """`branch_TBD`, zero at padding. One mask at the end does: no real query sees padding."""
+        a_TBD = self.scale_1 * self.attention(self.norm_1(x_TBD), is_item_TB1)
+        f_TBD = self.feed_forward(self.norm_2(x_TBD + a_TBD))
+        return torch.addcmul(a_TBD, self.scale_2, f_TBD).mul_(is_item_TB1)
+
+
+class AuthorsSasRecBlock(SasRecBlock):
+    """As in the released code: what it keeps of its input is the normalised input."""
+
+    def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
+        """`branch_TBD`, zero at padding (where `x_TBD` must be zero too)."""
+        x_normed = self.norm_1(x_TBD)
+        y_TBD = torch.addcmul(x_normed, self.scale_1, self.attention(x_normed, is_item_TB1))
+        y_normed = self.norm_2(y_TBD)
+        z_TBD = torch.addcmul(y_normed, self.scale_2, self.feed_forward(y_normed))
+        return (z_TBD - x_TBD).mul_(is_item_TB1)
+
+
+class EndPositions(nn.Module):
+    """Adds one learned vector a position, counted from the end of the window.
+
+    So padding on the left moves no position. The last row of the table is the last position.
+    """
+
+    def __init__(self, width: int, max_positions: int):
+        super().__init__()
+        self.max_positions = max_positions
+        self.table_PD = nn.Parameter(torch.empty(max_positions, width))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Truncated normal of 0.02, as the items' vectors."""
+        nn.init.trunc_normal_(self.table_PD, std=0.02, a=-0.04, b=0.04, generator=generator)
+
+    def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
+        """`[T, B, D]` to the same shape; padding stays zero.
+
+        Raises:
+            ValueError: more positions than the table has.
+        """
+        num_positions = len(x_TBD)
+        if num_positions > self.max_positions:
+            raise ValueError(
+                f"expected at most model.max_positions={self.max_positions} inputs in a row, found "
+                f"{num_positions}; set model.max_positions={num_positions} or more"
+            )
+        table_T1D = self.table_PD[self.max_positions - num_positions :, None]
+        return torch.addcmul(x_TBD, is_item_TB1, table_T1D)
+
+
+def end_positions(config: ModelConfig) -> nn.Module:
+    """A table of `config.max_positions`, or of `MAX_POSITIONS`."""
+    return EndPositions(config.width, config.max_positions or MAX_POSITIONS)
+
+
+def sasrec_plus_blocks(config: ModelConfig) -> list[nn.Module]:
+    """The clean form: identity blocks at first."""
+    num_heads = _num_heads(config)
+    return [SasRecBlock(config.width, num_heads) for _ in range(config.num_blocks)]
+
+
+def sasrec_plus_authors_blocks(config: ModelConfig) -> list[nn.Module]:
+    """The released code's form."""
+    num_heads = _num_heads(config)
+    return [AuthorsSasRecBlock(config.width, num_heads) for _ in range(config.num_blocks)]
+
+
+def _num_heads(config: ModelConfig) -> int:
+    num_heads = config.num_heads or NUM_HEADS
+    if config.width % num_heads:
+        raise ValueError(
+            f"model.width={config.width} does not divide into {num_heads} heads of equal width; "
+            "change model.width or model.num_heads"
+        )
+    return num_heads

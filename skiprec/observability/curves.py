@@ -1,0 +1,104 @@
+"""Convergence of several runs on the same axes: loss and MRR against epochs and against time."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+LOSS, MRR = "train/loss", "validation/mrr@20"
+COLOURS = ("#1f5f8b", "#d1495b", "#3a7d44", "#8a6fb0", "#c98a1b", "#5b6770", "#2a9d8f", "#7f4f24")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run. Points are (epochs, hours, value); the time is that of training steps alone.
+
+    Args:
+        start_epochs: what the runs before it took, of one that starts from another.
+        start_hours: the same in hours.
+    """
+
+    label: str
+    loss: list[tuple[float, float, float]]
+    mrr: list[tuple[float, float, float]]
+    start_epochs: float = 0.0
+    start_hours: float = 0.0
+
+    @property
+    def end(self) -> tuple[float, float]:
+        """Epochs and hours at the last log line."""
+        return self.loss[-1][:2] if self.loss else (self.start_epochs, self.start_hours)
+
+
+def read_curve(metrics: Path, label: str, before: Curve | None = None) -> Curve:
+    """The curve of a run's `metrics.jsonl`; it goes on where `before` ended.
+
+    Time is summed from the seconds of each step, so that neither validation nor the pauses of an
+    interrupted run count.
+    """
+    epochs_0, hours_0 = (0.0, 0.0) if before is None else before.end
+    loss, mrr = [], []
+    step, epochs, hours = 0, epochs_0, hours_0
+    for line in map(json.loads, metrics.read_text().splitlines()):
+        if LOSS in line:
+            hours += (line["step"] - step) * line["time/step_s"] / 3600
+            step, epochs = line["step"], epochs_0 + line["progress/epoch"]
+            loss.append((epochs, hours, line[LOSS]))
+        if MRR in line:
+            mrr.append((epochs, hours, line[MRR]))
+    return Curve(label, loss, mrr, epochs_0, hours_0)
+
+
+def hours_to_reach(curve: Curve, mrr: float) -> float | None:
+    """Hours of training until validation reached `mrr`, those of earlier stages included."""
+    return next((hours for _, hours, value in curve.mrr if value >= mrr), None)
+
+
+def convergence_figure(curves: list[Curve]) -> Figure:
+    """Four panels: loss and validation MRR@20, each against epochs and against hours."""
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 2, sharey="row", sharex="col")
+    for row, what in enumerate(("loss", "mrr")):
+        for column in (0, 1):
+            axes = panels[row][column]
+            for colour, curve in zip(COLOURS * 4, curves, strict=False):
+                points = getattr(curve, what)
+                axes.plot(
+                    [point[column] for point in points],
+                    [point[2] for point in points],
+                    color=colour,
+                    label=curve.label,
+                    linewidth=1.5,
+                    marker="o" if what == "mrr" else None,
+                    markersize=3,
+                )
+            axes.grid(alpha=0.3)
+            axes.spines[["top", "right"]].set_visible(False)
+    panels[0][0].set_ylabel("training loss, nats a position")
+    panels[1][0].set_ylabel("validation MRR@20")
+    panels[1][0].set_xlabel("epochs, those of the first stage included")
+    panels[1][1].set_xlabel("hours of training steps, those of the first stage included")
+    panels[0][0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def depth_figure(points: list[tuple[str, int, float, list[float]]]) -> Figure:
+    """MRR@20 of nets trained from scratch at several depths: (label, blocks, mean, interval)."""
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    points = sorted(points, key=lambda point: point[1])
+    blocks = [point[1] for point in points]
+    means = [point[2] for point in points]
+    errors = [[abs(point[3][end] - point[2]) for point in points] for end in (0, 1)]
+    axes.errorbar(blocks, means, yerr=errors, color=COLOURS[0], marker="o", capsize=3)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(blocks, [str(number) for number in blocks])
+    axes.set_xlabel("residual blocks")
+    axes.set_ylabel("MRR@20, 95 % interval over users")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    return figure

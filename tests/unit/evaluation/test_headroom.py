@@ -1,0 +1,290 @@
+"""Headroom against slow references, sums by hand, and a control with nothing to find."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from skiprec.evaluation import headroom, intervals
+from skiprec.evaluation.block_sets import (
+    entropy_without_each,
+    history_features,
+    measure_sets,
+    outputs_without_each,
+)
+from skiprec.evaluation.headroom import (
+    PENALTIES,
+    correlation_interval,
+    fit_ridge,
+    lower_half,
+    nested_sets,
+    removal_order,
+)
+from skiprec.evaluation.headroom_report import SetsOfRows, draw_headroom, headroom_report
+from skiprec.evaluation.headroom_text import headroom_markdown
+from skiprec.evaluation.intervals import SEED, UserBootstrap
+from skiprec.evaluation.tiles import TILE_ROWS, Tile
+from skiprec.network import SkipRecNetwork
+from skiprec.training.cost_terms import row_cross_entropy
+from skiprec.types import Batch, KeepDecision
+from tests.testkit.networks import NUM_BLOCKS, WIDTH, build_network, model_config, random_batch
+
+NUM_REAL = (TILE_ROWS, 9)
+
+
+def make_tiles() -> list[Tile]:
+    tiles = []
+    for seed, num_real in enumerate(NUM_REAL):
+        batch = random_batch(TILE_ROWS, seed)
+        items_BW = batch.items_BW.clone()
+        items_BW[num_real:] = 0
+        tiles.append(Tile(Batch(items_BW, batch.key_B), num_real))
+    return tiles
+
+
+def real_rows(tiles: list[Tile]) -> torch.Tensor:
+    return torch.cat([tile.batch.items_BW[: tile.num_real] for tile in tiles])
+
+
+@torch.no_grad()
+def scores_under(network: SkipRecNetwork, items_BW: torch.Tensor, kept: list[int]) -> torch.Tensor:
+    """Masked execution of one set of blocks, all scores at the last position."""
+    history = network.embed(items_BW[:, :-1], torch.zeros(len(items_BW), dtype=torch.int64))
+    keep_BL = torch.zeros(len(items_BW), NUM_BLOCKS)
+    keep_BL[:, kept] = 1.0
+    x_BD = network.encode(history, KeepDecision(keep_BL, None), "masked")[-1]
+    return x_BD @ network.head.weight_VD.t() + network.head.bias_V
+
+
+def entropy_under(network: SkipRecNetwork, items_BW: torch.Tensor, kept: list[int]) -> np.ndarray:
+    log_BV = scores_under(network, items_BW, kept).double().log_softmax(1)
+    return -log_BV.gather(1, items_BW[:, -1:] - 1)[:, 0].numpy()
+
+
+def test_the_greedy_order_is_that_of_trying_every_removal() -> None:
+    network, tiles = build_network(model_config("nextitnet_plus"), seed=2).eval(), make_tiles()
+    items_BW = real_rows(tiles)
+    kept, expected = list(range(NUM_BLOCKS)), []
+    while kept:
+        tried = {
+            block: entropy_under(network, items_BW, [b for b in kept if b != block]).mean()
+            for block in kept
+        }
+        found = entropy_without_each(network, tiles, tuple(kept), row_cross_entropy)
+        np.testing.assert_allclose(found, [tried[block] for block in kept], rtol=1e-4)
+        expected.append(min(tried, key=lambda block: tried[block]))
+        kept.remove(expected[-1])
+    order = removal_order(
+        NUM_BLOCKS, lambda kept: entropy_without_each(network, tiles, kept, row_cross_entropy)
+    )
+    assert list(order) == expected
+    assert list(order) != sorted(order), "else any order would do"
+
+
+def test_a_shared_trunk_computes_each_net_without_one_block() -> None:
+    network = build_network(model_config("nextitnet")).eval()
+    batch = random_batch(20)
+    history = network.embed(batch.input_BT, batch.key_B)
+    kept = (0, 2, 3)
+    with torch.no_grad():
+        found_CBD = outputs_without_each(network, history, kept)
+        for x_BD, left_out in zip(found_CBD, kept, strict=True):
+            keep_BL = torch.zeros(20, NUM_BLOCKS)
+            keep_BL[:, [block for block in kept if block != left_out]] = 1.0
+            expected = network.encode(history, KeepDecision(keep_BL, None), "masked")[-1]
+            torch.testing.assert_close(x_BD, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_sets_keep_what_is_taken_out_last() -> None:
+    keep_SL = nested_sets((2, 0, 1))
+    assert keep_SL.astype(int).tolist() == [[0, 1, 0], [1, 1, 0], [1, 1, 1]]
+
+
+def test_of_many_blocks_several_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost_L = np.random.default_rng(0).random(10)
+    asked = []
+
+    def costs_without(kept: tuple[int, ...]) -> np.ndarray:
+        asked.append(len(kept))
+        return cost_L[list(kept)]
+
+    assert list(removal_order(10, costs_without)) == np.argsort(cost_L).tolist()
+    assert asked == [10, 9, 8, 7, 6, 5, 4, 3, 2, 1]
+    asked.clear()
+    monkeypatch.setattr(headroom, "MAX_PASSES", 4)
+    assert list(removal_order(10, costs_without)) == np.argsort(cost_L).tolist()
+    assert asked == [10, 7, 4, 1]
+
+
+def test_sets_are_measured_as_their_rows_alone_would_be() -> None:
+    network, tiles = build_network(model_config("nextitnet_plus")).eval(), make_tiles()
+    keep_SL = nested_sets((1, 3, 0, 2))
+    entropy_RS, rank_RS = measure_sets(network, tiles, keep_SL, row_cross_entropy)
+    items_BW = real_rows(tiles)
+    for column, keep_L in enumerate(keep_SL):
+        kept = np.flatnonzero(keep_L).tolist()
+        np.testing.assert_allclose(
+            entropy_RS[:, column], entropy_under(network, items_BW, kept), rtol=1e-4, atol=1e-5
+        )
+        scores_BV = scores_under(network, items_BW, kept)
+        target_B1 = scores_BV.gather(1, items_BW[:, -1:] - 1)
+        assert (rank_RS[:, column] == 1 + (scores_BV > target_B1).sum(1).numpy()).all()
+
+
+def test_features_are_of_the_real_items_and_not_of_the_target() -> None:
+    network, tiles = build_network(model_config("nextitnet_plus")).eval(), make_tiles()
+    found_RF = history_features(network, tiles)
+    table = network.embedding.table.weight.detach().double().numpy()
+    for row, items in zip(found_RF, real_rows(tiles).tolist(), strict=True):
+        history = [item for item in items[:-1] if item]
+        expected = np.concatenate(
+            [
+                table[history].mean(0) if history else np.zeros(WIDTH),
+                table[items[-2]],
+                [np.log(1 + len(history))],
+            ]
+        )
+        np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_ridge_is_least_squares_with_rows_that_pull_weights_to_zero() -> None:
+    draw = np.random.default_rng(0)
+    x_RF = draw.normal(3, 5, (90, 4)) * [1, 10, 0.1, 1]
+    x_RF[:, 3] = 7.0  # does not vary
+    y_RM = np.stack([x_RF[:, 0] + draw.normal(0, 9, 90), draw.normal(2, 1, 90)], axis=1)
+    ridge = fit_ridge(x_RF, y_RM, np.repeat(np.arange(30, dtype=np.int32), 3))
+    z_RF = (x_RF - x_RF.mean(0)) / np.array([*x_RF[:, :3].std(0), 1.0])
+    for m, penalty in enumerate(ridge.penalty_M):
+        rows = np.concatenate([z_RF, np.sqrt(penalty) * np.eye(4)])
+        values = np.concatenate([y_RM[:, m] - y_RM[:, m].mean(), np.zeros(4)])
+        weight_F = np.linalg.lstsq(rows, values, rcond=None)[0]
+        expected_R = z_RF @ weight_F + y_RM[:, m].mean()
+        np.testing.assert_allclose(ridge.predict(x_RF)[:, m], expected_R, rtol=1e-9)
+
+
+def test_the_penalty_follows_what_there_is_to_learn() -> None:
+    draw = np.random.default_rng(1)
+    x_RF = draw.normal(0, 1, (400, 30))
+    y_RM = np.stack([x_RF @ draw.normal(0, 1, 30), draw.normal(0, 1, 400)], axis=1)
+    clear, noise = fit_ridge(x_RF, y_RM, np.arange(400, dtype=np.int32)).penalty_M
+    assert clear == PENALTIES[0]
+    assert noise >= 1000
+
+
+def test_rows_of_a_user_never_stand_on_both_sides_of_the_cross_validation() -> None:
+    """Users who can be told apart but say nothing: copies of a row would be learned by heart."""
+    draw = np.random.default_rng(2)
+    user_R = np.repeat(np.arange(60, dtype=np.int32), 8)
+    x_RF, y_R1 = draw.normal(0, 1, (60, 50))[user_R], draw.normal(0, 1, (60, 1))[user_R]
+    together = fit_ridge(x_RF, y_R1, user_R).penalty_M[0]
+    apart = fit_ridge(x_RF, y_R1, np.arange(480, dtype=np.int32)).penalty_M[0]
+    assert apart < 10 < 100 < together
+
+
+def test_the_interval_of_a_correlation_resamples_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "RESAMPLES", 30)
+    draw = np.random.default_rng(0)
+    user_R = np.repeat(np.arange(25, dtype=np.int32), 2)
+    a_R = 1000 + draw.normal(0, 1, 50)
+    b_R = a_R + draw.normal(0, 1, 50)
+    found, bounds = correlation_interval(UserBootstrap(user_R), a_R, b_R)
+    assert found == pytest.approx(np.corrcoef(a_R, b_R)[0, 1])
+    resampled = []
+    for users in np.random.default_rng(SEED).integers(0, 25, (30, 25)):
+        rows = np.concatenate([[2 * user, 2 * user + 1] for user in users])
+        resampled.append(np.corrcoef(a_R[rows], b_R[rows])[0, 1])
+    assert bounds == pytest.approx(np.quantile(resampled, (0.025, 0.975)).tolist())
+    assert correlation_interval(UserBootstrap(user_R), np.ones(50), b_R) == (None, None)
+
+
+def test_half_of_the_rows_are_chosen() -> None:
+    assert lower_half(np.array([3.0, 1.0, 2.0, 1.0, 5.0])).tolist() == [
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+def two_blocks(num_rows: int = 400, seed: int = 0) -> SetsOfRows:
+    """Half of the rows need the second block (rank 4 without it, 1 with it); it harms the others
+    (1 without, 2 with). The one feature tells which are which."""
+    needs_R = np.arange(num_rows) % 2 == 0
+    rank_RS = np.where(needs_R[:, None], [4, 1], [1, 2]).astype(float)
+    entropy_RS = np.log(rank_RS)
+    user_R = (np.arange(num_rows) // 4).astype(np.int32)
+    return SetsOfRows(needs_R[:, None].astype(float), entropy_RS, rank_RS, user_R)
+
+
+CONDITIONS = {"name": "tiny", "trained_to_skip": False, "fit_split": "validation"}
+
+
+def test_splits_add_up_by_hand() -> None:
+    report = headroom_report((1, 0), two_blocks(), two_blocks(), dict(CONDITIONS))
+    json.dumps(report, allow_nan=False)
+    assert [s["mrr@20"] for s in report["sets"]] == [0.625, 0.75]
+    (size, every) = report["sizes"]
+    # log 4 for one half, log 1/2 for the other.
+    assert size["cost_nats"] == pytest.approx((np.log(4) - np.log(2)) / 2)
+    assert size["correlation"] == pytest.approx(1)
+    assert every["kept_blocks"] == 2
+    (pair,) = report["pairs"]
+    assert (pair["shallow"], pair["deep"], pair["kept_blocks"]) == (1, 2, 1.5)
+    assert pair["mrr@20"] == 1.0
+    assert pair["random_half"] == pytest.approx((0.625 + 0.75) / 2)
+    assert pair["minus_random_half"]["mrr@20"] == pytest.approx(0.3125)
+    assert pair["minus_frontier"]["mrr@20"] == pytest.approx(0.3125)
+    for point in report["curve"]:
+        assert point["kept_blocks"] in (1, 1.5, 2)
+        gained = 0.3125 if point["kept_blocks"] == 1.5 else 0
+        assert point["minus_frontier"]["mrr@20"] == pytest.approx(gained)
+    gains = [point["minus_frontier"]["mrr@20"] for point in report["curve"]]
+    assert report["hull"] == [1, 2]
+    for control in ("minus_frontier", "minus_hull"):
+        assert report["curve_mean"][control]["mrr@20"] == pytest.approx(np.mean(gains))
+    assert max(gains) > 0.3
+    assert "CAN PAY" in report["statements"][0]
+    assert "never trained for skipping" in report["statements"][1]
+    assert "100 % of the held-out rows" in report["statements"][2]
+    text = headroom_markdown(report)
+    assert " 1 / 2 | 1.0000 |" in text
+    assert len(draw_headroom(report).axes) == 2
+
+
+def test_a_dent_in_the_frontier_is_no_headroom() -> None:
+    """The middle one of three sizes is worst for all, so it is hardly given to anyone.
+
+    A mixture of 1 and 3 blocks is far above the set of 2, and no better than a coin's.
+    """
+    draw = np.random.default_rng(0)
+    num_rows = 2000
+    noise_RF = draw.normal(0, 1, (num_rows, 3))
+    entropy_RS = np.tile([0.5, 3.0, 0.0], (num_rows, 1))
+    entropy_RS[:, 0] += noise_RF[:, 0]  # predictable, but the ranks do not follow
+    rank_RS = np.tile([2.0, 20.0, 1.0], (num_rows, 1))
+    rows = SetsOfRows(noise_RF, entropy_RS, rank_RS, np.arange(num_rows, dtype=np.int32))
+    report = headroom_report((1, 2, 0), rows, rows, dict(CONDITIONS))
+    assert report["hull"] == [1, 3]
+    middle = min(report["curve"], key=lambda point: abs(point["kept_blocks"] - 2))
+    assert middle["minus_frontier"]["mrr@20"] > 0.3
+    assert middle["minus_hull"]["mrr@20"] == pytest.approx(0, abs=0.02)
+    assert report["curve_mean"]["minus_frontier"]["mrr@20_interval"][0] > 0.1
+    assert "CAN PAY" not in report["statements"][0]
+
+
+def test_control_costs_that_the_history_does_not_tell() -> None:
+    """The same costs, each with another row's features: nothing correlates, and nothing pays."""
+    draw = np.random.default_rng(3)
+    fit, held = two_blocks(), two_blocks()
+    features_RF = draw.normal(0, 1, (400, 5))
+    fit = SetsOfRows(features_RF, fit.entropy_RS, fit.rank_RS, fit.user_R)
+    held = SetsOfRows(draw.normal(0, 1, (400, 5)), held.entropy_RS, held.rank_RS, held.user_R + 100)
+    report = headroom_report((1, 0), fit, held, dict(CONDITIONS) | {"trained_to_skip": True})
+    low, high = report["sizes"][0]["correlation_interval"]
+    assert low < 0 < high
+    low, high = report["pairs"][0]["minus_random_half"]["mrr@20_interval"]
+    assert low < 0 < high
+    (verdict,) = report["statements"]
+    assert "NOT SHOWN" in verdict
