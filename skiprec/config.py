@@ -253,6 +253,7 @@ def backbone_config(config: RunConfig) -> RunConfig:
         | {
             "name": config.init_from or f"{config.name}-backbone",
             "init_from": None,
+            "init_growth": None,
             "policy": {"kind": "none"},
             "training": plain.model_dump(),
             "pretraining": None,

@@ -16,7 +16,7 @@ from skiprec.config_files import (
     parse_config,
 )
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "jobs/configs").glob("*.toml"))
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "jobs/configs").rglob("*.toml"))
 PLAIN = {"name": "run", "data": {"path": "data"}}
 GUMBEL = ("policy.kind=gumbel", "training.execution=masked")
 REINFORCE = ("policy.kind=reinforce", "training.execution=gathered")

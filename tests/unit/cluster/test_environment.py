@@ -7,18 +7,23 @@ from pathlib import Path
 import pytest
 
 from cluster import environment
-from skiprec.models.registry import BACKBONES
+from skiprec.models.registry import BACKBONES, BASELINES
+from skiprec.policy.encoders import ENCODERS
 from skiprec.policy.registry import POLICIES
 from tests.testkit.runs import REPOSITORY
 
 
 def test_components_are_the_registries(capsys: pytest.CaptureFixture[str]) -> None:
-    assert environment.main(as_json=True, recipes=REPOSITORY / "datasets/recipes") == 0
+    assert environment.main(as_json=True, repository=REPOSITORY) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said.keys() == {"backbones", "policies", "baselines", "recipes"}
-    assert set(said["backbones"]) == set(BACKBONES)
-    assert set(said["policies"]) == set(POLICIES)
+    assert set(said["backbones"]) == set(BACKBONES) >= {"nextitnet_plus", "sasrec_plus"}
+    assert set(said["baselines"]) == set(BASELINES) >= {"nfm", "gru4rec", "caser"}
+    assert set(said["policies"]) == set(POLICIES) >= {"gumbel", "reinforce", "cost"}
+    assert set(said["encoders"]) == set(ENCODERS) >= {"conv", "gru", "attention"}
+    assert {"shuffled", "oracle", "fixed", "random"} <= set(said["evaluation_arms"])
     assert "synthetic_smoke" in said["recipes"]
+    assert "main" in said["studies"]
+    assert {"train_rl", "train_cost", "measure_headroom", "run_study"} <= set(said["jobs"])
 
 
 def test_a_stale_lock_is_found_and_a_build_at_work_is_not(
