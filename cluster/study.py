@@ -51,15 +51,14 @@ def run_study(path: Path, results: Path, overrides: list[str], command: str) -> 
     runs = study_runs(study, path.parent, overrides)
     results.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
-    pending = runs
+    pending = _missing(study, runs, results)
     with ray_session():
         while pending:
             elsewhere = []
             for run in pending:
                 config = run[2]
-                if _is_current(_result_file(results, config), config):
-                    print(f"[{config.name}] has its result already", flush=True)
-                    continue
+                if _is_evaluated(config) and _is_current(_result_file(results, config), config):
+                    continue  # by another process, since
                 try:
                     _run_one(run, results, command)
                 except RunAliveError:
@@ -75,6 +74,28 @@ def run_study(path: Path, results: Path, overrides: list[str], command: str) -> 
                 time.sleep(WAIT_S)
     _publish(study, runs, results, overrides, command)
     return not failed
+
+
+def _missing(study: Study, runs: list[Run], results: Path) -> list[Run]:
+    """The runs without a result, and those that these need although only their result is left.
+
+    A run needs the one it starts from and the reference of its seed, with which it is paired.
+    """
+    missing: list[Run] = []
+    needed: set[str | None] = set()
+    for run in reversed(runs):  # a run starts from one before it
+        _, seed, config = run
+        is_current = _is_current(_result_file(results, config), config)
+        if is_current and (config.name not in needed or _is_evaluated(config)):
+            print(f"[{config.name}] has its result already", flush=True)
+            continue
+        missing.append(run)
+        needed |= {config.init_from, f"{study.reference}-s{seed}"}
+    return missing[::-1]
+
+
+def _is_evaluated(config: RunConfig) -> bool:
+    return (config.folder / "per_user.parquet").exists()
 
 
 def _run_one(run: Run, results: Path, command: str) -> None:
@@ -106,7 +127,7 @@ def _is_current(file: Path, config: RunConfig) -> bool:
     saved = RunConfig.model_validate(json.loads(file.read_text())["config"])
     same = config_hash(saved) == config_hash(config) and saved.evaluation == config.evaluation
     if not same:
-        print(f"[{config.name}] {file.name} is of another configuration; it is made anew")
+        print(f"[{config.name}] {file.name} is of another configuration; made anew", flush=True)
     return same
 
 

@@ -58,7 +58,9 @@ class GumbelPolicyConfig(LearnedPolicyConfig):
     `budget` says whose mean decision is held at the target: the batch's, or each user's own; or
     "shared": users compete for the batch's, through one price of a block that rises and falls,
     and the loss has no term for it. `budget_warmup_frac` is the part of training over which a
-    budget's weight grows from 0. `information_weight` rewards, for each block, the entropy of the
+    budget's weight grows from 0. `entropy_weight` rewards undecided policies: a block's logit then
+    settles where it is proportional to what the block is worth to this user, less its price, and
+    does not saturate while that is being learned; it falls evenly to 0. `information_weight` rewards, for each block, the entropy of the
     mean of P(keep) minus the mean of its entropy: the information that decisions carry of the user.
     `guide_weight` weighs a free label: P(keep) should be 0 for rows that the shallowest half of
     the blocks already serves (CANet's guide loss, ICDM 2022).
@@ -74,6 +76,7 @@ class GumbelPolicyConfig(LearnedPolicyConfig):
     budget: Literal["batch", "user", "shared"] = "batch"
     budget_weight: float | None = Field(None, gt=0)
     budget_warmup_frac: float | None = Field(None, gt=0, le=1)
+    entropy_weight: float | None = Field(None, gt=0)
     information_weight: float | None = Field(None, gt=0)
     guide_weight: float | None = Field(None, gt=0)
 

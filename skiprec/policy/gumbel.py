@@ -46,8 +46,7 @@ class GumbelPolicy(PricedPolicy):
         if self.config.logits == "sigmoid":
             # The released code squashes here, which bounds P(keep) to (0.27, 0.73).
             logits_BL2 = torch.sigmoid(logits_BL2)
-        logits_BL2 = logits_BL2.float()
-        return torch.stack([logits_BL2[..., SKIP], logits_BL2[..., KEEP] - self.price_1], dim=-1)
+        return logits_BL2.float()
 
     def forward(self, history: History, progress: float | None) -> KeepDecision:
         """See `registry.py`."""

@@ -40,6 +40,10 @@ def gumbel_loss(
     sums: dict[str, Tensor] = {}
     if policy.budget_weight is not None:
         loss = loss + _budget(network, policy, decision, what)
+    if policy.entropy_weight is not None:
+        assert what.progress is not None
+        weight = policy.entropy_weight * (1 - what.progress)
+        loss = loss - weight * entropy(decision.prob_BL).mean(1).sum() / what.num_rows
     if policy.information_weight is not None:
         assert what.prob_L is not None
         information = information_sum(decision.prob_BL, what.prob_L) / what.num_rows
@@ -56,8 +60,8 @@ def _budget(
 ) -> Tensor | float:
     """weight * (k - target)^2, k the mean decision of the global batch, or each user's own.
 
-    The first is ConvNet-AIG's. "shared" has no term: it raises the price of a block while too many
-    are kept.
+    The first is ConvNet-AIG's. "shared" has no term: it raises the price of a block while serving
+    would keep too many.
     """
     assert policy.budget_weight is not None
     assert policy.target_keep_frac is not None
@@ -67,15 +71,18 @@ def _budget(
     if policy.budget == "user":
         excess_B = decision.keep_BL.mean(1) - target
         return weight * excess_B.square().sum() / what.num_rows
-    assert what.keep_frac is not None
-    excess = what.keep_frac - target
     if policy.budget == "batch":
+        assert what.keep_frac is not None
+        excess = what.keep_frac - target
         return 2 * weight * excess * decision.keep_BL.sum() / (what.num_rows * num_blocks)
+    assert isinstance(network.policy, GumbelPolicy)
+    price_1 = network.policy.price_1.clone()
     if what.is_last:
-        assert isinstance(network.policy, GumbelPolicy)
+        assert what.served_frac is not None
         with torch.no_grad():
-            network.policy.price_1 += weight * excess
-    return 0.0
+            network.policy.price_1 += weight * (what.served_frac - target)
+            network.policy.price_1.clamp_(min=0)
+    return price_1 * decision.keep_BL.sum() / (what.num_rows * num_blocks)
 
 
 def information_sum(prob_BL: Tensor, mean_L: Tensor) -> Tensor:

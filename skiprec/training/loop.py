@@ -95,14 +95,15 @@ def run_step(
     """
     progress = progress_at(step, plan.total_steps)
     num_rows, num_blocks = config.training.global_batch_rows, config.model.num_blocks
-    counts = torch.zeros(2 + num_blocks, dtype=torch.float64, device=engine.device)
+    counts = torch.zeros(3 + num_blocks, dtype=torch.float64, device=engine.device)
     for batch in batches:
         counts[0] += batch.is_scored_BT.sum()
         if needs_statistics(config.policy):
             found = engine.forward(batch, Pass("statistics", step, progress))
             counts[1] += found["keep_sum"].double()
-            counts[2:] += found["prob_sum_L"].double()
-    num_targets, keep_sum, *_ = totals = comm.sum(counts).float()
+            counts[2] += found["served_sum"].double()
+            counts[3:] += found["prob_sum_L"].double()
+    num_targets, keep_sum, served_sum, *_ = totals = comm.sum(counts).float()
     what = Pass(
         "loss",
         step,
@@ -110,7 +111,8 @@ def run_step(
         num_targets=num_targets.clamp(min=1),
         num_rows=num_rows,
         keep_frac=keep_sum / (num_rows * num_blocks),
-        prob_L=totals[2:] / num_rows,
+        served_frac=served_sum / (num_rows * num_blocks),
+        prob_L=totals[3:] / num_rows,
     )
     sums: dict[str, Tensor] = {}
     for index, batch in enumerate(batches, start=1):

@@ -45,7 +45,11 @@ class Objective(nn.Module):
         if what.kind == "statistics":
             assert decision is not None
             assert decision.prob_BL is not None
-            return {"keep_sum": decision.keep_BL.sum(), "prob_sum_L": decision.prob_BL.sum(0)}
+            return {
+                "keep_sum": decision.keep_BL.sum(),
+                "served_sum": (decision.prob_BL > 0.5).sum(),
+                "prob_sum_L": decision.prob_BL.sum(0),
+            }
         return self._loss(batch, history, decision, what)
 
     def _loss(

@@ -17,7 +17,8 @@ class Pass:
 
     Args:
         progress: of training, from 0 to 1; None where decisions are those of serving.
-        keep_frac: mean decision of the global batch.
+        keep_frac: mean sampled decision of the global batch.
+        served_frac: mean decision of the global batch as serving takes it.
         prob_L: mean P(keep) of each block over the global batch.
         is_last: whether this is the last pass of its step on this rank.
     """
@@ -28,6 +29,7 @@ class Pass:
     num_targets: Tensor | None = None
     num_rows: int = 1
     keep_frac: Tensor | None = None
+    served_frac: Tensor | None = None
     prob_L: Tensor | None = None
     is_last: bool = True
 
