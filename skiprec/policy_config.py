@@ -56,14 +56,16 @@ class GumbelPolicyConfig(LearnedPolicyConfig):
     """Straight-through Gumbel-softmax. The options after the budget ask the policy to be personal.
 
     `budget` says whose mean decision is held at the target: the batch's, or each user's own; or
-    "shared": users compete for the batch's, through one price of a block that rises and falls,
-    and the loss has no term for it. `budget_warmup_frac` is the part of training over which a
-    budget's weight grows from 0. `entropy_weight` rewards undecided policies: a block's logit then
-    settles where it is proportional to what the block is worth to this user, less its price, and
-    does not saturate while that is being learned; it falls evenly to 0. `information_weight` rewards, for each block, the entropy of the
-    mean of P(keep) minus the mean of its entropy: the information that decisions carry of the user.
-    `guide_weight` weighs a free label: P(keep) should be 0 for rows that the shallowest half of
-    the blocks already serves (CANet's guide loss, ICDM 2022).
+    "shared": users compete for the batch's through one price, in nats for all blocks, by which the
+    loss counts each kept block. The price grows by a factor exp(budget_weight * (kept - target)) a
+    step, where kept is what serving would keep. `budget_warmup_frac` is the part of training over
+    which a budget's weight grows from 0. `entropy_weight` rewards undecided policies, so that a
+    block's logit does not saturate before it is known what the block is worth to a user: it settles
+    in proportion to that worth less the price. The weight falls evenly to 0. `information_weight`
+    rewards, for each block, the entropy of the mean of P(keep) minus the mean of its entropy: the
+    information that decisions carry of the user. `guide_weight` weighs a free label: P(keep) should
+    be 0 for rows that the shallowest half of the blocks already serves (CANet's guide loss, ICDM
+    2022).
     """
 
     kind: Literal["gumbel"] = "gumbel"

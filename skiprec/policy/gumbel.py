@@ -5,25 +5,27 @@ import math
 import torch
 from torch import Tensor
 
-from skiprec.policy.decisions import KEEP, SKIP, argmax_keep, gumbel_keep
+from skiprec.policy.decisions import argmax_keep, gumbel_keep
 from skiprec.policy.priced import PricedPolicy
 from skiprec.policy.schedules import temperature
 from skiprec.policy.trunk import KeepHead, PolicyTrunk
 from skiprec.policy_config import GumbelPolicyConfig
 from skiprec.types import History, KeepDecision
 
+FIRST_PRICE = 0.01
+
 
 class GumbelPolicy(PricedPolicy):
     """Samples while training, argmax in serving.
 
-    `price_1` is what keep logits must exceed skip logits by; it moves with `policy.budget="shared"`
-    (`training/gumbel_terms.py`) and is 0 otherwise.
+    `price_1` is what the loss charges for keeping every block, in nats. It moves, and is charged,
+    with `policy.budget="shared"` alone (`training/gumbel_terms.py`).
     """
 
     def __init__(
         self, config: GumbelPolicyConfig, num_items: int, backbone_width: int, num_blocks: int
     ):
-        super().__init__()
+        super().__init__(FIRST_PRICE)
         self.config = config
         self.trunk = PolicyTrunk(config, num_items, backbone_width)
         self.head = KeepHead(config.width, num_blocks)
@@ -41,7 +43,7 @@ class GumbelPolicy(PricedPolicy):
             self.head.reset_parameters(generator, skip=0.0, keep=gap)
 
     def logits(self, history: History) -> Tensor:
-        """`[B, L, 2]`, float32, the price taken off the keep logits."""
+        """`[B, L, 2]`, float32."""
         logits_BL2: Tensor = self.head(self.trunk(history))
         if self.config.logits == "sigmoid":
             # The released code squashes here, which bounds P(keep) to (0.27, 0.73).

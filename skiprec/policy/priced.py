@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 
 class PricedPolicy(nn.Module):
-    """A policy with a price, first 0.
+    """A policy with a price, in nats for all blocks.
 
     The price stays float32 in a bfloat16 network, which would round its small moves away.
     """
 
     price_1: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, first_price: float = 0.0) -> None:
         super().__init__()
-        self.register_buffer("price_1", torch.zeros(1))
+        self.register_buffer("price_1", torch.full((1,), first_price))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         price_1 = self.price_1

@@ -60,8 +60,8 @@ def _budget(
 ) -> Tensor | float:
     """weight * (k - target)^2, k the mean decision of the global batch, or each user's own.
 
-    The first is ConvNet-AIG's. "shared" has no term: it raises the price of a block while serving
-    would keep too many.
+    The first is ConvNet-AIG's. "shared" is price * k: dual ascent on the price, in its logarithm,
+    so that one rate suits every scale of losses.
     """
     assert policy.budget_weight is not None
     assert policy.target_keep_frac is not None
@@ -80,8 +80,7 @@ def _budget(
     if what.is_last:
         assert what.served_frac is not None
         with torch.no_grad():
-            network.policy.price_1 += weight * (what.served_frac - target)
-            network.policy.price_1.clamp_(min=0)
+            network.policy.price_1 *= torch.exp(weight * (what.served_frac - target))
     return price_1 * decision.keep_BL.sum() / (what.num_rows * num_blocks)
 
 

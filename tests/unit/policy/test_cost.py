@@ -147,15 +147,14 @@ def test_the_deepest_set_is_offered_whether_it_is_named_or_not() -> None:
         assert network_with(nest_sizes=nest).policy.sizes == SIZES
 
 
-@pytest.mark.parametrize("kind", ["cost", "gumbel"])
-def test_the_price_goes_with_the_weights_and_decides(kind: str) -> None:
-    network = build_network(model_config(), policy_config(kind))
+def test_the_price_goes_with_the_weights_and_decides() -> None:
+    network = build_network(model_config(), policy_config("cost"))
     batch = random_batch(64)
     before = decide(network, batch, None).keep_BL
     network.policy.price_1.fill_(0.7)
     state = network.state_dict()
     assert state["policy.price_1"].tolist() == pytest.approx([0.7])
-    other = build_network(model_config(), policy_config(kind), seed=1)
+    other = build_network(model_config(), policy_config("cost"), seed=1)
     other.load_state_dict(state)
     dearer = decide(other, batch, None).keep_BL
     assert torch.equal(dearer, decide(network, batch, None).keep_BL)
