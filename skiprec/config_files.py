@@ -87,7 +87,10 @@ def _merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def apply_overrides(tree: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
-    """A copy of `tree` with each `dotted.key=value` set; sweeps use the same function."""
+    """A copy of `tree` with each `dotted.key=value` set; sweeps use the same function.
+
+    `dotted.key=` takes the key out, so that its default holds again.
+    """
     tree = copy.deepcopy(tree)
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -103,7 +106,10 @@ def apply_overrides(tree: dict[str, Any], overrides: list[str] | tuple[str, ...]
             section = section.setdefault(parent, {})
             if not isinstance(section, dict):
                 raise ValueError(f"--set {override!r}: {parent!r} is a value, not a section")
-        section[leaf] = value
+        if text.strip():
+            section[leaf] = value
+        else:
+            section.pop(leaf, None)
     return tree
 
 

@@ -241,6 +241,47 @@ def test_overrides_leave_their_source_alone_and_the_last_one_wins() -> None:
     assert PLAIN == {"name": "run", "data": {"path": "data"}}
 
 
+def test_an_empty_override_takes_a_key_out() -> None:
+    bonus = "policy.entropy_weight=0.1"
+    assert config(*GUMBEL, bonus, "policy.entropy_weight=") == config(*GUMBEL)
+    assert config("model.width=") == config()
+
+
+def test_a_base_is_refined_section_by_section_and_another_kind_starts_afresh(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "base.toml").write_text(
+        "name='base'\n[data]\npath='d'\n[model]\nwidth=8\nnum_blocks=4\n"
+        "[policy]\nkind='gumbel'\nwidth=4\n[training]\nexecution='masked'\n"
+    )
+    (tmp_path / "finer.toml").write_text(
+        "base='base.toml'\nname='finer'\n[model]\nwidth=16\n[policy]\nentropy_weight=0.2\n"
+    )
+    (tmp_path / "other.toml").write_text(
+        "base='finer.toml'\nname='other'\n[policy]\nkind='random'\n[training]\nseed=3\n"
+    )
+    finer = load_config(tmp_path / "finer.toml")
+    assert (finer.name, finer.model.width, finer.model.num_blocks) == ("finer", 16, 4)
+    assert (finer.policy.kind, finer.policy.width, finer.policy.entropy_weight) == (
+        "gumbel",
+        4,
+        0.2,
+    )
+    other = load_config(tmp_path / "other.toml")
+    assert (other.model.width, other.policy.kind) == (16, "random")
+    assert (other.training.seed, other.training.execution) == (3, "masked")
+
+
+def test_a_base_that_leads_nowhere_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("base='b.toml'\nname='a'\n")
+    (tmp_path / "b.toml").write_text("base='a.toml'\nname='b'\n")
+    (tmp_path / "c.toml").write_text("base=['b.toml']\nname='c'\n")
+    with pytest.raises(ValueError, match="is its own base, by way of"):
+        load_config(tmp_path / "a.toml")
+    with pytest.raises(ValueError, match="expected the name of another configuration file"):
+        load_config(tmp_path / "c.toml")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
