@@ -257,6 +257,7 @@ def _conditions(
         **machine,
         "timing_batches": list(config.evaluation.timing_batches),
         "repeats": config.evaluation.timing_repeats,
+        "evaluation": config.evaluation.model_dump(mode="json"),
         "history_length": shards.window - 1,
         "num_items": shards.num_items,
         "num_blocks": network.num_blocks,

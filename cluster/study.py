@@ -39,8 +39,17 @@ WAIT_S = 20.0
 POLICY_PICTURES = ("keep_heat_map.png", "block_keep_rates.png", "frontier.png")
 
 
-def run_study(path: Path, results: Path, overrides: list[str], command: str) -> bool:
+def run_study(
+    path: Path,
+    results: Path,
+    overrides: list[str],
+    command: str,
+    seeds: tuple[int, ...] = (),
+) -> bool:
     """Trains and evaluates what is missing; writes `table.md` and `study.json` into `results`.
+
+    Args:
+        seeds: instead of the study's own, unless empty.
 
     Returns whether every run succeeded.
 
@@ -48,6 +57,8 @@ def run_study(path: Path, results: Path, overrides: list[str], command: str) -> 
         ValueError: anything a user can mend.
     """
     study = load_study(path)
+    if seeds:
+        study = study.model_copy(update={"seeds": seeds})
     runs = study_runs(study, path.parent, overrides)
     results.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
@@ -95,14 +106,21 @@ def _missing(study: Study, runs: list[Run], results: Path) -> list[Run]:
 
 
 def _is_evaluated(config: RunConfig) -> bool:
-    return (config.folder / "per_user.parquet").exists()
+    """Whether the run's report is there, made with these settings; another study may have."""
+    report = config.folder / "report.json"
+    if not report.exists():
+        return False
+    conditions = json.loads(report.read_text())["conditions"]
+    found = (conditions["config_hash"], conditions.get("evaluation"))
+    return found == (config_hash(config), config.evaluation.model_dump(mode="json"))
 
 
 def _run_one(run: Run, results: Path, command: str) -> None:
     row, seed, config = run
     trained = launch_training(config)
     with lease(config):
-        evaluate_run(config, config.folder, command)
+        if not _is_evaluated(config):
+            evaluate_run(config, config.folder, command)
     report = json.loads((config.folder / "report.json").read_text())
     extra: Record = {
         "row": row.name,

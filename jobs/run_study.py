@@ -19,6 +19,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", required=True, help="a name in jobs/studies")
     parser.add_argument("--results", type=Path, help="default: runs/studies/<study>")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: those of the study")
     parser.add_argument(
         "--set",
         action="append",
@@ -34,7 +35,8 @@ def main(argv: list[str]) -> int:
         nonlocal all_succeeded
         command = shlex.join(["python", "jobs/run_study.py", *argv])
         path = STUDIES / f"{arguments.study}.toml"
-        all_succeeded = run_study(path, results, arguments.set, command)
+        seeds = tuple(arguments.seeds or ())
+        all_succeeded = run_study(path, results, arguments.set, command, seeds)
         print((results / "table.md").read_text())
         print(f"table, results and figures: {results}")
 

@@ -1,0 +1,84 @@
+"""Every study's command, as it is, on small data: all of its rows, its table and its figures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from skiprec.evaluation.study import load_study
+from tests.testkit.runs import REPOSITORY, build_smoke_data
+
+STUDIES = sorted(path.stem for path in (REPOSITORY / "jobs/studies").glob("*.toml"))
+# Of a study with several seeds one is run; depth stays, since that is what rows differ in.
+SMALL = (
+    "model.width=8",
+    "training.epochs=0.99",
+    "training.validate_every_steps=4",
+    "training.engine=torch",
+    "evaluation.max_rows=40",
+    "evaluation.timing_batches=[]",
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of all studies: they share the runs that they have in common, as a user's studies do."""
+    folder = tmp_path_factory.mktemp("studies")
+    build_smoke_data(folder)
+    return folder
+
+
+def run_study(name: str, root: Path, *more: str) -> str:
+    places = (f"data.path={root / 'data'}", f"root={root / 'runs'}")
+    settings = [part for key in (*places, *SMALL) for part in ("--set", key)]
+    command = ["jobs/run_study.py", "--study", name, "--results", str(root / name), "--seeds", "0"]
+    done = subprocess.run(
+        [sys.executable, *command, *settings, *more],
+        cwd=REPOSITORY,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_s_command_runs_every_row(name: str, root: Path) -> None:
+    printed = run_study(name, root)
+    study = load_study(REPOSITORY / "jobs/studies" / f"{name}.toml")
+    results = root / name
+    table = (results / "table.md").read_text()
+    assert table in printed
+    assert "not run" not in table
+    lines = [line for line in table.splitlines() if line.startswith("| ")][2:]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [
+        row.label for row in study.rows
+    ]
+    found = json.loads((results / "study.json").read_text())["results"]
+    assert found.keys() == {row.name for row in study.rows if row.config is not None}
+    for (result,) in found.values():
+        assert result["conditions"]["rows"] == 40
+        assert "mrr@20_interval" in next(iter(result["against_reference"].values()))
+    for figure in study.figures:
+        assert list(results.glob("*.png")), f"no figure of {figure}"
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_from_its_results_and_trains_again_what_a_run_starts_from(
+    root: Path,
+) -> None:
+    """Only small results are left, as in a fresh clone, and one of those is gone, too."""
+    run_study("growth", root)
+    (root / "runs").rename(root / "other-machine")
+    (root / "growth/grow-8-cross-s0.json").unlink()
+    printed = run_study("growth", root)
+    (root / "runs").rename(root / "second-start")
+    (root / "other-machine").rename(root / "runs")
+    trained = {line.split("]")[0][1:] for line in printed.splitlines() if "] starting" in line}
+    assert trained == {"nextitnet_plus-s0", "grow-4-s0", "grow-8-cross-s0"}
+    assert "not run" not in (root / "growth/table.md").read_text()
