@@ -31,6 +31,18 @@ HEADINGS = (
     "training",
 )
 
+POLICY_HEADINGS = (
+    "policy",
+    "decisions",
+    "between users",
+    "sd of kept",
+    "MRR@20 minus shuffled [95 %]",
+    "minus fixed sets",
+    "minus their hull",
+    "minus all its blocks",
+)
+CONTROLS = ("shuffled", "frontier", "hull", "all_blocks")
+
 
 def against(table: pa.Table, reference: pa.Table, reference_arm: str) -> dict[str, Record]:
     """Each arm of a run minus one arm of another, by metric, with intervals over users.
@@ -66,7 +78,35 @@ def study_markdown(study: Study, results: Results, notes: Sequence[str]) -> str:
     headings = [text.format(reference=reference) for text in HEADINGS]
     lines = [f"# {study.title}", "", _line(headings), _line(["---"] + ["---:"] * 10)]
     lines += [_line(_cells(row, results)) for row in study.rows]
+    lines += _policies(study, results)
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
+
+
+def _policies(study: Study, results: Results) -> list[str]:
+    """Whether decisions differ between users and are worth it, of each row that has a policy."""
+    trained = [row for row in study.rows if row.arm is None]
+    rows = [
+        (row.label, found)
+        for row in trained
+        if (found := [result for result in results.get(row.name, []) if result["policy"]])
+    ]
+    if not rows:
+        return []
+    lines = ["", "Decisions, and the same net under its controls at the same number of blocks:", ""]
+    lines += [_line(POLICY_HEADINGS), _line(["---"] + ["---:"] * (len(POLICY_HEADINGS) - 1))]
+    for label, found in rows:
+        policies = [result["policy"] for result in found]
+        cells = [
+            _mean([policy["distinct_decisions"] for policy in policies], ",.0f"),
+            _mean([policy["between_user_share"] for policy in policies], ".2f"),
+            _mean([policy["kept_blocks_std"] for policy in policies], ".2f"),
+        ]
+        for control in CONTROLS:
+            pairs = [d for r in found for d in r["differences"] if d["minus"] == control]
+            keys = (DIFFERENCE, f"{DIFFERENCE}_interval")
+            cells.append(_difference([pair[key] for key in keys for pair in pairs]))
+        lines.append(_line([label, *cells]))
+    return lines
 
 
 def arm_of(row: StudyRow, result: Record) -> Record:

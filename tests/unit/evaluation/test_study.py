@@ -136,6 +136,7 @@ def result(mrr: float, minus: float) -> dict[str, Any]:
     difference = {"mrr@20": minus, "mrr@20_interval": [minus - 0.01, minus + 0.03]}
     return {
         "rows": [line],
+        "policy": None,
         "against_reference": {"full_backbone": difference},
         "training": {"minutes": 3.0},
     }
@@ -158,3 +159,31 @@ def test_a_line_of_the_table_is_the_mean_and_spread_over_seeds() -> None:
     assert cells[9] == "+0.0100 [+0.0000, +0.0400]"
     assert "| B | 0 | not run |" in text
     assert "- a note" in text
+
+
+def test_policies_are_shown_beside_their_controls_at_the_same_number_of_blocks() -> None:
+    rows = [{"label": "A", "config": "a"}, {"label": "B", "config": "b"}]
+    study = Study.model_validate({"title": "T", "configs": "c", "reference": "a", "rows": rows})
+    decided = [result(0.1, 0.0), result(0.2, 0.02)]
+    for number, one in enumerate(decided):
+        one["policy"] = {
+            "distinct_decisions": 1000 + 2000 * number,
+            "between_user_share": 0.5,
+            "kept_blocks_std": 1.0 + number,
+        }
+        shuffled = {"minus": "shuffled", "mrr@20": 0.01, "mrr@20_interval": [0.0, 0.02 + number]}
+        one["differences"] = [shuffled, shuffled | {"minus": "hull", "mrr@20": -0.01}]
+    text = study_markdown(study, {"a": [result(0.1, 0.0)], "b": decided}, [])
+    lines = text.splitlines()
+    (row,) = [line for line in lines[lines.index("") + 5 :] if line.startswith("| B |")]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        "B",
+        "2,000 ± 1,414",
+        "0.50 ± 0.00",
+        "1.50 ± 0.71",
+        "+0.0100 [+0.0000, +0.5200]",
+        "",
+        "-0.0100 [+0.0000, +0.5200]",
+        "",
+    ]
+    assert "Decisions, and the same net" not in study_markdown(study, {"a": [result(0.1, 0)]}, [])

@@ -1,0 +1,106 @@
+"""On users who are easy or hard by construction, a policy has to find out which is which.
+
+The runs are those of `jobs/run_study.py --study synthetic`, here without Ray. Run with `-s` to see
+the numbers.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+
+from cluster.checkpoint import load_network
+from skiprec.config import RunConfig
+from skiprec.config_files import load_config
+from skiprec.data.build import build_dataset, load_recipe
+from skiprec.data.shards import ShardSet
+from skiprec.evaluation.arms import arms_of
+from skiprec.evaluation.intervals import UserBootstrap, interval
+from skiprec.evaluation.scoring import decide_unit, score_arms
+from skiprec.evaluation.tiles import evaluated_rows, read_tiles
+from tests.testkit.runs import REPOSITORY, train_here
+
+CONFIGS = REPOSITORY / "jobs/configs/synthetic"
+POLICIES = ("gumbel_pre", "rl_pre", "cost_pre")
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass
+class Outcome:
+    """Of the test rows: whether its user is hard, blocks kept, reciprocal ranks within 20."""
+
+    user_R: NDArray[np.int32]
+    is_hard_R: NDArray[np.bool_]
+    kept_R: Doubles
+    served_R: Doubles
+    shuffled_R: Doubles
+
+    def mean(self, value_R: Doubles) -> tuple[float, list[float]]:
+        """Mean and 95 % interval over users."""
+        means_S1 = UserBootstrap(self.user_R).resampled_means(value_R[:, None])
+        return float(value_R.mean()), interval(means_S1[:, 0])
+
+
+def small_config(name: str, root: Path) -> RunConfig:
+    places = (f"data.path={root / 'data'}", f"root={root / 'runs'}", "training.engine=torch")
+    return load_config(CONFIGS / f"{name}.toml", places)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data and the backbone that every policy starts from."""
+    folder = tmp_path_factory.mktemp("personal")
+    recipe = load_recipe(REPOSITORY / "datasets/recipes/synthetic.toml")
+    build_dataset(recipe, [], folder / "data", progress=lambda _: None)
+    backbone = small_config("backbone", folder)
+    train_here(backbone)
+    (backbone.folder / "result.json").write_text("{}")
+    return folder
+
+
+def outcome(config: RunConfig) -> Outcome:
+    """Serves the run's best checkpoint to the test rows."""
+    network = load_network(config.folder)[1]
+    shards = ShardSet.open(Path(config.data.path), "test")
+    row_R = evaluated_rows(shards.num_rows, None)
+    rows, tiles = read_tiles(shards, row_R)
+    keep_RL = decide_unit(network, tiles).keep_RL
+    arms = {name: arms_of(keep_RL, row_R)[name] for name in ("skiprec", "shuffled")}
+    ranks = score_arms(network, tiles, arms, False)
+
+    def reciprocal(arm: str) -> Doubles:
+        rank_R = np.asarray(ranks[f"rank_{arm}"], np.float64)
+        return np.where(rank_R <= 20, 1 / rank_R, 0.0)
+
+    users = pa.ipc.open_file(Path(config.data.path) / "users.arrow").read_all()
+    is_hard_U = np.array(users.column("kind").to_pylist()) == "hard"
+    return Outcome(
+        rows.user_R,
+        is_hard_U[rows.user_R],
+        keep_RL.sum(1).astype(np.float64),
+        reciprocal("skiprec"),
+        reciprocal("shuffled"),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", POLICIES)
+def test_easy_users_keep_fewer_blocks_and_the_decisions_are_worth_it(name: str, root: Path) -> None:
+    config = small_config(name, root)
+    train_here(config)
+    found = outcome(config)
+    is_hard_R = found.is_hard_R
+    centred_R = (is_hard_R - is_hard_R.mean()) / is_hard_R.var()
+    more, more_interval = found.mean(found.kept_R * centred_R)
+    gain, gain_interval = found.mean(found.served_R - found.shuffled_R)
+    print(
+        f"\n{name}: easy users keep {found.kept_R[~is_hard_R].mean():.2f} of 8 blocks, hard ones "
+        f"{found.kept_R[is_hard_R].mean():.2f}; hard minus easy {more:+.2f} {more_interval}; "
+        f"MRR@20 {found.served_R.mean():.4f}, minus shuffled {gain:+.4f} {gain_interval}"
+    )
+    assert more_interval[0] > 0.5
+    assert gain_interval[0] > 0
