@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from skiprec.config import RunConfig
+from skiprec.config import ModelConfig, RunConfig
 from skiprec.models.growth import Growth, grown
 from skiprec.models.registry import block_cycle
 from skiprec.network import SkipRecNetwork
@@ -192,9 +192,10 @@ def start_from_backbone(
         growth: lets the run have fewer blocks, which are copied (`skiprec.models.growth`).
 
     Raises:
-        ValueError: the run's backbone has another shape, or other items.
+        ValueError: the run's backbone is another one, or of another shape, or has other items.
     """
     config, trained = load_network(run_folder)
+    _same_function(config, network.model_config)
     own = network.state_dict()
     weights = {n: w for n, w in trained.state_dict().items() if not n.startswith(POLICY)}
     if growth is not None:
@@ -203,9 +204,11 @@ def start_from_backbone(
     differing = _differing(weights, {n: w for n, w in own.items() if not n.startswith(POLICY)})
     if differing:
         raise ValueError(
-            f"init_from={config.name!r} ({config.model.backbone}, {config.model.num_blocks} blocks "
-            f"of width {config.model.width}) is another architecture or catalogue; "
-            f"{len(differing)} weights differ, first {differing[0]}"
+            f"init_from={config.name!r}: expected {network.num_blocks} blocks of width "
+            f"{network.model_config.width} for {network.num_items} items, found "
+            f"{trained.num_blocks} of width {config.model.width} for {trained.num_items}; "
+            f"{len(differing)} weights differ, first {differing[0]}. Pretrain a backbone of this "
+            "shape on this data, or name another run"
         )
     network.load_state_dict(weights, strict=False)
     table = own.get("policy.trunk.embedding.table.weight")
@@ -214,6 +217,17 @@ def start_from_backbone(
             {"policy.trunk.embedding.table.weight": weights["embedding.table.weight"]},
             strict=False,
         )
+
+
+def _same_function(config: RunConfig, wanted: ModelConfig) -> None:
+    """Refuses what shapes would not tell: other blocks, dilations or heads with like weights."""
+    for key in ("backbone", "dilations", "num_heads"):
+        found, expected = getattr(config.model, key), getattr(wanted, key)
+        if found != expected:
+            raise ValueError(
+                f"init_from={config.name!r} is another architecture: expected model.{key}="
+                f"{expected!r}, found {found!r}; name another run, or change model.{key}"
+            )
 
 
 def _differing(there: dict[str, Tensor], here: dict[str, Tensor]) -> list[str]:

@@ -30,6 +30,7 @@ class SkipRecNetwork(nn.Module):
                 f"model.backbone={model.backbone!r} is a baseline without residual blocks, so "
                 f"policy.kind={policy.kind!r} has nothing to skip; set policy.kind='none'"
             )
+        self.model_config = model
         self.num_items = num_items
         self.embedding = ItemEmbedding(num_items, model.width)
         self.entry = None if architecture.entry is None else architecture.entry(model)

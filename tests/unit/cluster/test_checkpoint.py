@@ -1,5 +1,6 @@
 """A checkpoint counts when it verifies; a damaged one is passed over, and said to be."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -123,8 +124,34 @@ def test_two_stage_copies_the_backbone_and_nothing_else_fits(trained: RunConfig)
     backbone = [name for name in own if not name.startswith("policy.")]
     assert same_weights({n: own[n] for n in backbone}, {n: best[n] for n in backbone})
 
-    with pytest.raises(ValueError, match="another architecture or catalogue"):
+    with pytest.raises(ValueError, match=f"for {num_items + 1} items, found .* for {num_items};"):
         start_from_backbone(build_network(config, num_items + 1), trained.folder)
     deeper = config.model_copy(update={"model": config.model.model_copy(update={"num_blocks": 3})})
-    with pytest.raises(ValueError, match="absent there"):
+    with pytest.raises(ValueError, match=r"expected 3 blocks of width .*absent there"):
         start_from_backbone(build_network(deeper, num_items), trained.folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("backbone", "nextitnet"), ("dilations", (1, 2))], ids=lambda x: str(x)
+)
+def test_like_shapes_of_another_function_are_no_start(
+    trained: RunConfig, key: str, value: object
+) -> None:
+    config = trained.model_copy(update={"model": trained.model.model_copy(update={key: value})})
+    network = build_network(config, len(last_weights(trained)["head.weight_VD"]))
+    with pytest.raises(ValueError, match=rf"expected model\.{key}={re.escape(repr(value))}, found"):
+        start_from_backbone(network, trained.folder)
+
+
+def test_a_policy_for_another_number_of_blocks_is_refused(copied: RunConfig) -> None:
+    """Its weights are there, but the configuration beside them was edited."""
+    edited = copied.model_copy(update={"model": copied.model.model_copy(update={"num_blocks": 1})})
+    (copied.folder / "config.json").write_text(edited.model_dump_json())
+    with pytest.raises(ValueError, match=r"policy.head.*\(4,.* there, \(2,.* here"):
+        load_network(copied.folder)
+
+
+def test_a_run_folder_without_a_checkpoint_says_so(copied: RunConfig) -> None:
+    shutil.rmtree(copied.folder / "checkpoints")
+    with pytest.raises(ValueError, match=r"has no finished checkpoint .* train it first"):
+        load_network(copied.folder)
