@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cluster.checkpoint import load_network
+from cluster.run_folder import open_run
 from skiprec.config import RunConfig
 from skiprec.config_files import load_config
 from skiprec.data.build import build_dataset, load_recipe
@@ -56,10 +57,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("personal")
     recipe = load_recipe(REPOSITORY / "datasets/recipes/synthetic.toml")
     build_dataset(recipe, [], folder / "data", progress=lambda _: None)
-    backbone = small_config("backbone", folder)
-    train_here(backbone)
-    (backbone.folder / "result.json").write_text("{}")
+    train("backbone", folder)
     return folder
+
+
+def train(name: str, root: Path) -> RunConfig:
+    config = small_config(name, root)
+    open_run(config)
+    train_here(config)
+    return config
 
 
 def outcome(config: RunConfig) -> Outcome:
@@ -90,9 +96,7 @@ def outcome(config: RunConfig) -> Outcome:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", POLICIES)
 def test_easy_users_keep_fewer_blocks_and_the_decisions_are_worth_it(name: str, root: Path) -> None:
-    config = small_config(name, root)
-    train_here(config)
-    found = outcome(config)
+    found = outcome(train(name, root))
     is_hard_R = found.is_hard_R
     centred_R = (is_hard_R - is_hard_R.mean()) / is_hard_R.var()
     more, more_interval = found.mean(found.kept_R * centred_R)

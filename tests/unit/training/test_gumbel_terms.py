@@ -247,6 +247,17 @@ def test_the_price_moves_once_a_step_towards_the_target(
     assert (moved.item() > 0) == (target == 0.1), "dearer while more than the target is kept"
 
 
+@pytest.mark.parametrize(("progress", "weight"), [(0.0, 0.6), (0.25, 0.45), (1.0, 0.0)])
+def test_the_entropy_bonus_falls_to_nothing(progress: float, weight: float) -> None:
+    policy = policy_config("gumbel", entropy_weight=0.6)
+    config = run_config("gumbel")
+    network, batch = build_network(config.model, config.policy), random_batch(6)
+    decision = network.decide(network.embed(batch.input_BT, batch.key_B), progress)
+    what = Pass("loss", 0, progress, num_rows=6)
+    loss, _ = gumbel_loss(network, policy, batch, decision, what)
+    assert loss.item() == pytest.approx(-weight * coin_entropy(decision.prob_BL).mean().item())
+
+
 def served_frac(config: RunConfig, num_steps: int) -> float:
     """What serving keeps of the same rows after some steps on them."""
     engine, batch = make_engine(config), random_batch(60)
