@@ -72,13 +72,16 @@ def against(table: pa.Table, reference: pa.Table, reference_arm: str) -> dict[st
     return found
 
 
-def study_markdown(study: Study, results: Results, notes: Sequence[str]) -> str:
-    """The whole file: title, table, what was run and where."""
+def study_markdown(
+    study: Study, results: Results, extra: Sequence[str], notes: Sequence[str]
+) -> str:
+    """The whole file: title, table, policies, `extra` lines, what was run and where."""
     reference = next(row.label for row in study.rows if row.name == study.reference)
     headings = [text.format(reference=reference) for text in HEADINGS]
     lines = [f"# {study.title}", "", _line(headings), _line(["---"] + ["---:"] * 10)]
     lines += [_line(_cells(row, results)) for row in study.rows]
     lines += _policies(study, results)
+    lines += ["", *extra] if extra else []
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
 
 

@@ -13,47 +13,68 @@ COLOURS = ("#1f5f8b", "#d1495b", "#3a7d44", "#8a6fb0", "#c98a1b", "#5b6770", "#2
 
 @dataclass(frozen=True)
 class Curve:
-    """One run. Points are (epochs, hours, value); the time is that of training steps alone.
-
-    Args:
-        start_epochs: what the runs before it took, of one that starts from another.
-        start_hours: the same in hours.
-    """
+    """One run. Points are (epochs, hours, value); the time is that of training steps alone."""
 
     label: str
     loss: list[tuple[float, float, float]]
     mrr: list[tuple[float, float, float]]
-    start_epochs: float = 0.0
-    start_hours: float = 0.0
 
     @property
     def end(self) -> tuple[float, float]:
         """Epochs and hours at the last log line."""
-        return self.loss[-1][:2] if self.loss else (self.start_epochs, self.start_hours)
+        return self.loss[-1][:2] if self.loss else (0.0, 0.0)
+
+    def after(self, before: "Curve | None") -> "Curve":
+        """The same curve where `before`, the stage that it starts from, is counted too."""
+        if before is None:
+            return self
+        epochs_0, hours_0 = before.end
+
+        def moved(points: list[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+            return [(epochs + epochs_0, hours + hours_0, value) for epochs, hours, value in points]
+
+        return Curve(self.label, moved(self.loss), moved(self.mrr))
 
 
-def read_curve(metrics: Path, label: str, before: Curve | None = None) -> Curve:
-    """The curve of a run's `metrics.jsonl`; it goes on where `before` ended.
+def read_curve(metrics: Path, label: str) -> Curve:
+    """The curve of a run's `metrics.jsonl`.
 
     Time is summed from the seconds of each step, so that neither validation nor the pauses of an
     interrupted run count.
     """
-    epochs_0, hours_0 = (0.0, 0.0) if before is None else before.end
     loss, mrr = [], []
-    step, epochs, hours = 0, epochs_0, hours_0
+    step, epochs, hours = 0, 0.0, 0.0
     for line in map(json.loads, metrics.read_text().splitlines()):
         if LOSS in line:
             hours += (line["step"] - step) * line["time/step_s"] / 3600
-            step, epochs = line["step"], epochs_0 + line["progress/epoch"]
+            step, epochs = line["step"], line["progress/epoch"]
             loss.append((epochs, hours, line[LOSS]))
         if MRR in line:
             mrr.append((epochs, hours, line[MRR]))
-    return Curve(label, loss, mrr, epochs_0, hours_0)
+    return Curve(label, loss, mrr)
 
 
-def hours_to_reach(curve: Curve, mrr: float) -> float | None:
-    """Hours of training until validation reached `mrr`, those of earlier stages included."""
-    return next((hours for _, hours, value in curve.mrr if value >= mrr), None)
+def time_to_reach(curve: Curve, mrr: float) -> tuple[float, float] | None:
+    """Epochs and hours of training until validation reached `mrr`; None if it never did."""
+    return next((point[:2] for point in curve.mrr if point[2] >= mrr), None)
+
+
+def convergence_table(curves: list[Curve], reference: Curve) -> list[str]:
+    """How long each run took to 99 % of the reference's best validation MRR@20, in Markdown."""
+    target = 0.99 * max((value for _, _, value in reference.mrr), default=0.0)
+    lines = [
+        f"Training until validation MRR@20 is {target:.4f}, 99 % of the best of {reference.label}; "
+        "the stages before are counted:",
+        "",
+        "| model | epochs | minutes | best |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for curve in curves:
+        found = time_to_reach(curve, target)
+        when = "not reached | " if found is None else f"{found[0]:.1f} | {60 * found[1]:.0f}"
+        best = max((value for _, _, value in curve.mrr), default=0.0)
+        lines.append(f"| {curve.label} | {when} | {best:.4f} |")
+    return lines
 
 
 def convergence_figure(curves: list[Curve]) -> Figure:

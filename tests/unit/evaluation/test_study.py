@@ -151,7 +151,7 @@ def test_a_line_of_the_table_is_the_mean_and_spread_over_seeds() -> None:
             "rows": [{"label": "A", "config": "a"}, {"label": "B", "config": "b"}],
         }
     )
-    text = study_markdown(study, {"a": [result(0.1, 0.0), result(0.2, 0.02)]}, ["a note"])
+    text = study_markdown(study, {"a": [result(0.1, 0.0), result(0.2, 0.02)]}, ["more"], ["a note"])
     line = next(line for line in text.splitlines() if line.startswith("| A |"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1] == "2"
@@ -173,7 +173,7 @@ def test_policies_are_shown_beside_their_controls_at_the_same_number_of_blocks()
         }
         shuffled = {"minus": "shuffled", "mrr@20": 0.01, "mrr@20_interval": [0.0, 0.02 + number]}
         one["differences"] = [shuffled, shuffled | {"minus": "hull", "mrr@20": -0.01}]
-    text = study_markdown(study, {"a": [result(0.1, 0.0)], "b": decided}, [])
+    text = study_markdown(study, {"a": [result(0.1, 0.0)], "b": decided}, [], [])
     lines = text.splitlines()
     (row,) = [line for line in lines[lines.index("") + 5 :] if line.startswith("| B |")]
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
@@ -186,4 +186,6 @@ def test_policies_are_shown_beside_their_controls_at_the_same_number_of_blocks()
         "-0.0100 [+0.0000, +0.5200]",
         "",
     ]
-    assert "Decisions, and the same net" not in study_markdown(study, {"a": [result(0.1, 0)]}, [])
+    assert "Decisions, and the same net" not in study_markdown(
+        study, {"a": [result(0.1, 0)]}, [], []
+    )

@@ -1,0 +1,178 @@
+"""What a study keeps: a small result of each run, and from these its table, JSON and figures.
+
+The results are enough to draw all but the pictures of policies again, when the runs are gone.
+"""
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from cluster.checkpoint import write_text_durably
+from skiprec.config import RunConfig
+from skiprec.evaluation.study import Study, StudyRow, result_of_run
+from skiprec.evaluation.study_table import Results, against, study_markdown
+from skiprec.observability.curves import (
+    Curve,
+    convergence_figure,
+    convergence_table,
+    depth_figure,
+    read_curve,
+)
+from skiprec.observability.tensorboard import write_convergence
+
+Run = tuple[StudyRow, int, RunConfig]
+Record = dict[str, Any]
+
+POLICY_PICTURES = ("keep_heat_map.png", "block_keep_rates.png", "frontier.png")
+
+
+def result_file(results: Path, config: RunConfig) -> Path:
+    """Where the small result of a run is."""
+    return results / f"{config.name}.json"
+
+
+def write_result(results: Path, run: Run, trained: Record) -> None:
+    """What is kept of a run that was trained and evaluated.
+
+    Args:
+        trained: its `result.json`.
+    """
+    row, seed, config = run
+    report = json.loads((config.folder / "report.json").read_text())
+    curve = read_curve(config.folder / "metrics.jsonl", row.label)
+    extra: Record = {
+        "row": row.name,
+        "label": row.label,
+        "seed": seed,
+        "config": config.model_dump(mode="json", exclude_none=True, exclude={"root"}),
+        "trained_by": json.loads((config.folder / "run.json").read_text()),
+        "training": {
+            "steps": trained["steps"],
+            "best_step": trained["best_step"],
+            "best_mrr@20": trained["best_mrr@20"],
+            "minutes": round(60 * curve.end[1], 2),
+            "curve": _rounded(curve),
+        },
+    }
+    _write(result_file(results, config), result_of_run(report, extra))
+
+
+def publish_study(
+    study: Study, runs: list[Run], results: Path, overrides: list[str], command: str
+) -> None:
+    """Pairs what can be paired, then writes the table, the JSON and the figures anew."""
+    found: Results = {}
+    for row, seed, config in runs:
+        file = result_file(results, config)
+        if file.exists():
+            result = json.loads(file.read_text())
+            _pair(study, seed, config, result, file)
+            found.setdefault(row.name, []).append(result)
+    extra = _convergence(study, runs, results) if "convergence" in study.figures else []
+    notes = _notes(found, overrides, command)
+    write_text_durably(results / "table.md", study_markdown(study, found, extra, notes))
+    table = {"title": study.title, "seeds": list(study.seeds), "results": found}
+    write_text_durably(results / "study.json", json.dumps(table, indent=1))
+    if "policies" in study.figures:
+        _copy_pictures(runs, results)
+    if "depth" in study.figures and found:
+        points = [
+            _depth_point(row.label, found[row.name]) for row in study.rows if row.name in found
+        ]
+        depth_figure(points).savefig(results / "depth.png")
+
+
+def _rounded(curve: Curve) -> Record:
+    """Epochs, hours and values to the digits that a figure shows."""
+    return {
+        what: [[round(e, 3), round(h, 4), round(value, 4)] for e, h, value in points]
+        for what, points in asdict(curve).items()
+        if what != "label"
+    }
+
+
+def _pair(study: Study, seed: int, config: RunConfig, result: Record, file: Path) -> None:
+    """Adds the differences to the reference of the same seed, while both evaluations are there."""
+    reference = Path(config.root) / f"{study.reference}-s{seed}" / "per_user.parquet"
+    own = config.folder / "per_user.parquet"
+    if "against_reference" in result or not (own.exists() and reference.exists()):
+        return
+    table = pq.read_table(own)
+    names = pq.read_schema(reference).names
+    arm = "skiprec" if "rank_skiprec" in names else "full_backbone"
+    result["against_reference"] = against(table, pq.read_table(reference), arm)
+    _write(file, result)
+
+
+def _notes(found: Results, overrides: list[str], command: str) -> list[str]:
+    """The conditions that every row shares, and what differs between them."""
+    every = [result for results in found.values() for result in results]
+    if not every:
+        return ["nothing has run yet"]
+    conditions = every[0]["conditions"]
+    commits = sorted({str(result["trained_by"]["commit"])[:10] for result in every})
+    timed = f"times at batch {conditions['batch']}" if conditions["batch"] else "no times taken"
+    notes = [
+        f"command: `{command}`",
+        f"{conditions['rows']:,} rows of the {conditions['split']} split "
+        f"({conditions['split_kind']}), {conditions['num_items']:,} items, "
+        f"{conditions['history_length']} inputs; ranked against all items",
+        f"{conditions['cpu']}, {conditions['threads']} thread(s), {conditions['dtype']}; {timed}",
+        f"commit(s) of training: {', '.join(commits)}",
+        "± is the standard deviation over seeds; intervals are paired bootstraps over users, of "
+        "several seeds the mean of their ends; training: minutes of steps, earlier stages not "
+        "counted",
+    ]
+    if any(result["policy"] for result in every):
+        notes.append(
+            "decisions: distinct ones among the users; between users: the share of their variance "
+            "that is not explained by which block it is; sd of kept: of the blocks that a user "
+            "keeps; fixed sets: the most kept blocks, of the two sizes next to the policy's mean"
+        )
+    return notes + ([f"overrides: {' '.join(overrides)}"] if overrides else [])
+
+
+def _convergence(study: Study, runs: list[Run], results: Path) -> list[str]:
+    """Figure, TensorBoard and table of the first seed; a second stage goes on at its first."""
+    curves: dict[str, Curve] = {}
+    for row, seed, config in runs:
+        file = result_file(results, config)
+        if seed == runs[0][1] and file.exists():
+            saved = json.loads(file.read_text())["training"].get("curve")
+            if saved is not None:
+                points = {what: [(e, h, value) for e, h, value in saved[what]] for what in saved}
+                before = curves.get(config.init_from or "")
+                curves[config.name] = Curve(row.label, **points).after(before)
+    reference = curves.get(f"{study.reference}-s{runs[0][1]}")
+    if reference is None:
+        return []
+    shown = list(curves.values())
+    convergence_figure(shown).savefig(results / "convergence.png")
+    shutil.rmtree(results / "tensorboard", ignore_errors=True)
+    write_convergence(results / "tensorboard", shown)
+    return convergence_table(shown, reference)
+
+
+def _copy_pictures(runs: list[Run], results: Path) -> None:
+    """What policies keep, from the reports of the first seed's runs that are still there."""
+    for _, seed, config in runs:
+        for name in POLICY_PICTURES if seed == runs[0][1] else ():
+            if (config.folder / name).exists():
+                shutil.copy(config.folder / name, results / f"{config.name}-{name}")
+
+
+def _depth_point(label: str, seeds: list[Record]) -> tuple[str, int, float, list[float]]:
+    """(label, blocks, MRR@20, its interval) of a row; of several seeds, means."""
+    lines = [line for result in seeds for line in result["rows"] if line["name"] == "full_backbone"]
+    mean = float(np.mean([line["mrr@20"] for line in lines]))
+    bounds: list[float] = np.mean([line["mrr@20_interval"] for line in lines], axis=0).tolist()
+    return label, seeds[0]["conditions"]["num_blocks"], mean, bounds
+
+
+def _write(file: Path, result: Record) -> None:
+    write_text_durably(file, json.dumps(result, indent=1))
