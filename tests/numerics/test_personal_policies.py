@@ -75,7 +75,8 @@ def outcome(config: RunConfig) -> Outcome:
     row_R = evaluated_rows(shards.num_rows, None)
     rows, tiles = read_tiles(shards, row_R)
     keep_RL = decide_unit(network, tiles).keep_RL
-    arms = {name: arms_of(keep_RL, row_R)[name] for name in ("skiprec", "shuffled")}
+    made = arms_of(keep_RL, row_R)
+    arms = {name: made[name] for name in ("all_blocks", "skiprec", "shuffled")}
     ranks = score_arms(network, tiles, arms, False)
 
     def reciprocal(arm: str) -> Doubles:
