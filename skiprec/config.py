@@ -11,6 +11,7 @@ from pydantic import Field, PositiveInt, model_validator
 from skiprec.policy_config import (
     CostPolicyConfig,
     FixedPolicyConfig,
+    GumbelPolicyConfig,
     LearnedPolicyConfig,
     NoPolicy,
     PolicyConfig,
@@ -209,6 +210,11 @@ def _check_policy(config: RunConfig) -> None:
     if isinstance(policy, CostPolicyConfig) and policy.nest_sizes[-1] > num_blocks:
         raise ValueError(
             f"policy.nest_sizes={list(policy.nest_sizes)}, but the backbone has {num_blocks} blocks"
+        )
+    if isinstance(policy, GumbelPolicyConfig) and policy.guide_weight and num_blocks == 1:
+        raise ValueError(
+            "policy.guide_weight has no effect on a backbone of one block, which has no deeper "
+            "half; remove it"
         )
     if config.model.stochastic_depth is not None and policy.kind != "none":
         raise ValueError(

@@ -41,6 +41,8 @@ def target_ranks(
         ValueError: a target outside the catalogue.
     """
     num_items = scores.num_items
+    if not len(target_B):
+        return torch.zeros_like(target_B)
     lowest, highest = (int(x) for x in target_B.aminmax())  # waits for the device, once
     if lowest < PADDING or highest > num_items:
         raise ValueError(

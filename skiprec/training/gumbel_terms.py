@@ -100,11 +100,9 @@ def _guide(network: SkipRecNetwork, batch: Batch, prob_BL: Tensor) -> tuple[Tens
 
     Easy: the first half of the blocks has the target among its best at the last position.
     """
-    half = max(1, network.num_blocks // 2)
+    half = network.num_blocks // 2
     with torch.no_grad(), without_dropout(network):
         history = network.embed(batch.input_BT, batch.key_B)
         is_easy_B = hits(network, network.prefixes(history, (half,))[0], batch, GUIDE_CUT)
     skip_BL = (1 - prob_BL[:, half:]).clamp(min=TINY).log()
-    if skip_BL.shape[1] == 0:
-        return prob_BL.sum() * 0.0, is_easy_B.sum()
     return -(skip_BL.mean(1) * is_easy_B).sum(), is_easy_B.sum()

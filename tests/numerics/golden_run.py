@@ -30,6 +30,8 @@ COMMON = {
     "training__grad_clip_norm": 1.0,
 }
 BUDGET = {"policy__target_keep_frac": 0.3, "policy__budget_weight": 2.0}
+SHARED = {"policy__budget": "shared", "policy__entropy_weight": 0.3}
+GATHERED = {"training__execution": "gathered"}
 
 SAMPLED = {"loss__kind": "sampled", "loss__num_negatives": 10}
 ONE_LAYER = {"model__num_blocks": 1}
@@ -42,6 +44,9 @@ GOLDEN_CONFIGS = (
     }
     | {
         "gumbel": run_config("gumbel", **COMMON, **BUDGET),
+        "gumbel_shared": run_config("gumbel", **COMMON, **BUDGET, **SHARED),
+        "reinforce": run_config("reinforce", **COMMON, **GATHERED, policy__entropy_weight=0.3),
+        "cost": run_config("cost", **COMMON, **GATHERED),
         "sampled_softmax": run_config(**COMMON, **SAMPLED),
     }
 )

@@ -114,6 +114,13 @@ def test_a_broken_network_ranks_last_and_a_fill_row_ranks_zero():
         metric_values(rank_B)
 
 
+def test_no_rows_have_no_ranks():
+    x_BD, scores = coarse_problem(0, 4, 9)
+    ranks = target_ranks(x_BD[:0], scores, target_B=torch.zeros(0, dtype=torch.int64))
+    assert ranks.shape == (0,)
+    assert ranks.dtype == torch.int64
+
+
 def test_bfloat16_scores_do_not_tie_by_rounding():
     draw = torch.Generator().manual_seed(1)
     x_BD = torch.randn(4, 32, generator=draw).bfloat16()
