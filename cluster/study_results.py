@@ -105,7 +105,9 @@ def _pair(study: Study, seed: int, config: RunConfig, result: Record, file: Path
     table = pq.read_table(own)
     names = pq.read_schema(reference).names
     arm = "skiprec" if "rank_skiprec" in names else "full_backbone"
-    result["against_reference"] = against(table, pq.read_table(reference), arm)
+    found = against(table, pq.read_table(reference), arm)
+    shown = {line["name"] for line in result["rows"]}
+    result["against_reference"] = {name: found[name] for name in found if name in shown}
     _write(file, result)
 
 
@@ -175,4 +177,14 @@ def _depth_point(label: str, seeds: list[Record]) -> tuple[str, int, float, list
 
 
 def _write(file: Path, result: Record) -> None:
-    write_text_durably(file, json.dumps(result, indent=1))
+    """One key a line, numbers to seven digits: short, and a difference between two can be read."""
+    lines = [f"{json.dumps(key)}: {json.dumps(_short(value))}" for key, value in result.items()]
+    write_text_durably(file, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {key: _short(inner) for key, inner in value.items()}
+    return [_short(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -123,6 +123,15 @@ def study_runs(
 
 def result_of_run(report: Record, extra: Record) -> Record:
     """What a study keeps of one run's report: small enough to commit."""
+    frontier = report.get("frontier")
+    if frontier is not None:
+        frontier = {
+            "hull": frontier["hull"],
+            "served": frontier["served"],
+            "knob": frontier["knob"],
+            "sets": [_on_frontier(point) for point in frontier["sets"]],
+            "learned": [_on_frontier(point) for point in frontier["learned"]],
+        }
     wanted = ("name", "keep_frac", *METRICS, *(f"{metric}_interval" for metric in METRICS))
     speeds = [key for key in report["rows"][0] if key.startswith("speedup")]
     policy = report["policy"]
@@ -130,8 +139,22 @@ def result_of_run(report: Record, extra: Record) -> Record:
         "rows": [{key: row[key] for key in (*wanted, *speeds)} for row in report["rows"]],
         "differences": report["differences"],
         "policy": policy,
-        "frontier": report.get("frontier"),
+        "frontier": frontier,
         "statements": report["statements"],
         "conditions": report["conditions"],
         **extra,
     }
+
+
+def _on_frontier(point: Record) -> Record:
+    """Where a point stands, by the one metric that curves are drawn with."""
+    metric = "mrr@20"
+    found: Record = {
+        key: point[key]
+        for key in ("kept_blocks", "blocks", "setting", metric, f"{metric}_interval")
+        if key in point
+    }
+    for control in ("minus_frontier", "minus_hull"):
+        if control in point:
+            found[control] = {key: point[control][key] for key in (metric, f"{metric}_interval")}
+    return found
