@@ -7,6 +7,7 @@ same command in a second terminal shares the work, since a run is held by one pr
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import ray.train
@@ -45,30 +46,45 @@ def run_study(
         study = study.model_copy(update={"seeds": seeds})
     runs = study_runs(study, path.parent, overrides)
     results.mkdir(parents=True, exist_ok=True)
-    failed: list[str] = []
-    pending = _missing(study, runs, results)
-    with ray_session():
-        while pending:
-            elsewhere = []
-            for run in pending:
-                config = run[2]
-                if _is_evaluated(config) and _is_current(result_file(results, config), config):
-                    continue  # by another process, since
-                try:
-                    _run_one(run, results, command)
-                except RunAliveError:
-                    elsewhere.append(run)
-                except ray.train.TrainingFailedError as error:
-                    failed.append(config.name)
-                    print(f"[{config.name}] FAILED: {error}", flush=True)
-                publish_study(study, runs, results, overrides, command)
-            pending = elsewhere
-            if pending:
-                names = ", ".join(config.name for _, _, config in pending)
-                print(f"waiting for runs that another process holds: {names}", flush=True)
-                time.sleep(WAIT_S)
+    missing = _missing(study, runs, results)
+    failed = []
+    if missing:
+        with ray_session():
+            failed = _run_all(
+                missing,
+                results,
+                command,
+                lambda: publish_study(study, runs, results, overrides, command),
+            )
     publish_study(study, runs, results, overrides, command)
     return not failed
+
+
+def _run_all(
+    pending: list[Run], results: Path, command: str, publish: Callable[[], None]
+) -> list[str]:
+    """One after the other; those that another process holds come last. Returns what failed."""
+    failed: list[str] = []
+    while pending:
+        elsewhere = []
+        for run in pending:
+            config = run[2]
+            if _is_evaluated(config) and _is_current(result_file(results, config), config):
+                continue  # by another process, since
+            try:
+                _run_one(run, results, command)
+            except RunAliveError:
+                elsewhere.append(run)
+            except ray.train.TrainingFailedError as error:
+                failed.append(config.name)
+                print(f"[{config.name}] FAILED: {error}", flush=True)
+            publish()
+        pending = elsewhere
+        if pending:
+            names = ", ".join(config.name for _, _, config in pending)
+            print(f"waiting for runs that another process holds: {names}", flush=True)
+            time.sleep(WAIT_S)
+    return failed
 
 
 def _missing(study: Study, runs: list[Run], results: Path) -> list[Run]:
