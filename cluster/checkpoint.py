@@ -2,9 +2,8 @@
 
 checkpoints/step-00000120/   weights.safetensors   the network, for whoever uses it
                              engine/               what each rank needs to go on bit for bit
-                             state.json            step, cursor, best so far
+                             state.json            step, cursor, which step was the best so far
                              manifest.json         bytes and sha256 of all of these; written last
-checkpoints/BEST             name of the folder with the best validation metric
 """
 
 import hashlib
@@ -60,13 +59,12 @@ def save_checkpoint(
     engine: Engine,
     comm: Collectives,
     barrier: Callable[[], None],
-    is_best: bool,
     keep: int,
     zero_stage: int,
     config_hash: str,
 ) -> None:
     """Writes `folder/step-…`; every rank calls it. The last `keep` and the best one stay."""
-    name = f"step-{state.step:08d}"
+    name = step_name(state.step)
     draft = folder / f".{name}.draft"
     if comm.rank == 0:
         shutil.rmtree(draft, ignore_errors=True)
@@ -94,10 +92,13 @@ def save_checkpoint(
         final = folder / name
         shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)
-        if is_best:
-            write_text_durably(folder / "BEST", name)
-        _prune(folder, keep)
+        _prune(folder, keep, state.best_step)
     barrier()
+
+
+def step_name(step: int) -> str:
+    """The folder of a step's checkpoint."""
+    return f"step-{step:08d}"
 
 
 def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
@@ -112,22 +113,32 @@ def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def best_good(folder: Path) -> Path:
-    """The best checkpoint, verified.
+    """The best checkpoint, verified; the newest one knows which it is.
 
     Raises:
         ValueError: there is none, or it is damaged.
     """
-    pointer = folder / "BEST"
-    if not pointer.exists():
+    steps = sorted(folder.glob("step-*"))
+    if not steps:
         raise ValueError(
-            f"{folder.parent} has no finished checkpoint (no {pointer.name} in {folder.name}); "
-            "train it first, or name another run"
+            f"{folder.parent} has no finished checkpoint (no step-… in {folder.name}); train it "
+            "first, or name another run"
         )
-    path = folder / pointer.read_text().strip()
+    _refuse_damaged(steps[-1])
+    best_step = read_state(steps[-1]).best_step
+    if best_step is None:
+        raise ValueError(f"{folder.parent} has not been validated yet; train it to its end first")
+    path = folder / step_name(best_step)
+    if path != steps[-1]:
+        _refuse_damaged(path)
+    return path
+
+
+def _refuse_damaged(path: Path) -> None:
+    """An older one in its place would be another network than the run's result tells of."""
     problem = verify(path)
     if problem is not None:
-        raise ValueError(f"the best checkpoint {path} is damaged: {problem}; train the run again")
-    return path
+        raise ValueError(f"the checkpoint {path} is damaged: {problem}; train the run again")
 
 
 def read_manifest(path: Path) -> CheckpointManifest:
@@ -245,7 +256,7 @@ def _differing(there: dict[str, Tensor], here: dict[str, Tensor]) -> list[str]:
 
 def write_text_durably(path: Path, text: str) -> None:
     """Writes beside, flushes to the disk, and renames over: readers see the old or the new."""
-    draft = path.with_name(f".{path.name}.draft")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     with draft.open("w") as file:
         file.write(text)
         file.flush()
@@ -264,9 +275,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _prune(folder: Path, keep: int) -> None:
-    best = (folder / "BEST").read_text().strip() if (folder / "BEST").exists() else ""
-    finished = sorted(folder.glob("step-*"))
-    for path in finished[:-keep]:
+def _prune(folder: Path, keep: int, best_step: int | None) -> None:
+    best = None if best_step is None else step_name(best_step)
+    for path in sorted(folder.glob("step-*"))[:-keep]:
         if path.name != best:
             shutil.rmtree(path)

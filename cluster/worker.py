@@ -16,6 +16,7 @@ from cluster.checkpoint import (
     read_state,
     save_checkpoint,
     start_from_backbone,
+    step_name,
 )
 from cluster.deepspeed_config import deepspeed_config
 from cluster.deepspeed_engine import DeepSpeedEngine, prepare_process
@@ -126,7 +127,7 @@ def run_rank(
             calibrate_price(engine, tiles, comm, network.policy, config.policy.target_keep_frac)
         return validate(engine, tiles, comm, with_policy=config.policy.kind != "none")
 
-    def save(state: TrainState, is_best: bool) -> None:
+    def save(state: TrainState) -> None:
         fence()
         started = time.perf_counter()
         save_checkpoint(
@@ -135,13 +136,12 @@ def run_rank(
             engine,
             comm,
             barrier,
-            is_best,
             training.keep_checkpoints,
             config.cluster.zero_stage,
             config_hash(config),
         )
         sink.scalars(state.step, {"time/save_s": time.perf_counter() - started})
-        report(state, checkpoints / f"step-{state.step:08d}")
+        report(state, checkpoints / step_name(state.step))
 
     hooks = LoopHooks(validate_now, save, time.perf_counter)
     state = train(config, plan, engine, reader, comm, sink, hooks, state)

@@ -28,7 +28,7 @@ class LoopHooks:
     """What the loop asks of its surroundings; every rank calls each of them equally often."""
 
     validate: Callable[[], Validation]
-    save: Callable[[TrainState, bool], None]
+    save: Callable[[TrainState], None]
     clock: Callable[[], float]
 
 
@@ -57,17 +57,14 @@ def train(
         state = state.advanced(config.training.global_batch_rows)
         if plan.logs(state.step):
             sink.scalars(state.step, window.flush(config, plan, comm, state))
-        improved = False
         if plan.validates(state.step):
             found = hooks.validate()
-            before = state.best_step
             state = state.validated(found.scalars[BEST_METRIC], config.training.patience)
-            improved = state.best_step != before
             sink.scalars(state.step, found.scalars)
             if config.policy.kind != "none":
                 sink.decisions(state.step, found.keep_UL)
-        if plan.checkpoints(state.step) or state.stopped_early:
-            hooks.save(state, improved)
+        if plan.checkpoints(state.step):
+            hooks.save(state)
     return state
 
 

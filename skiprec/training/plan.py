@@ -16,8 +16,12 @@ class StepPlan:
     checkpoint_every: int | None
 
     def logs(self, done: int) -> bool:
-        """Whether a line is written after `done` steps."""
-        return done % self.log_every == 0 or done in (1, self.total_steps)
+        """Whether a line is written after `done` steps.
+
+        With each checkpoint too: a line sees what is not finite before it is saved, and a run that
+        goes on from there writes the lines of an unbroken one.
+        """
+        return done % self.log_every == 0 or done == 1 or self.checkpoints(done)
 
     def validates(self, done: int) -> bool:
         """Whether the validation split is scored after `done` steps; always at the end."""

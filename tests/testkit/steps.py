@@ -125,8 +125,8 @@ class Run:
         keep_UL = np.ones((3, self.config.model.num_blocks), np.float32)
         return Validation({"validation/mrr@20": metric}, keep_UL)
 
-    def _save(self, state: TrainState, improved: bool) -> None:
-        self.saved.append((state.step, improved))
+    def _save(self, state: TrainState) -> None:
+        self.saved.append((state.step, state.best_step == state.step))
 
     def _clock(self) -> float:
         self.ticks += 1

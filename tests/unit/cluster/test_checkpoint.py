@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from cluster.checkpoint import best_good, load_network, newest_good, start_from_backbone, verify
+from cluster.checkpoint import (
+    _prune,
+    best_good,
+    load_network,
+    newest_good,
+    start_from_backbone,
+    verify,
+)
 from cluster.run_folder import open_run
 from cluster.worker import build_network
 from skiprec.config import RunConfig
@@ -107,6 +114,23 @@ def test_the_best_is_not_replaced_by_another_when_damaged(copied: RunConfig) -> 
     truncate(best_good(folder))
     with pytest.raises(ValueError, match="is damaged"):
         best_good(folder)
+
+
+def test_the_best_is_known_from_the_newest_and_stays(copied: RunConfig) -> None:
+    """Also if its run died before it could do anything else about it."""
+    folder = copied.folder / "checkpoints"
+    best = best_good(folder)
+    newest = folder / "step-00000011"
+    shutil.copytree(folder / "step-00000010", newest)
+    assert best_good(folder) == best == folder / "step-00000010"
+    _prune(folder, 1, best_step=10)
+    assert {path.name for path in folder.glob("step-*")} == {best.name, newest.name}
+
+
+def test_a_run_that_was_never_validated_has_no_best(copied: RunConfig) -> None:
+    shutil.rmtree(copied.folder / "checkpoints/step-00000010")
+    with pytest.raises(ValueError, match="has not been validated yet"):
+        best_good(copied.folder / "checkpoints")
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class StoppedError(Exception):
 def _stop_at(run: Run, engine: TorchEngine, step: int) -> TrainState:
     """Not a shorter plan: the schedules depend on its length."""
 
-    def save(state: TrainState, improved: bool) -> None:
+    def save(state: TrainState) -> None:
         if state.step == step:
             reached.append(state)
             raise StoppedError
@@ -106,7 +106,7 @@ def test_things_happen_at_the_steps_of_the_plan() -> None:
     )
     run = Run(config, total_steps=10, metrics=(0.2, 0.1))
     state = run.go()
-    assert run.sink.steps("train/loss") == [1, 4, 8, 10]
+    assert run.sink.steps("train/loss") == [1, 3, 4, 5, 6, 8, 9, 10]
     assert run.sink.steps("validation/mrr@20") == run.sink.pictures == [5, 10]
     assert run.saved == [(3, False), (5, True), (6, False), (9, False), (10, False)]
     assert (state.step, state.samples) == (10, 120)
@@ -229,3 +229,21 @@ def test_a_loss_that_is_not_finite_ends_the_run(value: float) -> None:
     with pytest.raises(FloatingPointError, match="step 1: loss"):
         run.go(engine)
     assert run.saved == [], "what is broken is not saved over what is good"
+
+
+def test_what_is_not_finite_is_seen_before_it_is_saved_however_rare_the_lines() -> (
+    None
+):
+    config = run_config(training__log_every_steps=20, training__checkpoint_every_steps=3)
+    engine = make_engine(config)
+    run = Run(config, total_steps=30)
+
+    def break_it(state: TrainState) -> None:
+        run.saved.append((state.step, False))
+        with torch.no_grad():
+            engine.objective.network.head.bias_V[3] = float("nan")
+
+    run._save = break_it  # type: ignore[method-assign]
+    with pytest.raises(FloatingPointError, match="step 6: loss"):
+        run.go(engine)
+    assert [step for step, _ in run.saved] == [3]
