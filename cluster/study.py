@@ -5,7 +5,6 @@ cut off goes on, also from results that were committed while the runs themselves
 same command in a second terminal shares the work, since a run is held by one process at a time.
 """
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +14,9 @@ import ray.train
 from cluster.evaluate import evaluate_run
 from cluster.run_folder import RunAliveError, lease
 from cluster.session import ray_session
-from cluster.study_results import Run, publish_study, result_file, write_result
+from cluster.study_results import Run, publish_study, runs_of, write_result
 from cluster.train import launch_training
-from skiprec.config import RunConfig
-from skiprec.config_files import config_hash
-from skiprec.evaluation.study import Study, load_study, study_runs
+from skiprec.evaluation.study import load_study
 
 WAIT_S = 20.0
 
@@ -44,9 +41,9 @@ def run_study(
     study = load_study(path)
     if seeds:
         study = study.model_copy(update={"seeds": seeds})
-    runs = study_runs(study, path.parent, overrides)
+    runs = runs_of(study, path.parent, overrides)
     results.mkdir(parents=True, exist_ok=True)
-    missing = _missing(study, runs, results)
+    missing = _missing(runs, results)
     failed = []
     if missing:
         with ray_session():
@@ -68,9 +65,16 @@ def _run_all(
     while pending:
         elsewhere = []
         for run in pending:
-            config = run[2]
-            if _is_evaluated(config) and _is_current(result_file(results, config), config):
+            config = run.config
+            if run.is_evaluated and run.is_current(results):
                 continue  # by another process, since
+            if config.init_from in failed:
+                failed.append(config.name)
+                print(f"[{config.name}] left out: {config.init_from} failed", flush=True)
+                continue
+            if not run.can_start:
+                elsewhere.append(run)
+                continue
             try:
                 _run_one(run, results, command)
             except RunAliveError:
@@ -81,55 +85,35 @@ def _run_all(
             publish()
         pending = elsewhere
         if pending:
-            names = ", ".join(config.name for _, _, config in pending)
+            names = ", ".join(run.config.name for run in pending)
             print(f"waiting for runs that another process holds: {names}", flush=True)
             time.sleep(WAIT_S)
     return failed
 
 
-def _missing(study: Study, runs: list[Run], results: Path) -> list[Run]:
+def _missing(runs: list[Run], results: Path) -> list[Run]:
     """The runs without a result, and those that these need although only their result is left.
 
     A run needs the one it starts from and the reference of its seed, with which it is paired.
     """
     missing: list[Run] = []
     needed: set[str | None] = set()
-    for run in reversed(runs):  # a run starts from one before it
-        _, seed, config = run
-        is_current = _is_current(result_file(results, config), config)
-        if is_current and (config.name not in needed or _is_evaluated(config)):
-            print(f"[{config.name}] has its result already", flush=True)
+    for run in reversed(runs):  # both come before it
+        name = run.config.name
+        if run.is_current(results) and (name not in needed or run.is_evaluated):
+            print(f"[{name}] has its result already", flush=True)
             continue
+        if run.result_file(results).exists() and not run.is_current(results):
+            print(f"[{name}] has a result of another configuration; made anew", flush=True)
         missing.append(run)
-        needed |= {config.init_from, f"{study.reference}-s{seed}"}
+        needed |= {run.config.init_from, run.reference.name}
     return missing[::-1]
 
 
-def _is_evaluated(config: RunConfig) -> bool:
-    """Whether the run's report is there, made with these settings; another study may have."""
-    report = config.folder / "report.json"
-    if not report.exists():
-        return False
-    conditions = json.loads(report.read_text())["conditions"]
-    found = (conditions["config_hash"], conditions.get("evaluation"))
-    return found == (config_hash(config), config.evaluation.model_dump(mode="json"))
-
-
 def _run_one(run: Run, results: Path, command: str) -> None:
-    config = run[2]
+    config = run.config
     trained = launch_training(config)
     with lease(config):
-        if not _is_evaluated(config):
+        if not run.is_evaluated:
             evaluate_run(config, config.folder, command)
     write_result(results, run, trained)
-
-
-def _is_current(file: Path, config: RunConfig) -> bool:
-    """Whether a result is of this configuration, its evaluation included."""
-    if not file.exists():
-        return False
-    saved = RunConfig.model_validate(json.loads(file.read_text())["config"])
-    same = config_hash(saved) == config_hash(config) and saved.evaluation == config.evaluation
-    if not same:
-        print(f"[{config.name}] {file.name} is of another configuration; made anew", flush=True)
-    return same

@@ -5,7 +5,7 @@ The results are enough to draw all but the pictures of policies again, when the 
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from cluster.checkpoint import write_text_durably
 from skiprec.config import RunConfig
-from skiprec.evaluation.study import Study, StudyRow, result_of_run
+from skiprec.config_files import config_hash
+from skiprec.evaluation.study import Study, StudyRow, result_of_run, study_runs
 from skiprec.evaluation.study_table import Results, against, study_markdown
 from skiprec.observability.curves import (
     Curve,
@@ -25,15 +26,69 @@ from skiprec.observability.curves import (
 )
 from skiprec.observability.tensorboard import write_convergence
 
-Run = tuple[StudyRow, int, RunConfig]
 Record = dict[str, Any]
 
 POLICY_PICTURES = ("keep_heat_map.png", "block_keep_rates.png", "frontier.png")
 
 
-def result_file(results: Path, config: RunConfig) -> Path:
-    """Where the small result of a run is."""
-    return results / f"{config.name}.json"
+@dataclass(frozen=True)
+class Run:
+    """One run of a study.
+
+    Args:
+        earlier: the stages that it starts from, the last one first.
+        reference: the run of the same seed that it is paired with.
+    """
+
+    row: StudyRow
+    seed: int
+    config: RunConfig
+    earlier: tuple[RunConfig, ...]
+    reference: RunConfig
+
+    def result_file(self, results: Path) -> Path:
+        """Where its small result is."""
+        return results / f"{self.config.name}.json"
+
+    def is_current(self, results: Path) -> bool:
+        """Whether its result is of this configuration, evaluation and earlier stages included."""
+        file = self.result_file(results)
+        if not file.exists():
+            return False
+        saved = json.loads(file.read_text())
+        found = [RunConfig.model_validate(part) for part in (saved["config"], *saved["earlier"])]
+        expected = (self.config, *self.earlier)
+        hashes = ([config_hash(part) for part in parts] for parts in (found, expected))
+        return len({tuple(part) for part in hashes}) == 1 and (
+            found[0].evaluation == self.config.evaluation
+        )
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether its report is there, made with these settings; another study may have."""
+        report = self.config.folder / "report.json"
+        if not report.exists():
+            return False
+        conditions = json.loads(report.read_text())["conditions"]
+        found = (conditions["config_hash"], conditions.get("evaluation"))
+        return found == (config_hash(self.config), self.config.evaluation.model_dump(mode="json"))
+
+    @property
+    def can_start(self) -> bool:
+        """Whether what it starts from is finished."""
+        return not self.earlier or (self.earlier[0].folder / "result.json").exists()
+
+
+def runs_of(study: Study, folder: Path, overrides: list[str]) -> list[Run]:
+    """See `study_runs`."""
+    runs: list[Run] = []
+    stages: dict[str | None, tuple[RunConfig, ...]] = {None: ()}
+    references: dict[int, RunConfig] = {}
+    for row, seed, config in study_runs(study, folder, overrides):
+        references.setdefault(seed, config)
+        runs.append(Run(row, seed, config, stages[config.init_from], references[seed]))
+        stages[config.name] = (config, *stages[config.init_from])
+    return runs
 
 
 def write_result(results: Path, run: Run, trained: Record) -> None:
@@ -42,14 +97,15 @@ def write_result(results: Path, run: Run, trained: Record) -> None:
     Args:
         trained: its `result.json`.
     """
-    row, seed, config = run
+    config = run.config
     report = json.loads((config.folder / "report.json").read_text())
-    curve = read_curve(config.folder / "metrics.jsonl", row.label)
+    curve = read_curve(config.folder / "metrics.jsonl", run.row.label)
     extra: Record = {
-        "row": row.name,
-        "label": row.label,
-        "seed": seed,
-        "config": config.model_dump(mode="json", exclude_none=True, exclude={"root"}),
+        "row": run.row.name,
+        "label": run.row.label,
+        "seed": run.seed,
+        "config": _dump(config),
+        "earlier": [_dump(stage) for stage in run.earlier],
         "trained_by": json.loads((config.folder / "run.json").read_text()),
         "training": {
             "steps": trained["steps"],
@@ -59,22 +115,31 @@ def write_result(results: Path, run: Run, trained: Record) -> None:
             "curve": _rounded(curve),
         },
     }
-    _write(result_file(results, config), result_of_run(report, extra))
+    _write(run.result_file(results), result_of_run(report, extra))
 
 
 def publish_study(
     study: Study, runs: list[Run], results: Path, overrides: list[str], command: str
 ) -> None:
-    """Pairs what can be paired, then writes the table, the JSON and the figures anew."""
+    """Pairs what can be paired, then writes the table, the JSON and the figures anew.
+
+    Results of another configuration are left out.
+    """
+    stale = [
+        run.config.name
+        for run in runs
+        if run.result_file(results).exists() and not run.is_current(results)
+    ]
+    runs = [run for run in runs if run.is_current(results)]
     found: Results = {}
-    for row, seed, config in runs:
-        file = result_file(results, config)
-        if file.exists():
-            result = json.loads(file.read_text())
-            _pair(study, seed, config, result, file)
-            found.setdefault(row.name, []).append(result)
-    extra = _convergence(study, runs, results) if "convergence" in study.figures else []
+    for run in runs:
+        result = json.loads(run.result_file(results).read_text())
+        _pair(run, result, results)
+        found.setdefault(run.row.name, []).append(result)
+    extra = _convergence(runs, results) if "convergence" in study.figures else []
     notes = _notes(found, overrides, command)
+    if stale:
+        notes.append(f"left out, since of another configuration: {', '.join(stale)}")
     write_text_durably(results / "table.md", study_markdown(study, found, extra, notes))
     table = {"title": study.title, "seeds": list(study.seeds), "results": found}
     write_text_durably(results / "study.json", json.dumps(table, indent=1))
@@ -96,11 +161,19 @@ def _rounded(curve: Curve) -> Record:
     }
 
 
-def _pair(study: Study, seed: int, config: RunConfig, result: Record, file: Path) -> None:
+def _dump(config: RunConfig) -> Record:
+    return config.model_dump(mode="json", exclude_none=True, exclude={"root"})
+
+
+def _pair(run: Run, result: Record, results: Path) -> None:
     """Adds the differences to the reference of the same seed, while both evaluations are there."""
-    reference = Path(config.root) / f"{study.reference}-s{seed}" / "per_user.parquet"
-    own = config.folder / "per_user.parquet"
-    if "against_reference" in result or not (own.exists() and reference.exists()):
+    paired_with = {"name": run.reference.name, "config_hash": config_hash(run.reference)}
+    if result.get("paired_with") == paired_with:
+        return
+    result.pop("against_reference", None)
+    reference = run.reference.folder / "per_user.parquet"
+    own = run.config.folder / "per_user.parquet"
+    if not (own.exists() and reference.exists()):
         return
     table = pq.read_table(own)
     names = pq.read_schema(reference).names
@@ -108,7 +181,8 @@ def _pair(study: Study, seed: int, config: RunConfig, result: Record, file: Path
     found = against(table, pq.read_table(reference), arm)
     shown = {line["name"] for line in result["rows"]}
     result["against_reference"] = {name: found[name] for name in found if name in shown}
-    _write(file, result)
+    result["paired_with"] = paired_with
+    _write(run.result_file(results), result)
 
 
 def _notes(found: Results, overrides: list[str], command: str) -> list[str]:
@@ -139,33 +213,30 @@ def _notes(found: Results, overrides: list[str], command: str) -> list[str]:
     return notes + ([f"overrides: {' '.join(overrides)}"] if overrides else [])
 
 
-def _convergence(study: Study, runs: list[Run], results: Path) -> list[str]:
+def _convergence(runs: list[Run], results: Path) -> list[str]:
     """Figure, TensorBoard and table of the first seed; a second stage goes on at its first."""
     curves: dict[str, Curve] = {}
-    for row, seed, config in runs:
-        file = result_file(results, config)
-        if seed == runs[0][1] and file.exists():
-            saved = json.loads(file.read_text())["training"].get("curve")
-            if saved is not None:
-                points = {what: [(e, h, value) for e, h, value in saved[what]] for what in saved}
-                before = curves.get(config.init_from or "")
-                curves[config.name] = Curve(row.label, **points).after(before)
-    reference = curves.get(f"{study.reference}-s{runs[0][1]}")
-    if reference is None:
+    for run in runs:
+        if run.seed == runs[0].seed:
+            saved = json.loads(run.result_file(results).read_text())["training"]["curve"]
+            points = {what: [(e, h, value) for e, h, value in saved[what]] for what in saved}
+            before = curves.get(run.config.init_from or "")
+            curves[run.config.name] = Curve(run.row.label, **points).after(before)
+    if not runs or runs[0].reference.name not in curves:
         return []
     shown = list(curves.values())
     convergence_figure(shown).savefig(results / "convergence.png")
     shutil.rmtree(results / "tensorboard", ignore_errors=True)
     write_convergence(results / "tensorboard", shown)
-    return convergence_table(shown, reference)
+    return convergence_table(shown, curves[runs[0].reference.name])
 
 
 def _copy_pictures(runs: list[Run], results: Path) -> None:
     """What policies keep, from the reports of the first seed's runs that are still there."""
-    for _, seed, config in runs:
-        for name in POLICY_PICTURES if seed == runs[0][1] else ():
-            if (config.folder / name).exists():
-                shutil.copy(config.folder / name, results / f"{config.name}-{name}")
+    for run in runs:
+        for name in POLICY_PICTURES if run.seed == runs[0].seed else ():
+            if (run.config.folder / name).exists():
+                shutil.copy(run.config.folder / name, results / f"{run.config.name}-{name}")
 
 
 def _depth_point(label: str, seeds: list[Record]) -> tuple[str, int, float, list[float]]:

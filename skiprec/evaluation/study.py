@@ -40,6 +40,10 @@ class StudyRow(Section):
             raise ValueError(
                 f"row {self.label!r}: expected either config, or arm and of, the row it belongs to"
             )
+        if self.arm is not None and (self.set or self.name):
+            raise ValueError(
+                f"row {self.label!r}: name and set have no effect on an arm; remove them"
+            )
         if self.config is not None and not self.name:
             object.__setattr__(self, "name", self.config)
         if self.set and self.name == self.config:
@@ -48,11 +52,10 @@ class StudyRow(Section):
 
 
 class Study(Section):
-    """Rows, each trained with every seed. `reference` is the row that others are compared with."""
+    """Rows, each trained with every seed. The first is what the others are paired with."""
 
     title: str
     configs: str
-    reference: str
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     rows: tuple[StudyRow, ...] = Field(min_length=1)
     figures: tuple[FIGURES, ...] = ()
@@ -62,10 +65,17 @@ class Study(Section):
         names = [row.name for row in self.rows if row.config is not None]
         if len(set(names)) < len(names):
             raise ValueError(f"two rows of the study have one name: {', '.join(sorted(names))}")
-        for wanted in (self.reference, *(row.of for row in self.rows if row.of is not None)):
-            if wanted not in names:
-                raise ValueError(f"no row is named {wanted!r}; there are: {', '.join(names)}")
+        if self.rows[0].config is None:
+            raise ValueError("the first row is what others are compared with; it needs a config")
+        for row in self.rows:
+            if row.of is not None and row.of not in names:
+                raise ValueError(f"no row is named {row.of!r}; there are: {', '.join(names)}")
         return self
+
+    @property
+    def reference(self) -> StudyRow:
+        """What the other rows are compared with."""
+        return self.rows[0]
 
 
 def load_study(path: Path) -> Study:

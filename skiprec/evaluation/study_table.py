@@ -76,8 +76,7 @@ def study_markdown(
     study: Study, results: Results, extra: Sequence[str], notes: Sequence[str]
 ) -> str:
     """The whole file: title, table, policies, `extra` lines, what was run and where."""
-    reference = next(row.label for row in study.rows if row.name == study.reference)
-    headings = [text.format(reference=reference) for text in HEADINGS]
+    headings = [text.format(reference=study.reference.label) for text in HEADINGS]
     lines = [f"# {study.title}", "", _line(headings), _line(["---"] + ["---:"] * 10)]
     lines += [_line(_cells(row, results)) for row in study.rows]
     lines += _policies(study, results)

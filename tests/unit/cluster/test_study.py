@@ -5,53 +5,44 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray.train
 
-from cluster.study import _missing
-from skiprec.config import RunConfig
+import cluster.study
+from cluster.run_folder import RunAliveError
+from cluster.study import _missing, _run_all
+from cluster.study_results import Run, runs_of
 from skiprec.config_files import config_hash
-from skiprec.evaluation.study import Study, StudyRow
+from skiprec.evaluation.study import Study
 
 ROWS = ("plain", "second", "third", "other")
-STARTS_FROM = {"second": "plain-s0", "third": "second-s0"}
+STARTS_FROM = {"second": "plain", "third": "second"}
 STUDY = Study.model_validate(
-    {
-        "title": "T",
-        "configs": "c",
-        "reference": "plain",
-        "rows": [{"label": name, "config": name} for name in ROWS],
-    }
+    {"title": "T", "configs": ".", "rows": [{"label": name, "config": name} for name in ROWS]}
 )
-
-Run = tuple[StudyRow, int, RunConfig]
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Run]:
     """plain; second starts from plain, third from second; other from nothing."""
-
-    def config(name: str) -> RunConfig:
-        return RunConfig.model_validate(
-            {
-                "name": f"{name}-s0",
-                "root": str(tmp_path / "runs"),
-                "init_from": STARTS_FROM.get(name),
-                "data": {"path": "data"},
-            }
-        )
-
-    return [(row, 0, config(row.name)) for row in STUDY.rows]
+    for name in ROWS:
+        start = f"init_from = '{STARTS_FROM[name]}'" if name in STARTS_FROM else ""
+        text = f"name = '{name}'\nroot = '{tmp_path / 'runs'}'\n{start}\n[data]\npath = 'data'\n"
+        (tmp_path / f"{name}.toml").write_text(text)
+    return runs_of(STUDY, tmp_path, [])
 
 
 def leave_results(folder: Path, runs: list[Run], *names: str, **changes: Any) -> None:
     """The small results of some rows, as if their run folders were gone."""
-    for row, _, config in runs:
-        if row.name in names:
-            saved = config.model_copy(update=changes).model_dump(mode="json")
-            (folder / f"{config.name}.json").write_text(json.dumps({"config": saved}))
+    for run in runs:
+        if run.row.name in names:
+            saved = run.config.model_copy(update=changes).model_dump(mode="json")
+            earlier = [stage.model_dump(mode="json") for stage in run.earlier]
+            result = json.dumps({"config": saved, "earlier": earlier})
+            run.result_file(folder).write_text(result)
 
 
 def leave_folder(run: Run) -> None:
-    config = run[2]
+    config = run.config
     config.folder.mkdir(parents=True)
     conditions = {
         "config_hash": config_hash(config),
@@ -61,7 +52,7 @@ def leave_folder(run: Run) -> None:
 
 
 def missing(folder: Path, runs: list[Run]) -> list[str]:
-    return [row.name for row, _, _ in _missing(STUDY, runs, folder)]
+    return [run.row.name for run in _missing(runs, folder)]
 
 
 def test_all_rows_run_in_their_order_when_there_is_nothing(tmp_path: Path, runs: list[Run]) -> None:
@@ -94,7 +85,7 @@ def test_a_folder_that_was_evaluated_otherwise_does_not_count(
 ) -> None:
     leave_results(tmp_path, runs, "plain", "second", "third")
     leave_folder(runs[0])
-    report = runs[0][2].folder / "report.json"
+    report = runs[0].config.folder / "report.json"
     report.write_text(report.read_text().replace('"split": "test"', '"split": "validation"'))
     assert missing(tmp_path, runs) == ["plain", "other"]
 
@@ -103,6 +94,55 @@ def test_a_result_of_another_configuration_is_made_anew(
     tmp_path: Path, runs: list[Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     leave_results(tmp_path, runs, *ROWS)
-    leave_results(tmp_path, runs, "other", init_from="plain-s0")
+    other_model = runs[0].config.model.model_copy(update={"width": 7})
+    leave_results(tmp_path, runs, "other", model=other_model)
     assert missing(tmp_path, runs) == ["plain", "other"]
-    assert "other-s0.json is of another configuration; made anew" in capsys.readouterr().out
+    assert "[other-s0] has a result of another configuration; made anew" in capsys.readouterr().out
+
+
+def test_a_second_stage_is_of_its_first_one_s_configuration(
+    tmp_path: Path, runs: list[Run]
+) -> None:
+    """What it starts from was changed, and with it the result, though its own keys are the same."""
+    leave_results(tmp_path, runs, *ROWS)
+    text = (tmp_path / "plain.toml").read_text()
+    (tmp_path / "plain.toml").write_text(text + "[training]\nepochs = 7\n")
+    assert missing(tmp_path, runs_of(STUDY, tmp_path, [])) == ["plain", "second", "third"]
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Exception | None]]:
+    """What happens each time that a run is tried; without an entry it succeeds."""
+    outcomes: dict[str, list[Exception | None]] = {}
+
+    def run_one(run: Run, results: Path, command: str) -> None:
+        left = outcomes.setdefault(run.row.name, [])
+        outcome = left.pop(0) if left else None
+        if outcome is not None:
+            raise outcome
+        leave_folder(run)
+        (run.config.folder / "result.json").write_text("{}")
+        leave_results(results, [run], run.row.name)
+        order.append(run.row.name)
+
+    order: list[str] = []
+    monkeypatch.setattr(cluster.study, "_run_one", run_one)
+    monkeypatch.setattr(cluster.study, "WAIT_S", 0.0)
+    outcomes["order"] = order  # type: ignore[assignment]
+    return outcomes
+
+
+def test_what_starts_from_a_run_that_another_process_holds_waits(
+    tmp_path: Path, runs: list[Run], tried: dict[str, list[Any]]
+) -> None:
+    tried["plain"] = [RunAliveError("held")]
+    assert _run_all(runs, tmp_path, "", lambda: None) == []
+    assert tried["order"] == ["other", "plain", "second", "third"]
+
+
+def test_what_starts_from_a_run_that_failed_is_left_out_and_the_rest_runs(
+    tmp_path: Path, runs: list[Run], tried: dict[str, list[Any]]
+) -> None:
+    tried["second"] = [ray.train.TrainingFailedError("broken")]
+    assert _run_all(runs, tmp_path, "", lambda: None) == ["second-s0", "third-s0"]
+    assert tried["order"] == ["plain", "other"]

@@ -43,7 +43,7 @@ def study_file(folder: Path, rows: str, **more: str) -> Path:
     (folder / "configs").mkdir(exist_ok=True)
     (folder / "configs/plain.toml").write_text(BASE)
     (folder / "configs/gumbel.toml").write_text(GUMBEL)
-    keys = {"title": '"t"', "configs": '"configs"', "reference": '"plain"'} | more
+    keys = {"title": '"t"', "configs": '"configs"'} | more
     path = folder / "study.toml"
     path.write_text("\n".join(f"{k} = {v}" for k, v in keys.items()) + f"\nrows = [{rows}]\n")
     return path
@@ -86,6 +86,8 @@ def test_a_run_is_named_after_row_and_seed_and_so_is_what_it_starts_from(tmp_pat
         ('{ label = "x", config = "plain", arm = "random", of = "plain" }', "expected either"),
         (f'{PLAIN_ROW}, {{ label = "x", arm = "random", of = "nobody" }}', "no row is named"),
         ('{ label = "x", config = "plain", set = ["model.width=8"] }', "give it a name"),
+        (f'{PLAIN_ROW}, {{ label = "x", arm = "random", of = "plain", name = "n" }}', "no effect"),
+        (f'{{ label = "x", arm = "random", of = "plain" }}, {PLAIN_ROW}', "needs a config"),
         (f"{PLAIN_ROW}, {PLAIN_ROW}", "two rows of the study have one name"),
         (f'{PLAIN_ROW}, {{ label = "x", colour = "red" }}', "Extra inputs are not permitted"),
     ],
@@ -147,7 +149,6 @@ def test_a_line_of_the_table_is_the_mean_and_spread_over_seeds() -> None:
         {
             "title": "T",
             "configs": "c",
-            "reference": "a",
             "rows": [{"label": "A", "config": "a"}, {"label": "B", "config": "b"}],
         }
     )
@@ -163,7 +164,7 @@ def test_a_line_of_the_table_is_the_mean_and_spread_over_seeds() -> None:
 
 def test_policies_are_shown_beside_their_controls_at_the_same_number_of_blocks() -> None:
     rows = [{"label": "A", "config": "a"}, {"label": "B", "config": "b"}]
-    study = Study.model_validate({"title": "T", "configs": "c", "reference": "a", "rows": rows})
+    study = Study.model_validate({"title": "T", "configs": "c", "rows": rows})
     decided = [result(0.1, 0.0), result(0.2, 0.02)]
     for number, one in enumerate(decided):
         one["policy"] = {

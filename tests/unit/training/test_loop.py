@@ -231,9 +231,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(value: float) -> None:
     assert run.saved == [], "what is broken is not saved over what is good"
 
 
-def test_what_is_not_finite_is_seen_before_it_is_saved_however_rare_the_lines() -> (
-    None
-):
+def test_what_is_not_finite_is_seen_before_it_is_saved_however_rare_the_lines() -> None:
     config = run_config(training__log_every_steps=20, training__checkpoint_every_steps=3)
     engine = make_engine(config)
     run = Run(config, total_steps=30)
