@@ -200,6 +200,8 @@ def _notes(found: Results, overrides: list[str], command: str) -> list[str]:
         f"{conditions['history_length']} inputs; ranked against all items",
         f"{conditions['cpu']}, {conditions['threads']} thread(s), {conditions['dtype']}; {timed}",
         f"commit(s) of training: {', '.join(commits)}",
+        "MFLOPs: of one row, from item ids to the list; FLOPs and end to end: how many times less "
+        "than all blocks of the row's own net",
         "± is the standard deviation over seeds; intervals are paired bootstraps over users, of "
         "several seeds the mean of their ends; training: minutes of steps, earlier stages not "
         "counted",

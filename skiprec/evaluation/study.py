@@ -150,6 +150,7 @@ def result_of_run(report: Record, extra: Record) -> Record:
         "differences": report["differences"],
         "policy": policy,
         "frontier": frontier,
+        "flops_full_row": report["flops"]["full_row"],
         "statements": report["statements"],
         "conditions": report["conditions"],
         **extra,

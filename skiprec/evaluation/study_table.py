@@ -25,6 +25,7 @@ HEADINGS = (
     "HR@5",
     "HR@20",
     "kept",
+    "MFLOPs",
     "FLOPs",
     "end to end",
     "MRR@20 minus {reference} [95 %]",
@@ -77,7 +78,12 @@ def study_markdown(
 ) -> str:
     """The whole file: title, table, policies, `extra` lines, what was run and where."""
     headings = [text.format(reference=study.reference.label) for text in HEADINGS]
-    lines = [f"# {study.title}", "", _line(headings), _line(["---"] + ["---:"] * 10)]
+    lines = [
+        f"# {study.title}",
+        "",
+        _line(headings),
+        _line(["---"] + ["---:"] * (len(HEADINGS) - 1)),
+    ]
     lines += [_line(_cells(row, results)) for row in study.rows]
     lines += _policies(study, results)
     lines += ["", *extra] if extra else []
@@ -127,7 +133,7 @@ def arm_of(row: StudyRow, result: Record) -> Record:
 def _cells(row: StudyRow, results: Results) -> list[str]:
     found = results.get(row.of or row.name, [])
     if not found:
-        return [row.label, "0", *["not run"], *[""] * 8]
+        return [row.label, "0", *["not run"], *[""] * (len(HEADINGS) - 3)]
     arms = [arm_of(row, result) for result in found]
     differences = [
         result["against_reference"][arm["name"]][key]
@@ -135,12 +141,18 @@ def _cells(row: StudyRow, results: Results) -> list[str]:
         for result, arm in zip(found, arms, strict=True)
         if result.get("against_reference") and arm["name"] in result["against_reference"]
     ]
+    mega = [
+        result["flops_full_row"] / 1e6 / arm["speedup_flops"]
+        for result, arm in zip(found, arms, strict=True)
+        if arm["speedup_flops"] is not None
+    ]
     minutes = [result["training"]["minutes"] for result in found] if row.arm is None else []
     return [
         row.label,
         str(len(found)),
         *(_mean([arm[metric] for arm in arms], ".4f") for metric in METRICS[:4]),
         _mean([arm["keep_frac"] for arm in arms], ".2f"),
+        _mean(mega, ".2f"),
         _mean([arm["speedup_flops"] for arm in arms], ".2f", "x"),
         _mean([arm["speedup_end_to_end"] for arm in arms], ".2f", "x"),
         _difference(differences),

@@ -139,6 +139,7 @@ def result(mrr: float, minus: float) -> dict[str, Any]:
     return {
         "rows": [line],
         "policy": None,
+        "flops_full_row": 3e6,
         "against_reference": {"full_backbone": difference},
         "training": {"minutes": 3.0},
     }
@@ -157,7 +158,8 @@ def test_a_line_of_the_table_is_the_mean_and_spread_over_seeds() -> None:
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1] == "2"
     assert cells[3] == ".1500 ± 0.0707"
-    assert cells[9] == "+0.0100 [+0.0000, +0.0400]"
+    assert cells[7] == "3.00 ± 0.00"
+    assert cells[10] == "+0.0100 [+0.0000, +0.0400]"
     assert "| B | 0 | not run |" in text
     assert "- a note" in text
 
