@@ -19,7 +19,9 @@ from torch import Tensor
 
 from skiprec.config import ModelConfig, RunConfig
 from skiprec.models.growth import Growth, grown
+from skiprec.models.nextitnet import dilation_cycle
 from skiprec.models.registry import block_cycle
+from skiprec.models.sasrec import num_heads
 from skiprec.network import SkipRecNetwork
 from skiprec.training.collectives import Collectives
 from skiprec.training.engine import Engine
@@ -230,10 +232,17 @@ def start_from_backbone(
         )
 
 
+SAME_FUNCTION: dict[str, Callable[[ModelConfig], object]] = {
+    "backbone": lambda model: model.backbone,
+    "dilations": dilation_cycle,
+    "num_heads": num_heads,
+}
+
+
 def _same_function(config: RunConfig, wanted: ModelConfig) -> None:
     """Refuses what shapes would not tell: other blocks, dilations or heads with like weights."""
-    for key in ("backbone", "dilations", "num_heads"):
-        found, expected = getattr(config.model, key), getattr(wanted, key)
+    for key, meaning in SAME_FUNCTION.items():
+        found, expected = meaning(config.model), meaning(wanted)
         if found != expected:
             raise ValueError(
                 f"init_from={config.name!r} is another architecture: expected model.{key}="

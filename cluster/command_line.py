@@ -40,13 +40,16 @@ def config_from_arguments(
 def train_policy_job(argv: list[str], description: str, kinds: tuple[str, ...]) -> int:
     """The whole of a job that trains policies of some kinds; its exit code."""
 
-    def job() -> None:
-        config = config_from_arguments(argv, description)
-        if config is None:
-            return
+    def of_this_job(config: RunConfig) -> RunConfig:
         if config.policy.kind not in kinds:
             expected = " or ".join(repr(kind) for kind in kinds)
             raise ValueError(f"policy.kind is {config.policy.kind!r}; this job trains {expected}")
+        return config
+
+    def job() -> None:
+        config = config_from_arguments(argv, description, of_this_job)
+        if config is None:
+            return
         result = launch_training(config)
         print(
             f"{result['name']}: best MRR@20 {result['best_mrr@20']:.4f} at step "

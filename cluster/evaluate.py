@@ -155,11 +155,7 @@ def _price_for(job: Job, network: SkipRecNetwork, keep_frac: float) -> float:
         ValueError: the policy has no price.
     """
     policy = network.policy
-    if not isinstance(policy, CostPolicy):
-        raise ValueError(
-            f"evaluation.keep_frac={keep_frac} sets the price of a policy that predicts costs, and "
-            f"this run has policy.kind={job.config.policy.kind!r}; remove it"
-        )
+    assert isinstance(policy, CostPolicy), "the configuration allows keep_frac for no other"
     shards = ShardSet.open(job.data_path, "validation")
     row_R = evaluated_rows(shards.num_rows, job.config.training.validation_rows)
     decided = decide_unit(network, read_tiles(shards, row_R)[1])

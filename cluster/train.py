@@ -89,7 +89,8 @@ def _check_inputs(config: RunConfig) -> None:
         if not (backbone / "result.json").exists():
             raise ValueError(
                 f"init_from={config.init_from!r}: {backbone} is not a finished run; train it "
-                "first: python jobs/pretrain_backbone.py with the same configuration"
+                "first, by jobs/pretrain_backbone.py with its own configuration, or with this one "
+                "if that has a [pretraining] section"
             )
         start_from_backbone(network, backbone, config.init_growth)
 

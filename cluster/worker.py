@@ -31,6 +31,7 @@ from skiprec.network import SkipRecNetwork
 from skiprec.observability.sinks import JsonlSink, NoSink, SeveralSinks, Sink
 from skiprec.observability.tensorboard import TensorBoardSink
 from skiprec.policy.cost import CostPolicy
+from skiprec.policy.priced import PricedPolicy
 from skiprec.policy_config import CostPolicyConfig
 from skiprec.training.collectives import Collectives, ProcessGroup
 from skiprec.training.engine import Engine, TorchEngine
@@ -125,7 +126,10 @@ def run_rank(
         if isinstance(config.policy, CostPolicyConfig):
             assert isinstance(network.policy, CostPolicy)
             calibrate_price(engine, tiles, comm, network.policy, config.policy.target_keep_frac)
-        return validate(engine, tiles, comm, with_policy=config.policy.kind != "none")
+        found = validate(engine, tiles, comm, with_policy=config.policy.kind != "none")
+        if isinstance(network.policy, PricedPolicy):
+            found.scalars["policy/price"] = float(network.policy.price_1)
+        return found
 
     def save(state: TrainState) -> None:
         fence()

@@ -211,6 +211,21 @@ def _check_policy(config: RunConfig) -> None:
         raise ValueError(
             f"policy.nest_sizes={list(policy.nest_sizes)}, but the backbone has {num_blocks} blocks"
         )
+    if isinstance(policy, CostPolicyConfig) and policy.nest_sizes[0] == num_blocks:
+        raise ValueError(
+            f"policy.nest_sizes={list(policy.nest_sizes)} offers nothing but all {num_blocks} "
+            "blocks; name smaller numbers"
+        )
+    if config.evaluation.keep_frac is not None and not isinstance(policy, CostPolicyConfig):
+        raise ValueError(
+            f"evaluation.keep_frac={config.evaluation.keep_frac} sets the price of a policy that "
+            f"predicts costs, and policy.kind={policy.kind!r} has none; remove it"
+        )
+    if config.init_growth is not None and policy.kind != "none":
+        raise ValueError(
+            f"init_growth with policy.kind={policy.kind!r}: grow the backbone in a run of its own "
+            "first, then start the policy from that"
+        )
     if isinstance(policy, GumbelPolicyConfig) and policy.guide_weight and num_blocks == 1:
         raise ValueError(
             "policy.guide_weight has no effect on a backbone of one block, which has no deeper "
@@ -261,6 +276,7 @@ def backbone_config(config: RunConfig) -> RunConfig:
             "init_from": None,
             "init_growth": None,
             "policy": {"kind": "none"},
+            "evaluation": config.evaluation.model_copy(update={"keep_frac": None}).model_dump(),
             "training": plain.model_dump(),
             "pretraining": None,
         }

@@ -104,8 +104,13 @@ class GumbelPolicyConfig(LearnedPolicyConfig):
                     raise ValueError(f"policy.{name} has no effect without policy.budget_weight")
         if self.budget == "shared" and self.budget_warmup_frac is not None:
             raise ValueError(
-                "policy.budget_warmup_frac has no effect with policy.budget='shared', whose price "
-                "starts at 0 anyway; remove it"
+                "policy.budget_warmup_frac does not apply to policy.budget='shared', whose price "
+                "starts small and grows by itself; remove it"
+            )
+        if self.budget == "shared" and self.noise_at_inference:
+            raise ValueError(
+                "policy.budget='shared' holds decisions without noise at the target, and "
+                "policy.noise_at_inference serves others; use policy.budget='batch'"
             )
         return self
 

@@ -98,21 +98,26 @@ def end_positions(config: ModelConfig) -> nn.Module:
 
 def sasrec_plus_blocks(config: ModelConfig) -> list[nn.Module]:
     """The clean form: identity blocks at first."""
-    num_heads = _num_heads(config)
-    return [SasRecBlock(config.width, num_heads) for _ in range(config.num_blocks)]
+    heads = _checked_heads(config)
+    return [SasRecBlock(config.width, heads) for _ in range(config.num_blocks)]
 
 
 def sasrec_plus_authors_blocks(config: ModelConfig) -> list[nn.Module]:
     """The released code's form."""
-    num_heads = _num_heads(config)
-    return [AuthorsSasRecBlock(config.width, num_heads) for _ in range(config.num_blocks)]
+    heads = _checked_heads(config)
+    return [AuthorsSasRecBlock(config.width, heads) for _ in range(config.num_blocks)]
 
 
-def _num_heads(config: ModelConfig) -> int:
-    num_heads = config.num_heads or NUM_HEADS
-    if config.width % num_heads:
+def num_heads(config: ModelConfig) -> int:
+    """Of each block's attention."""
+    return config.num_heads or NUM_HEADS
+
+
+def _checked_heads(config: ModelConfig) -> int:
+    heads = num_heads(config)
+    if config.width % heads:
         raise ValueError(
-            f"model.width={config.width} does not divide into {num_heads} heads of equal width; "
+            f"model.width={config.width} does not divide into {heads} heads of equal width; "
             "change model.width or model.num_heads"
         )
-    return num_heads
+    return heads

@@ -111,13 +111,18 @@ def depth_figure(points: list[tuple[str, int, float, list[float]]]) -> Figure:
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    points = sorted(points, key=lambda point: point[1])
-    blocks = [point[1] for point in points]
-    means = [point[2] for point in points]
-    errors = [[abs(point[3][end] - point[2]) for point in points] for end in (0, 1)]
-    axes.errorbar(blocks, means, yerr=errors, color=COLOURS[0], marker="o", capsize=3)
+    placed: list[int] = []
+    for label, blocks, mean, bounds in sorted(points, key=lambda point: point[1]):
+        x = blocks * 1.15 ** placed.count(blocks)  # two nets of one depth stand side by side
+        placed.append(blocks)
+        error = [[abs(end - mean)] for end in bounds]
+        axes.errorbar([x], [mean], yerr=error, color=COLOURS[0], marker="o", capsize=3)
+        axes.annotate(label, (x, bounds[1]), (0, 4), textcoords="offset points", ha="center")
     axes.set_xscale("log", base=2)
-    axes.set_xticks(blocks, [str(number) for number in blocks])
+    depths = sorted(set(placed))
+    axes.set_xticks(depths, [str(number) for number in depths])
+    axes.minorticks_off()
+    axes.margins(x=0.15, y=0.12)
     axes.set_xlabel("residual blocks")
     axes.set_ylabel("MRR@20, 95 % interval over users")
     axes.spines[["top", "right"]].set_visible(False)

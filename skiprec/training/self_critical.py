@@ -10,8 +10,8 @@ through a skipped block, so nothing has to be computed there.
 | 2 | deterministic (argmax) | no | off | last position: the reward to beat |
 | 3 | sampled | backbone | on | every position: L_CE |
 
-The policy learns from L_RL alone, the backbone from L_CE alone: keep decisions of coins have no
-gradient.
+The policy learns from L_RL alone, blocks and head from L_CE alone: keep decisions of coins have no
+gradient. A policy without an embedding of its own moves the backbone's item vectors, too.
 """
 
 import torch

@@ -162,8 +162,15 @@ def test_options_of_a_learned_policy_have_no_effect_on_a_control(kind: str, opti
         ((*GUMBEL, "policy.budget_warmup_frac=0.5"), "policy.budget_warmup_frac has no effect"),
         (
             (*GUMBEL, *BUDGET, "policy.budget=shared", "policy.budget_warmup_frac=0.5"),
-            "no effect with policy.budget='shared'",
+            "does not apply to policy.budget='shared'",
         ),
+        (
+            (*GUMBEL, *BUDGET, "policy.budget=shared", "policy.noise_at_inference=true"),
+            "serves others",
+        ),
+        ((*GUMBEL, "evaluation.keep_frac=0.5"), "policy.kind='gumbel' has none"),
+        ((*COST, "policy.nest_sizes=[16]"), "offers nothing but all 16 blocks"),
+        ((*GUMBEL, "init_from=a", "init_growth=cross"), "grow the backbone in a run of its own"),
         (("policy.kind=reinforce",), "policy.kind='reinforce' decides nothing under"),
         ((*REINFORCE, "policy.prob_bound=0.5"), r"policy.prob_bound: .*greater than 0\.5"),
         (("policy.kind=cost", "policy.nest_sizes=[4]"), "policy.kind='cost' decides nothing under"),
@@ -212,7 +219,7 @@ def test_learned_policies_run_under_either_execution_that_skips() -> None:
 
 
 def test_the_deepest_set_of_a_nest_may_be_named_or_left_out() -> None:
-    assert config(*COST, "policy.nest_sizes=[16]").policy.nest_sizes == (16,)
+    assert config(*COST, "policy.nest_sizes=[4, 16]").policy.nest_sizes == (4, 16)
 
 
 @pytest.mark.parametrize(

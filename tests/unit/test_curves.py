@@ -9,6 +9,7 @@ from skiprec.observability.curves import (
     Curve,
     convergence_figure,
     convergence_table,
+    depth_figure,
     read_curve,
     time_to_reach,
 )
@@ -79,3 +80,11 @@ def test_the_figure_has_every_curve_in_all_four_panels() -> None:
     by_epoch, by_hour = figure.axes[:2]
     assert list(by_epoch.lines[1].get_xdata()) == [3.0]
     assert list(by_hour.lines[1].get_xdata()) == [1.25]
+
+
+def test_nets_of_one_depth_stand_apart_in_the_figure_and_each_has_its_name() -> None:
+    points = [("b", 8, 0.2, [0.1, 0.3]), ("a", 2, 0.1, [0.0, 0.2]), ("c", 8, 0.3, [0.2, 0.4])]
+    (axes,) = depth_figure(points).axes
+    assert [text.get_text() for text in axes.texts] == ["a", "b", "c"]
+    assert len({text.xy[0] for text in axes.texts}) == 3
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["2", "8"]

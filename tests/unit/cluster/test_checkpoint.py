@@ -167,6 +167,13 @@ def test_like_shapes_of_another_function_are_no_start(
         start_from_backbone(network, trained.folder)
 
 
+def test_a_default_that_is_written_out_is_the_same_function(trained: RunConfig) -> None:
+    model = trained.model.model_copy(update={"dilations": (1, 4), "num_heads": 2})
+    network = build_network(trained, len(last_weights(trained)["head.weight_VD"]))
+    network.model_config = model
+    start_from_backbone(network, trained.folder)
+
+
 def test_a_policy_for_another_number_of_blocks_is_refused(copied: RunConfig) -> None:
     """Its weights are there, but the configuration beside them was edited."""
     edited = copied.model_copy(update={"model": copied.model.model_copy(update={"num_blocks": 1})})
