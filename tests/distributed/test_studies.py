@@ -10,7 +10,7 @@ import pytest
 from skiprec.evaluation.study import load_study
 from tests.testkit.runs import REPOSITORY, build_smoke_data
 
-STUDIES = sorted(path.stem for path in (REPOSITORY / "jobs/studies").glob("*.toml"))
+STUDIES = {path.stem: load_study(path) for path in (REPOSITORY / "jobs/studies").glob("*.toml")}
 # Of a study with several seeds one is run; depth stays, since that is what rows differ in.
 SMALL = (
     "model.width=8",
@@ -31,7 +31,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_study(name: str, root: Path, *more: str) -> str:
-    places = (f"data.path={root / 'data'}", f"root={root / 'runs'}")
+    # Studies of the same configurations have runs in common; of others, names alone.
+    runs = root / "runs" / Path(STUDIES[name].configs).name
+    places = (f"data.path={root / 'data'}", f"root={runs}")
     settings = [part for key in (*places, *SMALL) for part in ("--set", key)]
     command = ["jobs/run_study.py", "--study", name, "--results", str(root / name), "--seeds", "0"]
     done = subprocess.run(
@@ -47,18 +49,17 @@ def run_study(name: str, root: Path, *more: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", sorted(STUDIES))
 def test_a_study_s_command_runs_every_row(name: str, root: Path) -> None:
     printed = run_study(name, root)
-    study = load_study(REPOSITORY / "jobs/studies" / f"{name}.toml")
+    study = STUDIES[name]
     results = root / name
     table = (results / "table.md").read_text()
     assert table in printed
     assert "not run" not in table
-    lines = [line for line in table.splitlines() if line.startswith("| ")][2:]
-    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [
-        row.label for row in study.rows
-    ]
+    first_table = table.split("\n\n")[1].splitlines()
+    labels = [line.removeprefix("| ").split(" | ")[0] for line in first_table[2:]]
+    assert labels == [row.label for row in study.rows]
     found = json.loads((results / "study.json").read_text())["results"]
     assert found.keys() == {row.name for row in study.rows if row.config is not None}
     for (result,) in found.values():
