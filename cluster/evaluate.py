@@ -149,11 +149,7 @@ def _accuracy_pass(job: Job, place_V: Longs, row_R: Longs, policy: nn.Module | N
 
 
 def _price_for(job: Job, network: SkipRecNetwork, keep_frac: float) -> float:
-    """The price at which the policy keeps that share on validation rows, as training sets it.
-
-    Raises:
-        ValueError: the policy has no price.
-    """
+    """The price at which the policy keeps that share on validation rows, as training sets it."""
     policy = network.policy
     assert isinstance(policy, CostPolicy), "the configuration allows keep_frac for no other"
     shards = ShardSet.open(job.data_path, "validation")
