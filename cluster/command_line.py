@@ -61,8 +61,10 @@ def train_policy_job(argv: list[str], description: str, kinds: tuple[str, ...]) 
 
 
 def resolved(config: RunConfig) -> dict[str, Any]:
-    """What would run: the whole configuration, and DeepSpeed's dictionary."""
+    """What would run: the whole configuration, and DeepSpeed's dictionary, if it is the engine."""
     training, cluster = config.training, config.cluster
+    if training.engine == "torch":
+        return {"config": config.model_dump(mode="json"), "deepspeed": None}
     passes = len(
         rank_slices(training.global_batch_rows, cluster.num_workers, 0, training.micro_batch_rows)
     )

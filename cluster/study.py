@@ -86,6 +86,8 @@ def _run_all(
         pending = elsewhere
         if pending:
             names = ", ".join(run.config.name for run in pending)
+            if not any(run.can_start for run in pending):  # nobody is left to wait for
+                raise RuntimeError(f"{names}: what these start from is neither here nor being made")
             print(f"waiting for runs that another process holds: {names}", flush=True)
             time.sleep(WAIT_S)
     return failed

@@ -2,24 +2,30 @@
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray.train
+import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.checkpoint import newest_good, read_state, start_from_backbone, write_text_durably
 from cluster.data import ensure_data
 from cluster.progress import shown_progress
-from cluster.run_folder import lease, open_run
+from cluster.run_folder import lease, open_run, refuse_without_lease
 from cluster.session import ray_session
-from cluster.worker import build_network, ray_train_worker
+from cluster.worker import build_network, ray_train_worker, run_rank
 from skiprec.config import RunConfig
 from skiprec.data.shards import ShardSet
+from skiprec.training.collectives import SingleProcess
 
 
 def launch_training(config: RunConfig) -> dict[str, Any]:
     """Trains, resumes or, when the run is finished, only reports; returns `result.json`.
+
+    With `cluster.num_workers = 0` it trains in this process, without Ray, and what goes wrong there
+    is raised as it is.
 
     Raises:
         ValueError: anything a user can mend: data, name, configuration, the run it starts from.
@@ -33,12 +39,26 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         ensure_data(config.data)
         _check_inputs(config)
         started = time.time()
-        print(f"[{config.name}] starting {config.cluster.num_workers} worker(s)", flush=True)
-        with ray_session(), shown_progress(config.folder, config.name):
-            _fit(config, token)
+        workers = config.cluster.num_workers
+        where = f"{workers} worker(s)" if workers else "in this process"
+        print(f"[{config.name}] starting {where}", flush=True)
+        with shown_progress(config.folder, config.name):
+            if workers == 0:
+                _train_here(config, token)
+            else:
+                with ray_session():
+                    _fit(config, token)
         result = _result(config, time.time() - started)
         write_text_durably(config.folder / "result.json", json.dumps(result, indent=1))
         return result
+
+
+def _train_here(config: RunConfig, token: str) -> None:
+    """The only rank, in this process: for a debugger, and where starting workers takes longest."""
+    torch.set_num_threads(config.cluster.threads_per_worker)
+    device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
+    fence = partial(refuse_without_lease, config, token)
+    run_rank(config, SingleProcess(), device, lambda state, checkpoint: None, fence)
 
 
 def _fit(config: RunConfig, token: str) -> None:

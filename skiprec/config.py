@@ -107,9 +107,12 @@ class TrainingConfig(Section):
 
 
 class ClusterConfig(Section):
-    """What a run asks of Ray and DeepSpeed."""
+    """What a run asks of Ray and DeepSpeed.
 
-    num_workers: int = Field(1, ge=1)
+    `num_workers` 0: the job's own process trains, without either, for example under a debugger.
+    """
+
+    num_workers: int = Field(1, ge=0)
     threads_per_worker: int = Field(1, ge=1)
     use_gpu: bool = False
     zero_stage: Literal[0, 1, 2, 3] = 0
@@ -258,6 +261,11 @@ def _check_training(config: RunConfig) -> None:
         raise ValueError(
             "training.engine='torch' is the single-process reference: it needs "
             "cluster.num_workers=1 and cluster.zero_stage=0; use 'deepspeed'"
+        )
+    if training.engine == "deepspeed" and cluster.num_workers == 0:
+        raise ValueError(
+            "cluster.num_workers=0 trains in the job's own process, where there is no process "
+            "group for DeepSpeed; it needs training.engine='torch'"
         )
     if training.patience is not None and training.validate_every_steps is None:
         raise ValueError("training.patience needs training.validate_every_steps")

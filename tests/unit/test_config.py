@@ -191,6 +191,7 @@ def test_options_of_a_learned_policy_have_no_effect_on_a_control(kind: str, opti
         ((*GUMBEL, "policy.guide_weight=1", "model.num_blocks=1"), "no deeper half"),
         (("training.engine=torch", "cluster.num_workers=2"), "single-process reference"),
         (("training.engine=torch", "cluster.zero_stage=1"), "single-process reference"),
+        (("cluster.num_workers=0",), "no process group for DeepSpeed"),
     ],
 )
 def test_combinations_that_cannot_be_meant_are_errors(

@@ -146,3 +146,11 @@ def test_what_starts_from_a_run_that_failed_is_left_out_and_the_rest_runs(
     tried["second"] = [ray.train.TrainingFailedError("broken")]
     assert _run_all(runs, tmp_path, "", lambda: None) == ["second-s0", "third-s0"]
     assert tried["order"] == ["plain", "other"]
+
+
+def test_a_run_that_nothing_can_start_is_an_error_and_not_waited_for(
+    tmp_path: Path, runs: list[Run], tried: dict[str, list[Any]]
+) -> None:
+    second = [run for run in runs if run.row.name == "second"]
+    with pytest.raises(RuntimeError, match="second-s0: what these start from"):
+        _run_all(second, tmp_path, "", lambda: None)
