@@ -7,7 +7,13 @@ import ray
 
 from cluster.run_folder import RunAliveError, lease
 from cluster.train import launch_training
-from tests.testkit.runs import best_weights, build_smoke_data, same_weights, smoke_config, train_here
+from tests.testkit.runs import (
+    best_weights,
+    build_smoke_data,
+    same_weights,
+    smoke_config,
+    train_here,
+)
 
 HERE = ("training.engine=torch", "cluster.num_workers=0")
 
