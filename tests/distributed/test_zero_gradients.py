@@ -26,10 +26,12 @@ PLAN = StepPlan(total_steps=1, log_every=1, validate_every=None, checkpoint_ever
 
 
 GUMBEL = {"kind": "gumbel", "width": 8, "target_keep_frac": 0.3, "budget_weight": 2.0}
-# Of each run: its execution and its policy.
-RUNS: dict[str, tuple[str, dict[str, Any]]] = {
-    "random": ("gathered", {"kind": "random", "keep_frac": 0.4}),
-    "gumbel": ("masked", GUMBEL),
+REINFORCE = {"kind": "reinforce", "width": 8, "initial_keep_prob": 0.4, "reward_cut": 25}
+SASREC = {"backbone": "sasrec_plus", "num_heads": 2}
+# Of each run: its execution, its policy and what its model has of its own.
+RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "random": ("gathered", {"kind": "random", "keep_frac": 0.4}, {}),
+    "gumbel": ("masked", GUMBEL, {}),
     "personal": (
         "masked",
         {
@@ -39,27 +41,31 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
             "information_weight": 0.5,
             "guide_weight": 0.5,
         },
+        {},
     ),
-    "reinforce": (
-        "gathered",
-        {"kind": "reinforce", "width": 8, "initial_keep_prob": 0.4, "reward_cut": 25},
-    ),
+    "reinforce": ("gathered", REINFORCE, {}),
     "cost": (
         "gathered",
         {"kind": "cost", "width": 8, "nest_sizes": [1, 2, 3, 5], "explore_frac": 0.5},
+        {},
     ),
-    "stochastic depth": ("dense", {"kind": "none"}),
+    "stochastic depth": ("dense", {"kind": "none"}, {"stochastic_depth": 0.9}),
+    "SASRec+ and a GRU": ("gathered", {**REINFORCE, "encoder": "gru"}, SASREC),
+    "SASRec+ and attention": (
+        "masked",
+        {**GUMBEL, "encoder": "attention", "own_embedding": True},
+        SASREC,
+    ),
 }
 
 
 def config(run: str, zero_stage: int, num_workers: int, micro: int | None) -> RunConfig:
-    execution, policy = RUNS[run]
-    depth = {"stochastic_depth": 0.9} if run == "stochastic depth" else {}
+    execution, policy, model = RUNS[run]
     return parse_config(
         {
             "name": "exact",
             "data": {"path": "unused"},
-            "model": {"num_blocks": 6, "width": 16, "dropout": 0.1, **depth},
+            "model": {"num_blocks": 6, "width": 16, "dropout": 0.1, **model},
             "policy": policy,
             "training": {
                 "global_batch_rows": ROWS,
@@ -83,8 +89,9 @@ def plain_network(settings: RunConfig) -> SkipRecNetwork:
     network = SkipRecNetwork(settings.model, settings.policy, NUM_ITEMS)
     network.reset_parameters(1)
     with torch.no_grad():
-        for block in network.stack.blocks:
-            block.scale.fill_(0.5)  # at 0 the blocks' own gradients vanish
+        for name, value in network.stack.named_parameters():
+            if name.split(".")[-1].startswith("scale"):
+                value.fill_(0.5)  # at 0 the blocks' own gradients vanish
     return network
 
 
@@ -141,7 +148,9 @@ def worst_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.T
     return max((found[name] - expected[name]).abs().max().item() for name in expected)
 
 
-@pytest.mark.parametrize("run", ["random", "reinforce", "cost", "stochastic depth"])
+@pytest.mark.parametrize(
+    "run", ["random", "reinforce", "cost", "stochastic depth", "SASRec+ and a GRU"]
+)
 def test_the_rows_keep_different_blocks_on_the_two_ranks(run: str) -> None:
     settings = config(run, 0, 1, None)
     network = plain_network(settings).train()
@@ -175,8 +184,13 @@ CASES = [
         ("gumbel", 1),
         ("personal", 1),
         ("reinforce", None),
+        ("reinforce", 1),
         ("cost", None),
+        ("cost", 1),
         ("stochastic depth", None),
+        ("stochastic depth", 1),
+        ("SASRec+ and a GRU", None),
+        ("SASRec+ and attention", None),
     )
 ]
 
