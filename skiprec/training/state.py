@@ -4,7 +4,11 @@ from pydantic import BaseModel, ConfigDict
 
 
 class TrainState(BaseModel):
-    """After `step` steps. The data cursor is (`seed`, `samples`, `manifest_hash`)."""
+    """After `step` steps.
+
+    Which rows come next is a function of `seed`, `step` and the data of `manifest_hash`; `samples`
+    counts the rows seen, for the log.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
