@@ -65,7 +65,8 @@ class GumbelPolicyConfig(LearnedPolicyConfig):
     rewards, for each block, the entropy of the mean of P(keep) minus the mean of its entropy: the
     information that decisions carry of the user. `guide_weight` weighs a free label: P(keep) should
     be 0 for rows that the shallowest half of the blocks already serves (CANet's guide loss, ICDM
-    2022).
+    2022). `learn_from="last_position"` lets the cross-entropy move the policy there alone, where it
+    has not read the target; None: at all positions, as the paper.
     """
 
     kind: Literal["gumbel"] = "gumbel"
@@ -81,6 +82,7 @@ class GumbelPolicyConfig(LearnedPolicyConfig):
     entropy_weight: float | None = Field(None, gt=0)
     information_weight: float | None = Field(None, gt=0)
     guide_weight: float | None = Field(None, gt=0)
+    learn_from: Literal["last_position"] | None = None
 
     @model_validator(mode="after")
     def _options_agree(self) -> Self:

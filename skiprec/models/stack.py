@@ -72,10 +72,13 @@ class BlockStack(nn.Module):
         return x_TBD + self._branch(index, x_TBD, is_item_TB1, key_B)
 
     def masked(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor, keep_BL: Tensor) -> Tensor:
-        """Every block runs; `keep_BL` carries the policy's gradient back. Saves no time."""
+        """Every block runs; `keep_BL` carries the policy's gradient back. Saves no time.
+
+        Where positions pass on different gradients it may be a `keep_TBL` of equal values.
+        """
         for index in range(len(self.blocks)):
             branch_TBD = self._branch(index, x_TBD, is_item_TB1, key_B)
-            x_TBD = torch.addcmul(x_TBD, keep_BL[:, index, None].to(x_TBD.dtype), branch_TBD)
+            x_TBD = torch.addcmul(x_TBD, keep_BL[..., index, None].to(x_TBD.dtype), branch_TBD)
         return x_TBD
 
     def gathered(

@@ -84,6 +84,18 @@ def _budget(
     return price_1 * decision.keep_BL.sum() / (what.num_rows * num_blocks)
 
 
+def at_the_last_position(keep_BL: Tensor, num_positions: int) -> Tensor:
+    """`keep_TBL`, equal at all positions, of which the last alone passes its gradient back.
+
+    The network is causal, so no other position's loss depends on what is added there: the policy
+    learns from the one loss whose target it has not read. (What earlier positions give on to the
+    last through later blocks is left out.) Times T, as if all positions agreed with the last.
+    """
+    fixed_BL = keep_BL.detach()
+    last_BL = fixed_BL + num_positions * (keep_BL - fixed_BL)
+    return torch.cat([fixed_BL.expand(num_positions - 1, *keep_BL.shape), last_BL[None]])
+
+
 def information_sum(prob_BL: Tensor, mean_L: Tensor) -> Tensor:
     """Sum over rows of a term that, over the global batch, is rows * I(user; decision), in nats.
 

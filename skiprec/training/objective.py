@@ -3,6 +3,7 @@
 `Objective` is the one module that an engine wraps; each of its calls is a `Pass`.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -14,7 +15,7 @@ from skiprec.network import SkipRecNetwork
 from skiprec.policy_config import CostPolicyConfig, GumbelPolicyConfig, ReinforcePolicyConfig
 from skiprec.ranking import target_ranks
 from skiprec.training.cost_terms import cost_loss
-from skiprec.training.gumbel_terms import gumbel_loss
+from skiprec.training.gumbel_terms import at_the_last_position, gumbel_loss
 from skiprec.training.losses import draw_negatives, full_softmax, sampled_softmax
 from skiprec.training.passes import Pass
 from skiprec.training.self_critical import self_critical_loss
@@ -89,6 +90,11 @@ class Objective(nn.Module):
 
     def _encode(self, history: History, decision: KeepDecision | None) -> Tensor:
         execution: Execution = self.config.training.execution
+        policy = self.config.policy
+        if isinstance(policy, GumbelPolicyConfig) and policy.learn_from == "last_position":
+            assert decision is not None
+            keep_TBL = at_the_last_position(decision.keep_BL, len(history.x_TBD))
+            decision = replace(decision, keep_BL=keep_TBL)
         rate = self.config.model.stochastic_depth
         if decision is None and rate is not None and self.training:
             decision = kept_at_random(history.key_B, rate, self.network.num_blocks)

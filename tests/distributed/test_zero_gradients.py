@@ -53,7 +53,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "SASRec+ and a GRU": ("gathered", {**REINFORCE, "encoder": "gru"}, SASREC),
     "SASRec+ and attention": (
         "masked",
-        {**GUMBEL, "encoder": "attention", "own_embedding": True},
+        {**GUMBEL, "encoder": "attention", "own_embedding": True, "learn_from": "last_position"},
         SASREC,
     ),
 }

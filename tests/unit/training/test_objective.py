@@ -29,6 +29,7 @@ PERSONAL = {"policy__information_weight": 0.5, "policy__guide_weight": 0.3}
 CONFIGS = {name: run_config(name) for name in ("none", *POLICY_NAMES)} | {
     "gumbel with budget": run_config("gumbel", **BUDGET),
     "gumbel with all terms": run_config("gumbel", policy__budget="user", **BUDGET, **PERSONAL),
+    "gumbel at the last position": run_config("gumbel", policy__learn_from="last_position"),
     "gumbel with a price": run_config("gumbel", policy__budget="shared", **BUDGET),
     "reinforce, gathered": run_config(
         "reinforce", training__execution="gathered", policy__entropy_weight=0.1
@@ -130,6 +131,42 @@ def test_the_last_position_adds_the_mean_over_rows_of_its_loss(loss: dict[str, o
         last = F.cross_entropy(score_BV, target_B - 1)
     torch.testing.assert_close(found - without, 0.7 * last)
     assert abs(last - without) > 1e-3, "the control: it is not the mean over all positions"
+
+
+def gradient_of(loss: torch.Tensor, network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    parameters = dict(network.named_parameters())
+    found = torch.autograd.grad(
+        loss, list(parameters.values()), allow_unused=True, retain_graph=True
+    )
+    return {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
+
+
+def test_a_policy_can_learn_from_the_last_position_alone() -> None:
+    """With one block nothing reaches the last position through others, so this is exact."""
+    batch = random_batch(12)
+    everywhere = run_config("gumbel", model__num_blocks=1)
+    alone = run_config("gumbel", model__num_blocks=1, policy__learn_from="last_position")
+    network = build_network(everywhere.model, everywhere.policy).double()
+    what = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
+    losses = [Objective(network, c)(batch, what)["loss"] for c in (everywhere, alone)]
+    assert torch.equal(*losses), "what is computed stays as it is"
+    all_positions, last_position = (gradient_of(loss, network) for loss in losses)
+
+    history = network.embed(batch.input_BT, batch.key_B)
+    x_BD = network.encode(history, network.decide(history, what.progress), "masked")[-1]
+    score_BV = F.linear(x_BD, network.head.weight_VD, network.head.bias_V)
+    last = F.cross_entropy(score_BV, batch.items_BW[:, -1] - 1, reduction="sum")
+    times = batch.input_BT.shape[1] / batch.is_scored_BT.sum().double()
+    expected = gradient_of(last * times, network)
+    for name, gradient in all_positions.items():
+        if name.startswith(("policy.trunk", "policy.head")):
+            # Logits are float32 whatever the rest is.
+            torch.testing.assert_close(
+                last_position[name], expected[name], msg=name, rtol=1e-5, atol=1e-9
+            )
+            assert not torch.allclose(gradient, expected[name], rtol=1e-2), f"control: {name}"
+        elif name.startswith(("stack", "head")):
+            torch.testing.assert_close(last_position[name], gradient, msg=name, **CLOSE)
 
 
 def test_statistics_count_the_decisions_that_the_loss_will_use() -> None:
