@@ -193,12 +193,14 @@ def _notes(found: Results, overrides: list[str], command: str) -> list[str]:
     conditions = every[0]["conditions"]
     commits = sorted({str(result["trained_by"]["commit"])[:10] for result in every})
     timed = f"times at batch {conditions['batch']}" if conditions["batch"] else "no times taken"
+    on_gpu = conditions["device"] != "cpu"
+    machine = f"{conditions['device']}, {conditions['cpu']}" if on_gpu else conditions["cpu"]
     notes = [
         f"command: `{command}`",
         f"{conditions['rows']:,} rows of the {conditions['split']} split "
         f"({conditions['split_kind']}), {conditions['num_items']:,} items, "
         f"{conditions['history_length']} inputs; ranked against all items",
-        f"{conditions['cpu']}, {conditions['threads']} thread(s), {conditions['dtype']}; {timed}",
+        f"{machine}, {conditions['threads']} thread(s), {conditions['dtype']}; {timed}",
         f"commit(s) of training: {', '.join(commits)}",
         "MFLOPs: of one row, from item ids to the list; FLOPs and end to end: how many times less "
         "than all blocks of the row's own net",
