@@ -113,11 +113,13 @@ def depth_figure(points: list[tuple[str, int, float, list[float]]]) -> Figure:
     axes = figure.subplots()
     placed: list[int] = []
     for label, blocks, mean, bounds in sorted(points, key=lambda point: point[1]):
-        x = blocks * 1.15 ** placed.count(blocks)  # two nets of one depth stand side by side
+        before = placed.count(blocks)  # nets of one depth stand side by side, labels up and down
         placed.append(blocks)
-        error = [[abs(end - mean)] for end in bounds]
+        x, is_below = blocks * 1.15**before, before % 2 == 1
+        end, offset = (bounds[0], -14) if is_below else (bounds[1], 4)
+        error = [[abs(bound - mean)] for bound in bounds]
         axes.errorbar([x], [mean], yerr=error, color=COLOURS[0], marker="o", capsize=3)
-        axes.annotate(label, (x, bounds[1]), (0, 4), textcoords="offset points", ha="center")
+        axes.annotate(label, (x, end), (0, offset), textcoords="offset points", ha="center")
     axes.set_xscale("log", base=2)
     depths = sorted(set(placed))
     axes.set_xticks(depths, [str(number) for number in depths])

@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from cluster.run_folder import open_run
 from skiprec.config import RunConfig
 from skiprec.policy.gumbel import FIRST_PRICE
 from skiprec.training.collectives import ProcessGroup
 from tests.testkit.ranks import run_ranks
 from tests.testkit.runs import (
+    best_weights,
     build_smoke_data,
     last_weights,
     metric,
@@ -27,6 +30,7 @@ VARIANTS = {
     "recomputed": ("training.activation_checkpointing=true",),
     "priced": ("policy.budget=shared", "policy.budget_weight=0.3"),
 }
+FROZEN = ("training.freeze_backbone=true", "init_from=first")
 STAGES = (0, 1, 2, 3)
 
 
@@ -51,11 +55,23 @@ def two_ranks(root: Path, data: Path) -> None:
         for name, overrides in VARIANTS.items():
             train_here(deepspeed_config(root, data, stage, name, *overrides), comm)
         train_here(deepspeed_config(root, data, stage, "bf16", "training.precision=bf16"), comm)
-        broken = broken_config(root, data, stage)
-        try:
-            train_here(broken, comm, crash_at=CRASH_AT)
-        except InterruptedError:
-            train_here(broken, comm)
+        train_in_two_parts(broken_config(root, data, stage), comm)
+
+
+def train_in_two_parts(config: RunConfig, comm: ProcessGroup) -> None:
+    """Killed after the checkpoint of step `CRASH_AT`, and started again."""
+    try:
+        train_here(config, comm, crash_at=CRASH_AT)
+    except InterruptedError:
+        train_here(config, comm)
+
+
+def two_ranks_frozen(root: Path, data: Path) -> None:
+    comm = ProcessGroup()
+    for stage in STAGES:
+        train_here(deepspeed_config(root, data, stage, "frozen", *FROZEN), comm)
+        broken = deepspeed_config(root, data, stage, "frozen-broken", CHECKPOINTS, *FROZEN)
+        train_in_two_parts(broken, comm)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +129,26 @@ def test_resume_continues_bit_for_bit(folders: tuple[Path, Path], stage: int) ->
     assert metric(broken, "train/loss") == metric(whole, "train/loss")
     assert same_weights(last_weights(broken), last_weights(whole))
     assert (last_weights(broken)["policy.price_1"] - FIRST_PRICE).abs() > 1e-4
+
+
+@pytest.mark.slow
+def test_a_frozen_backbone_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """Weights without a gradient are in no optimizer, and yet in every checkpoint."""
+    data = build_smoke_data(tmp_path)
+    first = named(tmp_path, data, "first", TORCH)
+    open_run(first)
+    train_here(first)
+    start = best_weights(first)
+    run_ranks(two_ranks_frozen, 2, tmp_path, data)
+    for stage in STAGES:
+        whole = deepspeed_config(tmp_path, data, stage, "frozen")
+        broken = deepspeed_config(tmp_path, data, stage, "frozen-broken")
+        assert metric(broken, "train/loss") == metric(whole, "train/loss"), stage
+        end = last_weights(broken)
+        assert same_weights(end, last_weights(whole)), stage
+        moved = {name for name in start if not torch.equal(start[name], end[name])}
+        assert moved, stage
+        assert all(name.startswith("policy.") for name in moved), stage
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
