@@ -103,6 +103,11 @@ def step_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def newest_step(folder: Path) -> int:
+    """The step of the newest checkpoint, good or not; 0 if there is none."""
+    return max((int(path.name.removeprefix("step-")) for path in folder.glob("step-*")), default=0)
+
+
 def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that verifies, and why each newer one was passed over."""
     skipped: list[str] = []

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from skiprec.training.objective import Objective
-from skiprec.training.optim import set_learning_rates
+from skiprec.training.optim import kept_settings, set_learning_rates
 from skiprec.training.passes import Pass
 from skiprec.types import Batch
 
@@ -94,7 +94,8 @@ class DeepSpeedEngine:
 
     def load(self, folder: Path) -> None:
         """See `Engine`. The caller has verified the folder's manifest: DeepSpeed unpickles."""
-        path, _ = self.engine.load_checkpoint(str(folder), tag="state")
+        with kept_settings(self.optimizer):
+            path, _ = self.engine.load_checkpoint(str(folder), tag="state")
         if path is None:
             raise ValueError(f"DeepSpeed found no checkpoint of its own in {folder}")
 

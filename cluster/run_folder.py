@@ -41,8 +41,7 @@ def open_run(config: RunConfig) -> dict[str, Any] | None:
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "config.json"
     if saved.exists():
-        old = RunConfig.model_validate(json.loads(saved.read_text()))
-        changes = changed_keys(deciding_keys(old), deciding_keys(config))
+        changes = changed_configuration(config)
         if changes:
             raise ValueError(
                 f"run {config.name!r} in {folder} was started with another configuration:\n  "
@@ -54,6 +53,13 @@ def open_run(config: RunConfig) -> dict[str, Any] | None:
         write_text_durably(saved, config.model_dump_json(indent=1))
     result = folder / "result.json"
     return json.loads(result.read_text()) if result.exists() else None
+
+
+def changed_configuration(config: RunConfig) -> list[str]:
+    """What differs from the configuration with which the run's folder was opened, a line a key."""
+    saved = (config.folder / "config.json").read_text()
+    old = RunConfig.model_validate(json.loads(saved))
+    return changed_keys(deciding_keys(old), deciding_keys(config))
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
             print(f"[{config.name}] is finished already; its result is in {config.folder}")
             return finished
         ensure_data(config.data)
-        _check_inputs(config)
+        check_inputs(config)
         started = time.time()
         workers = config.cluster.num_workers
         where = f"{workers} worker(s)" if workers else "in this process"
@@ -94,7 +94,7 @@ def _fit(config: RunConfig, token: str) -> None:
     trainer.fit()
 
 
-def _check_inputs(config: RunConfig) -> None:
+def check_inputs(config: RunConfig) -> None:
     """Finds here, with a clear message, what would otherwise fail on every worker."""
     for split in ("train", "validation"):
         shards = ShardSet.open(Path(config.data.path), split)

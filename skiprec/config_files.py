@@ -52,10 +52,15 @@ def load_config(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunC
     Raises:
         ValueError: unreadable file, unknown key (the nearest valid one is named), wrong value.
     """
-    return parse_config(apply_overrides(_read_tree(path, ()), overrides), source=str(path))
+    return parse_config(apply_overrides(read_tree(path), overrides), source=str(path))
 
 
-def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def read_tree(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a configuration file says, with the `base` that it names; not validated.
+
+    Args:
+        above: the files whose base it is, of which none may be its own.
+    """
     if path in above:
         raise ValueError(f"{path} is its own base, by way of {', '.join(map(str, above))}")
     try:
@@ -71,7 +76,7 @@ def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     base = tree.pop("base")
     if not isinstance(base, str):
         raise ValueError(f"{path}: base={base!r}; expected the name of another configuration file")
-    return _merged(_read_tree(path.parent / base, (*above, path)), tree)
+    return _merged(read_tree(path.parent / base, (*above, path)), tree)
 
 
 def _merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
@@ -147,3 +152,16 @@ def _explain(error: dict[str, Any]) -> str:
         else (f"valid keys: {', '.join(section.model_fields)}")
     )
     return f"unknown key {'.'.join(path)!r}; {hint}"
+
+
+def config_toml(config: RunConfig) -> str:
+    """The configuration as a TOML file that `load_config` reads back as it is."""
+    tree = config.model_dump(mode="json", exclude_none=True)
+    plain = {key: value for key, value in tree.items() if not isinstance(value, dict)}
+    sections = {"": plain} | {key: value for key, value in tree.items() if key not in plain}
+    parts = []
+    for name, section in sections.items():
+        # A JSON string, number, boolean or list of them is a TOML one, too.
+        lines = [f"{key} = {json.dumps(value)}" for key, value in section.items()]
+        parts.append("\n".join([f"[{name}]", *lines] if name else lines))
+    return "\n\n".join(parts) + "\n"

@@ -68,6 +68,25 @@ def write_convergence(folder: Path, curves: list[Curve]) -> None:
         writer.close()
 
 
+def write_trials(folder: Path, trials: list[dict[str, Any]]) -> None:
+    """The trials of a sweep as rows of the HPARAMS table; what was written before is replaced."""
+    for trial in trials:
+        place = folder / trial["trial"]
+        for old in place.glob("events.*"):
+            old.unlink()
+        writer = SummaryWriter(str(place))
+        settings = {
+            "policy.kind": trial["kind"],
+            **trial["settings"],
+            "complete": trial["complete"],
+        }
+        numbers = ("mrr@20", "flops_speedup", "keep_frac", "samples")
+        writer.add_hparams(
+            settings, {f"hparam/{name}": trial[name] for name in numbers}, run_name="."
+        )
+        writer.close()
+
+
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():

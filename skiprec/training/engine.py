@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from skiprec.config import TrainingConfig
 from skiprec.training.objective import Objective
-from skiprec.training.optim import set_learning_rates
+from skiprec.training.optim import kept_settings, set_learning_rates
 from skiprec.training.passes import Pass
 from skiprec.types import Batch
 
@@ -105,7 +105,8 @@ class TorchEngine:
         """See `Engine`."""
         saved = torch.load(folder / "torch_engine.pt", map_location=self.device, weights_only=True)
         self.objective.load_state_dict(saved["objective"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        with kept_settings(self.optimizer):
+            self.optimizer.load_state_dict(saved["optimizer"])
         with torch.no_grad():
             for master, value in zip(self.masters.values(), saved["masters"], strict=True):
                 master.copy_(value)

@@ -1,0 +1,95 @@
+"""How many trials run at once, and what a sweep refuses before it starts one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.sweep_config import SweepConfig
+from cluster.sweep_results import front_of
+from cluster.tune import max_concurrent_trials, run_sweep
+from skiprec.config import ClusterConfig
+from skiprec.config_files import apply_overrides, read_tree
+from tests.testkit.runs import SMOKE, build_smoke_data
+
+
+def node(cpus: int, gpus: int = 0, alive: bool = True) -> dict[str, Any]:
+    return {"Alive": alive, "Resources": {"CPU": float(cpus), "GPU": float(gpus)}}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "nodes", "expected"),
+    [
+        ({}, [node(2)], 2),
+        ({"num_workers": 2}, [node(2)], 1),
+        ({"num_workers": 0}, [node(2)], 2),
+        ({"threads_per_worker": 3}, [node(4), node(4)], 2),  # a worker is within one machine
+        ({"num_workers": 2, "threads_per_worker": 3}, [node(4), node(4)], 1),
+        ({"use_gpu": True}, [node(16, 2), node(8)], 2),
+        ({}, [node(2), node(64, alive=False)], 2),
+    ],
+)
+def test_trials_at_once(
+    cluster: dict[str, Any], nodes: list[dict[str, Any]], expected: int
+) -> None:
+    assert max_concurrent_trials(ClusterConfig(**cluster), nodes) == expected
+
+
+def test_where_nothing_fits_the_error_has_the_arithmetic() -> None:
+    wide = ClusterConfig(num_workers=3, threads_per_worker=2)
+    with pytest.raises(ValueError, match=r"3 worker.*2 CPUs.*6 CPUs in all.*2 machine.*room for 2"):
+        max_concurrent_trials(wide, [node(3), node(2)])
+    with pytest.raises(ValueError, match="and a GPU"):
+        max_concurrent_trials(ClusterConfig(use_gpu=True), [node(8)])
+
+
+def smoke_tree(root: Path, *overrides: str) -> dict[str, Any]:
+    places = [f'root="{root}"', f'data.path="{root}/data"']
+    return apply_overrides(read_tree(SMOKE), [*places, *overrides])
+
+
+def sweep(**options: Any) -> SweepConfig:
+    common = {"name": "s", "num_trials": 2, "max_samples": 640, "report_samples": 128}
+    return SweepConfig.model_validate(common | options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scheduler": "none", "space": {"policy.widht": [8]}}, "unknown key 'policy.widht'"),
+        ({"scheduler": "none", "space": {"init_from": ["nobody"]}}, "not a finished run"),
+        (
+            {"scheduler": "pbt", "perturb_samples": 128, "space": {"policy.width": [8, 16]}},
+            "the space changes a network's weights",
+        ),
+        (
+            {"scheduler": "pbt", "perturb_samples": 128, "space": {"training.seed": [0, 1]}},
+            "the space changes training.seed",
+        ),
+    ],
+)
+def test_a_trial_that_could_not_run_is_found_before_the_first(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    build_smoke_data(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        run_sweep(sweep(**options), {"gumbel": smoke_tree(tmp_path)}, "test")
+
+
+def test_a_sweep_takes_no_names_of_other_runs(tmp_path: Path) -> None:
+    build_smoke_data(tmp_path)
+    (tmp_path / "s-00000").mkdir()
+    options = {"scheduler": "none", "space": {"policy.width": [8]}}
+    with pytest.raises(ValueError, match="choose another name for the sweep"):
+        run_sweep(sweep(**options), {"gumbel": smoke_tree(tmp_path)}, "test")
+
+
+def test_the_front_is_what_no_other_trial_beats() -> None:
+    points = {"a": (0.10, 1.0), "b": (0.09, 2.0), "c": (0.08, 1.5), "d": (0.07, 3.0)}
+    rows = [
+        {"trial": name, "complete": True, "mrr@20": mrr, "flops_speedup": speedup}
+        for name, (mrr, speedup) in points.items()
+    ]
+    rows.append({"trial": "e", "complete": False, "mrr@20": 0.2, "flops_speedup": 9.0})
+    rows.append({"trial": "f", "complete": True, "mrr@20": 0.09, "flops_speedup": 2.0})  # as b
+    assert [row["trial"] for row in front_of(rows)] == ["a", "b", "d"]
