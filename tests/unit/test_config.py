@@ -17,7 +17,7 @@ from skiprec.config_files import (
 )
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "jobs/configs").rglob("*.toml"))
-CONFIGS = [path for path in SHIPPED if not path.name.startswith("sweep_")]  # those: test_sweep_config
+CONFIGS = [path for path in SHIPPED if not path.name.startswith("sweep_")]
 PLAIN = {"name": "run", "data": {"path": "data"}}
 GUMBEL = ("policy.kind=gumbel", "training.execution=masked")
 REINFORCE = ("policy.kind=reinforce", "training.execution=gathered")
