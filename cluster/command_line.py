@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.deepspeed_config import deepspeed_config
-from cluster.train import launch_training
+from cluster.train import RunStoppedError, launch_training
 from skiprec.config import RunConfig
 from skiprec.config_files import load_config
 from skiprec.data.order import rank_slices
@@ -98,10 +98,13 @@ def print_report(run_folder: Path) -> None:
 
 
 def run_job(job: Callable[[], None]) -> int:
-    """Exit code of a job: 2, with one message, for what a user can mend."""
+    """Exit code of a job, with one message: 2 for what a user can mend, 3 for a stopped run."""
     try:
         job()
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RunStoppedError as error:
+        print(error, file=sys.stderr)
+        return 3
     return 0

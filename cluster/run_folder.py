@@ -29,6 +29,7 @@ class RunAliveError(ValueError):
 
 HEARTBEAT_S = 5.0
 DEAD_AFTER_S = 60.0
+STOP = "STOP"
 
 
 def open_run(config: RunConfig) -> dict[str, Any] | None:
@@ -105,6 +106,25 @@ def refuse_without_lease(config: RunConfig, token: str) -> None:
         raise RuntimeError(
             f"this worker's driver no longer holds run {config.name!r}; it publishes nothing more"
         )
+
+
+def request_stop(config: RunConfig) -> None:
+    """Asks a running run to save and end, at its next line of the log; a file does it.
+
+    `touch <root>/<name>/STOP` from a shell is the same.
+    """
+    with suppress(FileNotFoundError):  # it has no folder yet
+        (config.folder / STOP).touch()
+
+
+def stop_is_requested(config: RunConfig) -> bool:
+    """Whether `request_stop` was called since this start."""
+    return (config.folder / STOP).exists()
+
+
+def clear_stop(config: RunConfig) -> None:
+    """Forgets a request that was for an earlier start."""
+    (config.folder / STOP).unlink(missing_ok=True)
 
 
 def provenance(config: RunConfig) -> dict[str, Any]:

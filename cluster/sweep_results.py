@@ -128,8 +128,8 @@ def _config(root: str, row: Record) -> RunConfig:
 def _test(report: Record) -> Record:
     """Accuracy on the rows that were not searched on, and speed by the clock."""
     row = next(row for row in report["rows"] if row["name"] == "skiprec")
-    names = ("mrr@20", "mrr@20_interval", "flops_speedup", "end_to_end_speedup")
-    return {name: row.get(name) for name in names}
+    names = ("mrr@20", "mrr@20_interval", "speedup_flops", "speedup_end_to_end")
+    return {name: row[name] for name in names}
 
 
 def _markdown(sweep: SweepConfig, trials: list[Record], front: list[Record], command: str) -> str:
@@ -160,8 +160,8 @@ def _markdown(sweep: SweepConfig, trials: list[Record], front: list[Record], com
     for row in front:
         found = row.get("test") or {}
         low, high = found.get("mrr@20_interval") or (float("nan"), float("nan"))
-        speed = found.get("end_to_end_speedup")
-        cells = [f"{found['mrr@20']:.4f} [{low:.4f}, {high:.4f}]", f"{found['flops_speedup']:.2f}x"]
+        speed = found.get("speedup_end_to_end")
+        cells = [f"{found['mrr@20']:.4f} [{low:.4f}, {high:.4f}]", f"{found['speedup_flops']:.2f}x"]
         shown = [*cells, f"{speed:.2f}x" if speed else ""] if found else ["not complete", "", ""]
         lines.append(_line([row["trial"], *shown]))
     lines += ["", f"- command: `{command}`"]

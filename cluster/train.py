@@ -13,12 +13,17 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from cluster.checkpoint import newest_good, read_state, start_from_backbone, write_text_durably
 from cluster.data import ensure_data
 from cluster.progress import shown_progress
-from cluster.run_folder import lease, open_run, refuse_without_lease
+from cluster.run_folder import clear_stop, lease, open_run, refuse_without_lease
 from cluster.session import ray_session
-from cluster.worker import build_network, ray_train_worker, run_rank
+from cluster.worker import RankHooks, build_network, ray_train_worker, run_rank
 from skiprec.config import RunConfig
 from skiprec.data.shards import ShardSet
 from skiprec.training.collectives import SingleProcess
+from skiprec.training.plan import make_plan
+
+
+class RunStoppedError(RuntimeError):
+    """The run ended before its last step because it was asked to; it can go on."""
 
 
 def launch_training(config: RunConfig) -> dict[str, Any]:
@@ -29,6 +34,7 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
 
     Raises:
         ValueError: anything a user can mend: data, name, configuration, the run it starts from.
+        RunStoppedError: it was stopped, by `run_folder.request_stop`.
         ray.train.TrainingFailedError: the workers failed more than `cluster.max_failures` times.
     """
     with lease(config) as token:
@@ -36,6 +42,7 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         if finished is not None:
             print(f"[{config.name}] is finished already; its result is in {config.folder}")
             return finished
+        clear_stop(config)
         ensure_data(config.data)
         check_inputs(config)
         started = time.time()
@@ -57,8 +64,8 @@ def _train_here(config: RunConfig, token: str) -> None:
     """The only rank, in this process: for a debugger, and where starting workers takes longest."""
     torch.set_num_threads(config.cluster.threads_per_worker)
     device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
-    fence = partial(refuse_without_lease, config, token)
-    run_rank(config, SingleProcess(), device, lambda state, checkpoint: None, fence)
+    hooks = RankHooks(fence=partial(refuse_without_lease, config, token))
+    run_rank(config, SingleProcess(), device, hooks)
 
 
 def _fit(config: RunConfig, token: str) -> None:
@@ -119,6 +126,13 @@ def _result(config: RunConfig, seconds: float) -> dict[str, Any]:
     path, _ = newest_good(config.folder / "checkpoints")
     assert path is not None, "a run that ended has a checkpoint of its last step"
     state = read_state(path)
+    num_rows = ShardSet.open(Path(config.data.path), "train").num_rows
+    total_steps = make_plan(config.training, num_rows).total_steps
+    if state.step < total_steps and not state.stopped_early:
+        raise RunStoppedError(
+            f"run {config.name!r} was stopped at step {state.step} of {total_steps}; the same "
+            "command goes on from there"
+        )
     return {
         "name": config.name,
         "steps": state.step,

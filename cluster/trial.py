@@ -7,7 +7,6 @@ pointer to that one, so a trial that is resumed, or copied by PBT, goes on to th
 import json
 import os
 import shutil
-import tempfile
 import threading
 import time
 import uuid
@@ -20,9 +19,10 @@ from typing import Any
 
 import numpy as np
 from ray import tune
+from ray.tune.result import DONE, RESULT_DUPLICATE
 
 from cluster.checkpoint import newest_step, read_state, step_name, write_text_durably
-from cluster.run_folder import changed_configuration
+from cluster.run_folder import changed_configuration, request_stop
 from cluster.sweep_config import SweepConfig, trial_config
 from cluster.train import launch_training
 from cluster.worker import build_network
@@ -32,6 +32,7 @@ from skiprec.evaluation.scoring import TOP
 from skiprec.training.loop import BEST_METRIC
 
 POLL_S = 0.5
+STOP_S = 300.0  # a validation may have to end first
 POINTER = "pointer.json"
 METRICS = "metrics.jsonl"
 
@@ -48,38 +49,63 @@ class SweepJob:
     working_folder: str
 
 
-def run_trial(drawn: dict[str, Any], job: SweepJob) -> None:
-    """Trains one trial in a Tune actor, or goes on with it; reports to Tune.
+class SweepTrial(tune.Trainable):
+    """One trial in a Tune actor. The draws, `config`, are a value for each dimension of the sweep.
 
-    Args:
-        drawn: a value for each of the sweep's dimensions.
+    Training goes on in a thread between two calls of `step`, which waits for the next validation.
     """
-    os.chdir(job.working_folder)  # Tune moves its actors; the paths of a run are the job's
-    trial = tune.get_context().get_trial_name()
-    assert trial is not None
-    config = trial_config(job.sweep, job.trees, drawn, trial, job.num_rows)
-    pointer = _read_pointer(tune.get_checkpoint())
-    if pointer is not None:
-        config = run_from(config, pointer)
-    else:
-        set_aside(config)
-    network = build_network(config, job.num_items)
-    cost = measure_cost(network, job.history_length, min(TOP, job.num_items))
-    training = _in_background(partial(launch_training, config))
-    for found in validations(config, training, cost, 0 if pointer is None else pointer["step"]):
-        pointer = {"trial": trial, "run": config.name, "step": found["step"]}
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / POINTER).write_text(json.dumps(pointer))
-            tune.report(found, checkpoint=tune.Checkpoint.from_directory(folder))
 
+    def setup(self, config: dict[str, Any], job: SweepJob) -> None:  # type: ignore[override]
+        """Called by Tune, as the others are; training starts with the first `step`."""
+        os.chdir(job.working_folder)  # Tune moves its actors; the paths of a run are the job's
+        self.drawn, self.job = config, job
+        self.pointer: dict[str, Any] | None = None
+        self.found: Iterator[dict[str, Any]] | None = None
 
-def _read_pointer(checkpoint: tune.Checkpoint | None) -> dict[str, Any] | None:
-    """{trial, run, step} of the sealed checkpoint to go on from; None at a trial's start."""
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        pointer: dict[str, Any] = json.loads((Path(folder) / POINTER).read_text())
-    return pointer
+    def step(self) -> dict[str, Any]:
+        """The next validation."""
+        if self.found is None:
+            self.found = self._start()
+        result = next(self.found, None)
+        if result is None:
+            return {RESULT_DUPLICATE: True, DONE: True}
+        self.pointer = {"trial": self.trial_name, "run": self.run.name, "step": result["step"]}
+        return result
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """A pointer to the sealed checkpoint of the last validation."""
+        (Path(checkpoint_dir) / POINTER).write_text(json.dumps(self.pointer))
+
+    def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
+        """The pointer, of this trial or of the one that PBT copies."""
+        self.pointer = json.loads((Path(checkpoint) / POINTER).read_text())
+
+    def cleanup(self) -> None:
+        """Ends the run before Tune ends this actor; else its workers would keep their CPUs.
+
+        An actor waits for its calls to end, and Ray Train's controller is one, until the run ends.
+        """
+        if self.found is None:
+            return
+        deadline = time.monotonic() + STOP_S
+        while not self.training.done():
+            request_stop(self.run)  # again and again: a run that is starting clears old requests
+            if time.monotonic() > deadline:
+                os._exit(1)  # what it started ends with it
+            time.sleep(POLL_S)
+
+    def _start(self) -> Iterator[dict[str, Any]]:
+        name, job = self.trial_name, self.job
+        self.run = trial_config(job.sweep, job.trees, self.drawn, name, job.num_rows)
+        after_step = 0
+        if self.pointer is None:
+            set_aside(self.run)
+        else:
+            self.run, after_step = run_from(self.run, self.pointer), self.pointer["step"]
+        network = build_network(self.run, job.num_items)
+        cost = measure_cost(network, job.history_length, min(TOP, job.num_items))
+        self.training = _in_background(partial(launch_training, self.run))
+        return validations(self.run, self.training, cost, after_step)
 
 
 def run_from(config: RunConfig, pointer: dict[str, Any]) -> RunConfig:

@@ -28,7 +28,7 @@ from cluster.session import ray_session
 from cluster.sweep_config import KIND, Range, Space, SweepConfig, trial_config
 from cluster.sweep_results import Ledger, publish_sweep
 from cluster.train import check_inputs
-from cluster.trial import SweepJob, run_trial
+from cluster.trial import SweepJob, SweepTrial
 from cluster.worker import build_network
 from skiprec.config import ClusterConfig, RunConfig
 from skiprec.config_files import changed_keys, parse_config
@@ -178,7 +178,9 @@ def _search(job: SweepJob, home: RunConfig, limit: int) -> None:
             f"room for {limit}; set num_trials={limit}, or add machines"
         )
     with _quiet_tune():
-        trainable = tune.with_resources(partial(run_trial, job=job), _resources(home.cluster))
+        trainable = tune.with_resources(
+            tune.with_parameters(SweepTrial, job=job), _resources(home.cluster)
+        )
         if tune.Tuner.can_restore(str(state)):
             print(f"[{sweep.name}] goes on with its trials", flush=True)
             tuner = tune.Tuner.restore(
@@ -216,6 +218,7 @@ def _new_tuner(
             storage_path=str(state.parent),
             callbacks=[Ledger(job, home.root, home.folder.resolve())],
             failure_config=tune.FailureConfig(max_failures=1),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             verbose=0,
         ),
     )

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from cluster.checkpoint import (
 from cluster.deepspeed_config import deepspeed_config
 from cluster.deepspeed_engine import DeepSpeedEngine, prepare_process
 from cluster.process import keep_freed_memory
-from cluster.run_folder import refuse_without_lease
+from cluster.run_folder import refuse_without_lease, stop_is_requested
 from skiprec.config import RunConfig
 from skiprec.config_files import config_hash
 from skiprec.data.batching import TrainingReader, validation_tiles
@@ -35,7 +36,7 @@ from skiprec.policy.priced import PricedPolicy
 from skiprec.policy_config import CostPolicyConfig
 from skiprec.training.collectives import Collectives, ProcessGroup
 from skiprec.training.engine import Engine, TorchEngine
-from skiprec.training.loop import LoopHooks, train
+from skiprec.training.loop import LoopHooks, Request, train
 from skiprec.training.objective import Objective
 from skiprec.training.optim import build_optimizer
 from skiprec.training.plan import make_plan
@@ -47,7 +48,19 @@ from skiprec.training.validation import (
     validate,
 )
 
-Report = Callable[[TrainState, Path], None]
+
+@dataclass(frozen=True)
+class RankHooks:
+    """What a rank asks of whoever started it; every rank calls each of them equally often.
+
+    `report` is called after each checkpoint, `fence` before anything is published (it raises if
+    this start no longer owns the run), `departures` with each line of the log: the machines of the
+    run that are about to be taken away.
+    """
+
+    report: Callable[[TrainState, Path], None] = lambda state, checkpoint: None
+    fence: Callable[[], None] = lambda: None
+    departures: Callable[[], frozenset[str]] = frozenset
 
 
 def ray_train_worker(job: dict[str, Any]) -> None:
@@ -69,21 +82,23 @@ def ray_train_worker(job: dict[str, Any]) -> None:
     def fence() -> None:
         refuse_without_lease(config, job["lease_token"])
 
-    run_rank(config, ProcessGroup(), ray.train.torch.get_device(), report, fence)
+    def departures() -> frozenset[str]:
+        found = ray.train.get_preemption_info()
+        return frozenset(found.preempted_node_ids if found is not None else ())
+
+    hooks = RankHooks(report, fence, departures)
+    run_rank(config, ProcessGroup(), ray.train.torch.get_device(), hooks)
 
 
 def run_rank(
     config: RunConfig,
     comm: Collectives,
     device: torch.device,
-    report: Report,
-    fence: Callable[[], None],
+    hooks: RankHooks,
 ) -> TrainState:
     """Trains from the newest good checkpoint, or from the start, to the end of the plan.
 
-    Args:
-        report: called on every rank after each checkpoint.
-        fence: called before anything is published; raises if this start no longer owns the run.
+    A stop that is requested meanwhile ends it earlier, with a checkpoint.
     """
     folder = config.folder
     shards = ShardSet.open(Path(config.data.path), "train")
@@ -132,7 +147,7 @@ def run_rank(
         return found
 
     def save(state: TrainState) -> None:
-        fence()
+        hooks.fence()
         started = time.perf_counter()
         save_checkpoint(
             checkpoints,
@@ -145,10 +160,22 @@ def run_rank(
             config_hash(config),
         )
         sink.scalars(state.step, {"time/save_s": time.perf_counter() - started})
-        report(state, checkpoints / step_name(state.step))
+        hooks.report(state, checkpoints / step_name(state.step))
 
-    hooks = LoopHooks(validate_now, save, time.perf_counter)
-    state = train(config, plan, engine, reader, comm, sink, hooks, state)
+    known_departures: set[str] = set()
+
+    def request() -> Request:
+        departing = hooks.departures() - known_departures
+        if stop_is_requested(config):
+            return Request.STOP
+        if departing:
+            known_departures.update(departing)
+            _write_event(config, comm, message=f"saving: {len(departing)} machine(s) will leave")
+            return Request.SAVE
+        return Request.NONE
+
+    loop = LoopHooks(validate_now, save, request, time.perf_counter)
+    state = train(config, plan, engine, reader, comm, sink, loop, state)
     sink.close()
     return state
 

@@ -1,7 +1,6 @@
 """Searches a policy's settings over a pretrained backbone; Ray Tune over the runs of the jobs.
 
-Interrupt it and give the same command again: it goes on. A draft: the workers of a trial that ASHA
-stops are not freed yet.
+Interrupt it and give the same command again: it goes on.
 """
 
 import argparse

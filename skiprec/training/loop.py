@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -23,12 +24,24 @@ from skiprec.types import Batch
 BEST_METRIC = "validation/mrr@20"
 
 
+class Request(IntEnum):
+    """What the surroundings ask of a running loop. The larger one counts where ranks differ."""
+
+    NONE = 0
+    SAVE = 1
+    STOP = 2
+
+
 @dataclass(frozen=True)
 class LoopHooks:
-    """What the loop asks of its surroundings; every rank calls each of them equally often."""
+    """What the loop asks of its surroundings; every rank calls each of them equally often.
+
+    `request` is asked with each line of the log; ranks may have different answers.
+    """
 
     validate: Callable[[], Validation]
     save: Callable[[TrainState], None]
+    request: Callable[[], Request]
     clock: Callable[[], float]
 
 
@@ -44,6 +57,8 @@ def train(
 ) -> TrainState:
     """Runs from `state` to the end of the plan or to early stopping; returns the last state.
 
+    On a request to stop it saves and returns before that.
+
     Raises:
         FloatingPointError: a loss or gradient norm is not finite (seen at the next log line).
     """
@@ -55,17 +70,28 @@ def train(
         result = run_step(config, plan, engine, batches, comm, state.step)
         window.add(result, data_s=read - started, step_s=hooks.clock() - started)
         state = state.advanced(config.training.global_batch_rows)
+        request = Request.NONE
         if plan.logs(state.step):
             sink.scalars(state.step, window.flush(config, plan, comm, state))
+            request = agreed(hooks.request(), comm, engine.device)
         if plan.validates(state.step):
             found = hooks.validate()
             state = state.validated(found.scalars[BEST_METRIC], config.training.patience)
             sink.scalars(state.step, found.scalars)
             if config.policy.kind != "none":
                 sink.decisions(state.step, found.keep_UL)
-        if plan.checkpoints(state.step):
+        if plan.checkpoints(state.step) or request != Request.NONE:
             hooks.save(state)
+        if request == Request.STOP:
+            break
     return state
+
+
+def agreed(request: Request, comm: Collectives, device: torch.device) -> Request:
+    """The largest request of any rank; a collective."""
+    votes = torch.zeros(len(Request), device=device)
+    votes[request] = 1
+    return Request(int(comm.sum(votes).cpu().nonzero().max()))
 
 
 @dataclass(frozen=True)

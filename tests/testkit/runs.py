@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from cluster.checkpoint import best_good, newest_good
-from cluster.worker import run_rank
+from cluster.worker import RankHooks, run_rank
 from skiprec.config import RunConfig
 from skiprec.config_files import load_config
 from skiprec.data.build import build_dataset, load_recipe
@@ -42,9 +42,8 @@ def train_here(config: RunConfig, comm: Collectives | None = None, crash_at: int
             raise InterruptedError(f"the test ends the run at step {crash_at}")
 
     config.folder.mkdir(parents=True, exist_ok=True)
-    return run_rank(
-        config, comm or SingleProcess(), torch.device("cpu"), report, fence=lambda: None
-    )
+    comm = comm or SingleProcess()
+    return run_rank(config, comm, torch.device("cpu"), RankHooks(report=report))
 
 
 def metric(config: RunConfig, name: str) -> list[float]:

@@ -11,7 +11,7 @@ from skiprec.data.order import rank_slices
 from skiprec.network import SkipRecNetwork
 from skiprec.training.collectives import SingleProcess
 from skiprec.training.engine import TorchEngine
-from skiprec.training.loop import LoopHooks, run_step, train
+from skiprec.training.loop import LoopHooks, Request, run_step, train
 from skiprec.training.objective import Objective
 from skiprec.training.optim import build_optimizer
 from skiprec.training.plan import StepPlan
@@ -94,6 +94,7 @@ class Run:
     saved: list[tuple[int, bool]] = field(default_factory=list)
     sink: MemorySink = field(default_factory=MemorySink)
     ticks: int = 0
+    requests: dict[int, Request] = field(default_factory=dict)
 
     def go(
         self,
@@ -115,7 +116,7 @@ class Run:
             reader or MemoryReader(training.global_batch_rows, training.micro_batch_rows),
             SingleProcess(),
             self.sink,
-            LoopHooks(self._validate, self._save, self._clock),
+            LoopHooks(self._validate, self._save, self._request, self._clock),
             state or TrainState(),
         )
 
@@ -127,6 +128,9 @@ class Run:
 
     def _save(self, state: TrainState) -> None:
         self.saved.append((state.step, state.best_step == state.step))
+
+    def _request(self) -> Request:
+        return self.requests.get(self.sink.steps("train/loss")[-1], Request.NONE)
 
     def _clock(self) -> float:
         self.ticks += 1
