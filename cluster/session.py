@@ -12,10 +12,11 @@ LOCAL_OBJECT_STORE_BYTES = 256 * 2**20
 
 
 @contextmanager
-def ray_session(num_cpus: int | None = None) -> Iterator[None]:
+def ray_session(num_cpus: int | None = None, with_dashboard: bool = False) -> Iterator[None]:
     """Connected to Ray inside the block; a local Ray is stopped at its end.
 
-    `num_cpus` is what a local Ray offers (None: all of the machine's).
+    `num_cpus` is what a local Ray offers (None: all of the machine's). Its dashboard listens on
+    this machine alone; without one Ray Train frees no CPUs when a driver within a job is killed.
     """
     if ray.is_initialized():  # a caller's session: jobs within a job share it
         yield
@@ -29,7 +30,7 @@ def ray_session(num_cpus: int | None = None) -> Iterator[None]:
         ray.init(
             address="local",
             num_cpus=num_cpus,
-            include_dashboard=False,
+            include_dashboard=with_dashboard,
             object_store_memory=LOCAL_OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -51,7 +51,7 @@ def run_sweep(sweep: SweepConfig, trees: dict[str, dict[str, Any]], command: str
     home = base.model_copy(update={"name": sweep.name})
     with lease(home):
         job = _open_sweep(sweep, trees, home, command)
-        with ray_session():
+        with ray_session(with_dashboard=True):
             limit = max_concurrent_trials(base.cluster, ray.nodes())  # type: ignore[no-untyped-call]
             _search(job, home, limit)
             print(f"[{sweep.name}] trials have ended; evaluating, one by one", flush=True)

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from skiprec.config import RunConfig
+from skiprec.training.collectives import SingleProcess
 from skiprec.training.engine import TorchEngine
+from skiprec.training.loop import Request, agreed
 from skiprec.training.state import TrainState
 from skiprec.types import Batch
 from tests.testkit.networks import NUM_BLOCKS, POLICY_NAMES, random_batch, run_config
@@ -130,6 +132,33 @@ def test_early_stopping_ends_the_run_with_a_checkpoint() -> None:
     again = Run(config, total_steps=100)
     assert again.go(state=state) == state, "and a stopped run stays stopped"
     assert again.saved == []
+
+
+def test_a_request_is_seen_at_the_next_line_and_saved() -> None:
+    config = run_config("gumbel", training__log_every_steps=4)
+    run = Run(config, total_steps=20, metrics=(0.2,), requests={8: Request.SAVE, 12: Request.STOP})
+    state = run.go()
+    assert [step for step, _ in run.saved] == [8, 12]
+    assert (state.step, state.stopped_early) == (12, False)
+    whole = Run(config, total_steps=20, metrics=(0.2,))
+    whole.go()
+    assert [step for step, _ in whole.saved] == [20], "control: without a request nothing is saved"
+    assert run.sink.values("train/loss") == whole.sink.values("train/loss")[:4]
+
+
+def test_the_largest_request_of_any_rank_counts() -> None:
+    class Two(SingleProcess):
+        """Rank 1 asks for a save."""
+
+        def sum(self, value: torch.Tensor) -> torch.Tensor:
+            other = torch.zeros_like(value)
+            other[Request.SAVE] = 1
+            return value + other
+
+    cpu = torch.device("cpu")
+    assert agreed(Request.NONE, SingleProcess(), cpu) == Request.NONE
+    assert agreed(Request.NONE, Two(), cpu) == Request.SAVE
+    assert agreed(Request.STOP, Two(), cpu) == Request.STOP
 
 
 def test_a_log_line_is_the_mean_over_its_window_by_targets() -> None:
