@@ -70,7 +70,10 @@ class SweepTrial(tune.Trainable):
         if result is None:
             return {RESULT_DUPLICATE: True, DONE: True}
         self.pointer = {"trial": self.trial_name, "run": self.run.name, "step": result["step"]}
-        return result
+        if result["step"] < self.job.sweep.max_samples // self.run.training.global_batch_rows:
+            return result
+        self.training.result()  # PBT would copy into a trial whose last step is not its end
+        return result | {DONE: True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """A pointer to the sealed checkpoint of the last validation."""

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.tune.experiment import Trial
 
 from cluster.sweep_config import SweepConfig
 from cluster.sweep_results import front_of
-from cluster.tune import max_concurrent_trials, run_sweep
+from cluster.tune import _scheduler, max_concurrent_trials, run_sweep
 from skiprec.config import ClusterConfig
 from skiprec.config_files import apply_overrides, read_tree
 from tests.testkit.runs import SMOKE, build_smoke_data
@@ -82,6 +83,25 @@ def test_a_sweep_takes_no_names_of_other_runs(tmp_path: Path) -> None:
     options = {"scheduler": "none", "space": {"policy.width": [8]}}
     with pytest.raises(ValueError, match="choose another name for the sweep"):
         run_sweep(sweep(**options), {"gumbel": smoke_tree(tmp_path)}, "test")
+
+
+def test_asha_stops_who_is_behind_at_a_rung_and_budgets_are_in_samples() -> None:
+    asha = sweep(grace_samples=128, reduction_factor=2, space={"policy.width": [8]})
+    scheduler = _scheduler(asha, asha.dimensions(["gumbel"]))
+    assert scheduler.set_search_properties("mrr@20", "max")
+    trials = [Trial("unused", stub=True) for _ in range(3)]
+    for trial in trials:
+        scheduler.on_trial_add(None, trial)
+
+    def decision(trial: Trial, samples: int, mrr: float) -> str:
+        return scheduler.on_trial_result(None, trial, {"samples": samples, "mrr@20": mrr})
+
+    first, better, worse = trials
+    assert decision(first, 128, 0.2) == "CONTINUE"
+    assert decision(better, 128, 0.3) == "CONTINUE"
+    assert decision(worse, 64, 0.1) == "CONTINUE", "before its grace is over"
+    assert decision(worse, 128, 0.1) == "STOP"
+    assert decision(first, 640, 0.2) == "CONTINUE", "a run ends by itself, with its result"
 
 
 def test_the_front_is_what_no_other_trial_beats() -> None:
