@@ -49,7 +49,7 @@ def prepare(settings: RunConfig, comm: Collectives) -> tuple[Engine, TrainingRea
         shards, DataOrder(0, shards.num_rows), ROWS, comm.world_size, comm.rank, None
     )
     network = build_network(settings, shards.num_items)
-    return build_engine(settings, network, reader.passes, torch.device("cpu")), reader
+    return build_engine(settings, network, reader, torch.device("cpu")), reader
 
 
 def time_steps(

@@ -70,7 +70,7 @@ def resolved(config: RunConfig) -> dict[str, Any]:
     )
     return {
         "config": config.model_dump(mode="json"),
-        "deepspeed": deepspeed_config(training, cluster, passes),
+        "deepspeed": deepspeed_config(training, cluster, passes, cluster.num_workers),
     }
 
 

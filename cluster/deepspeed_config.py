@@ -9,9 +9,9 @@ BUCKET_ELEMENTS = 5_000_000
 
 
 def deepspeed_config(
-    training: TrainingConfig, cluster: ClusterConfig, passes: int
+    training: TrainingConfig, cluster: ClusterConfig, passes: int, world_size: int
 ) -> dict[str, Any]:
-    """DeepSpeed's configuration for `passes` micro-batches a step.
+    """DeepSpeed's configuration for `passes` micro-batches a step on each of `world_size` ranks.
 
     Batch sizes are formal: our loss is divided by counts of the global batch already, and
     `DeepSpeedEngine` undoes DeepSpeed's own averaging over passes and ranks.
@@ -19,7 +19,7 @@ def deepspeed_config(
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": passes,
-        "train_batch_size": passes * cluster.num_workers,
+        "train_batch_size": passes * world_size,
         # Its default is 1.0 since 0.19: an unset clip would clip.
         "gradient_clipping": training.grad_clip_norm or 0.0,
         "bf16": {"enabled": training.precision == "bf16"},

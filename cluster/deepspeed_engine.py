@@ -6,14 +6,22 @@ it is imported.
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from skiprec.training.fragments import (
+    Fragment,
+    load_fragments,
+    make_fragment,
+    save_fragments,
+    whole_fragments,
+)
 from skiprec.training.objective import Objective
-from skiprec.training.optim import kept_settings, set_learning_rates
+from skiprec.training.optim import set_learning_rates
 from skiprec.training.passes import Pass
 from skiprec.types import Batch
 
@@ -57,6 +65,9 @@ class DeepSpeedEngine:
         self.engine, self.optimizer, _, _ = self.deepspeed.initialize(
             model=objective, optimizer=optimizer, config=settings, dist_init_required=False
         )
+        if hasattr(self.optimizer, "fp32_groups"):  # bf16 at stage 0
+            # DeepSpeed makes the state by a step on zeros, which would count in Adam's correction.
+            self.optimizer.optimizer.state.clear()
         self.scale = float(settings["train_batch_size"])
 
     def forward_backward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
@@ -89,25 +100,72 @@ class DeepSpeedEngine:
         return {"grad_norm": grad_norm, **{f"lr/{name}": rate for name, rate in rates.items()}}
 
     def save(self, folder: Path) -> None:
-        """See `Engine`; DeepSpeed's own files."""
-        self.engine.save_checkpoint(str(folder), tag="state", save_latest=False)
+        """See `Engine`; not DeepSpeed's own files, which are pickled and of one world size."""
+        rank = torch.distributed.get_rank()
+        if rank == 0 or self.zero_stage > 0:  # at stage 0 all ranks own the same
+            save_fragments(folder, rank, self._fragments())
 
-    def load(self, folder: Path) -> None:
-        """See `Engine`. The caller has verified the folder's manifest: DeepSpeed unpickles."""
-        with kept_settings(self.optimizer):
-            path, _ = self.engine.load_checkpoint(str(folder), tag="state")
-        if path is None:
-            raise ValueError(f"DeepSpeed found no checkpoint of its own in {folder}")
+    def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """See `Engine`."""
+        for name, target in self.objective.network.state_dict(keep_vars=True).items():
+            with self._whole([target], modifier_rank=0), torch.no_grad():
+                target.copy_(weights[name])
+        load_fragments(folder, self._fragments())
 
     def network_weights(self) -> dict[str, Tensor] | None:
-        """See `Engine`; under ZeRO-3 the parameters are gathered from all ranks."""
-        network = self.objective.network
-        parameters: list[nn.Parameter] = list(network.parameters())
+        """See `Engine`; under ZeRO-3 gathered from all ranks, one parameter at a time."""
+        weights = {}
+        for name, tensor in self.objective.network.state_dict(keep_vars=True).items():
+            with self._whole([tensor]):
+                if torch.distributed.get_rank() == 0:
+                    weights[name] = tensor.detach().cpu().clone()
+        return weights or None
+
+    def _whole(self, tensors: list[Tensor], modifier_rank: int | None = None) -> Any:
+        """Under ZeRO-3: they are whole inside, and what `modifier_rank` changed is kept."""
         is_partitioned = self.zero_stage == 3
-        with self.deepspeed.zero.GatheredParameters(parameters, enabled=is_partitioned):
-            if torch.distributed.get_rank() != 0:
-                return None
-            return {name: t.detach().cpu().clone() for name, t in network.state_dict().items()}
+        return self.deepspeed.zero.GatheredParameters(
+            tensors, modifier_rank=modifier_rank, enabled=is_partitioned
+        )
+
+    def _fragments(self) -> Iterator[Fragment]:
+        """What this rank owns of what DeepSpeed's optimizer works on."""
+        named = [(n, p) for n, p in self.objective.network.named_parameters() if p.requires_grad]
+        if self.zero_stage == 0:
+            return self._replicated(named)
+        return self._partition_3(named) if self.zero_stage == 3 else self._partition_1_2(named)
+
+    def _replicated(self, named: list[tuple[str, nn.Parameter]]) -> Iterator[Fragment]:
+        plain = self.optimizer
+        masters: dict[nn.Parameter, Tensor] = {}
+        if hasattr(self.optimizer, "fp32_groups"):  # bf16
+            plain = self.optimizer.optimizer
+            for low, high in zip(
+                self.optimizer.fp16_groups, self.optimizer.fp32_groups, strict=True
+            ):
+                masters |= dict(zip(low, high, strict=True))
+        return whole_fragments(((name, masters.get(p, p)) for name, p in named), plain)
+
+    def _partition_1_2(self, named: list[tuple[str, nn.Parameter]]) -> Iterator[Fragment]:
+        for name, parameter in named:
+            mapping: Any = parameter._hp_mapping  # type: ignore[attr-defined]
+            if mapping is None:
+                continue  # no part of it is this rank's
+            here, there = mapping.hp_fragment_address, mapping.lp_fragment_address
+            flat = self.optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
+            plain = self.optimizer.optimizer
+            yield make_fragment(name, there.start, flat, here.start, here.numel, plain)
+
+    def _partition_3(self, named: list[tuple[str, nn.Parameter]]) -> Iterator[Fragment]:
+        for name, parameter in named:
+            group, offset, length = self.optimizer.grad_position[
+                self.optimizer.get_param_id(parameter)
+            ]
+            start = length * torch.distributed.get_rank()
+            real = min(length, parameter.ds_numel - start)  # type: ignore[attr-defined]
+            if real > 0:  # the last ranks' parts are padding
+                flat = self.optimizer.fp32_partitioned_groups_flat[group]
+                yield make_fragment(name, start, flat, offset, real, self.optimizer.optimizer)
 
     def _plain_grad_norm(self) -> Tensor | None:
         # Stage 0 in float32 steps the torch optimizer itself and computes a norm only to clip.

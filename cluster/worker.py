@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from cluster.checkpoint import (
     ENGINE,
+    WEIGHTS,
     newest_good,
-    read_manifest,
     read_state,
     save_checkpoint,
     start_from_backbone,
@@ -118,10 +119,10 @@ def run_rank(
     found, skipped = newest_good(checkpoints)
     if found is None and config.init_from is not None:
         start_from_backbone(network, Path(config.root) / config.init_from, config.init_growth)
-    engine = build_engine(config, network, reader.passes, device)
+    engine = build_engine(config, network, reader, device)
     state = TrainState(seed=training.seed, manifest_hash=shards.manifest.content_hash)
     if found is not None:
-        state = _resume(found, state, engine, comm)
+        state = _resume(found, state, engine)
     sink = _open_sink(config, state.step) if comm.rank == 0 else NoSink()
     for reason in skipped:
         _write_event(config, comm, message=f"passed over checkpoint {reason}")
@@ -190,7 +191,7 @@ def build_network(config: RunConfig, num_items: int) -> SkipRecNetwork:
 
 
 def build_engine(
-    config: RunConfig, network: SkipRecNetwork, passes: int, device: torch.device
+    config: RunConfig, network: SkipRecNetwork, reader: TrainingReader, device: torch.device
 ) -> Engine:
     """The engine that `training.engine` names."""
     objective = Objective(network, config)
@@ -198,23 +199,18 @@ def build_engine(
     if config.training.engine == "torch":
         return TorchEngine(objective, optimizer, config.training, device)
     prepare_process(config.cluster.use_gpu)
-    settings = deepspeed_config(config.training, config.cluster, passes)
+    settings = deepspeed_config(config.training, config.cluster, reader.passes, reader.world_size)
     return DeepSpeedEngine(objective, optimizer, settings, device)
 
 
-def _resume(path: Path, fresh: TrainState, engine: Engine, comm: Collectives) -> TrainState:
-    manifest, state = read_manifest(path), read_state(path)
-    if manifest.world_size != comm.world_size:
-        raise ValueError(
-            f"{path} was written by {manifest.world_size} workers, this run has "
-            f"{comm.world_size}; set cluster.num_workers={manifest.world_size} to resume it"
-        )
+def _resume(path: Path, fresh: TrainState, engine: Engine) -> TrainState:
+    state = read_state(path)
     if (state.seed, state.manifest_hash) != (fresh.seed, fresh.manifest_hash):
         raise ValueError(
             f"{path} was trained on other data (manifest {state.manifest_hash[:12]}, here "
             f"{fresh.manifest_hash[:12]}); rebuild the data or choose another run name"
         )
-    engine.load(path / ENGINE)
+    engine.load(path / ENGINE, load_file(path / WEIGHTS))
     return state
 
 

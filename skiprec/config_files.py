@@ -21,15 +21,12 @@ def config_hash(config: RunConfig) -> str:
 
 
 def deciding_keys(config: RunConfig) -> dict[str, Any]:
-    """The part of the configuration that decides what is trained.
+    """The part of the configuration that decides what is trained: not by how many workers, where.
 
     None means "off", so an option that a later version adds does not change what an older run is.
     """
-    left_out = {"name", "root", "evaluation", "pretraining"}
-    keys = config.model_dump(mode="json", exclude=left_out, exclude_none=True)
-    for patience in ("max_failures", "process_group_timeout_s"):
-        del keys["cluster"][patience]
-    return keys
+    left_out = {"name", "root", "evaluation", "pretraining", "cluster"}
+    return config.model_dump(mode="json", exclude=left_out, exclude_none=True)
 
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

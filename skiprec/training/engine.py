@@ -1,5 +1,6 @@
 """The contract of an engine, and the readable single-process reference."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -7,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from skiprec.config import TrainingConfig
+from skiprec.training.fragments import Fragment, load_fragments, save_fragments, whole_fragments
 from skiprec.training.objective import Objective
-from skiprec.training.optim import kept_settings, set_learning_rates
+from skiprec.training.optim import set_learning_rates
 from skiprec.training.passes import Pass
 from skiprec.types import Batch
 
@@ -31,11 +33,15 @@ class Engine(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Writes this rank's part of what `load` needs to go on bit for bit."""
+        """Writes this rank's part of the optimizer's state (`skiprec.training.fragments`)."""
         ...
 
-    def load(self, folder: Path) -> None:
-        """Restores what `save` wrote, at the same world size."""
+    def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
+        """Restores what `save` wrote, at any world size and ZeRO stage; bit for bit at the same.
+
+        Args:
+            weights: what `network_weights` returned then, on every rank.
+        """
         ...
 
     def network_weights(self) -> dict[str, Tensor] | None:
@@ -91,25 +97,12 @@ class TorchEngine:
 
     def save(self, folder: Path) -> None:
         """See `Engine`."""
-        masters = [master.detach() for master in self.masters.values()]
-        torch.save(
-            {
-                "objective": self.objective.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "masters": masters,
-            },
-            folder / "torch_engine.pt",
-        )
+        save_fragments(folder, 0, self._fragments())
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
         """See `Engine`."""
-        saved = torch.load(folder / "torch_engine.pt", map_location=self.device, weights_only=True)
-        self.objective.load_state_dict(saved["objective"])
-        with kept_settings(self.optimizer):
-            self.optimizer.load_state_dict(saved["optimizer"])
-        with torch.no_grad():
-            for master, value in zip(self.masters.values(), saved["masters"], strict=True):
-                master.copy_(value)
+        self.objective.network.load_state_dict(weights)
+        load_fragments(folder, self._fragments())
 
     def network_weights(self) -> dict[str, Tensor] | None:
         """See `Engine`."""
@@ -117,6 +110,11 @@ class TorchEngine:
             name: tensor.detach().cpu().clone()
             for name, tensor in self.objective.network.state_dict().items()
         }
+
+    def _fragments(self) -> Iterator[Fragment]:
+        named = self.objective.network.named_parameters()
+        masters = ((name, self.masters.get(p, p)) for name, p in named if p.requires_grad)
+        return whole_fragments(masters, self.optimizer)
 
     def _keep_masters(self) -> None:
         for group in self.optimizer.param_groups:

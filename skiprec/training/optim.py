@@ -1,8 +1,5 @@
 """The optimizer: one AdamW, with a named group for the backbone and one for the policy."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
 from skiprec.config import TrainingConfig
@@ -38,17 +35,3 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[
     for group in optimizer.param_groups:
         group["lr"] = factor * group["base_lr"]
     return {group["name"]: group["lr"] for group in optimizer.param_groups}
-
-
-@contextmanager
-def kept_settings(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """While it loads a state: rates and decay stay those of the configuration.
-
-    A state brings those it was saved with. They differ where a sweep copies a trial's weights into
-    one with other settings.
-    """
-    names = ("base_lr", "weight_decay")
-    own = {group["name"]: {key: group[key] for key in names} for group in optimizer.param_groups}
-    yield
-    for group in optimizer.param_groups:
-        group.update(own[group["name"]])

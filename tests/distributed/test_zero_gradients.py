@@ -132,7 +132,7 @@ def gradient_on_rank(
     engine = DeepSpeedEngine(
         Objective(network, settings),
         sgd(network),
-        deepspeed_config(settings.training, settings.cluster, passes),
+        deepspeed_config(settings.training, settings.cluster, passes, comm.world_size),
         torch.device("cpu"),
     )
     if not call_every_block:

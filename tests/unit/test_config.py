@@ -326,9 +326,10 @@ def test_a_configuration_does_not_change() -> None:
 def test_the_hash_sees_what_is_trained_and_nothing_else() -> None:
     plain = config_hash(config())
     same = ("name=other", "root=/elsewhere", "evaluation.batch_rows=7", "pretraining.epochs=9")
+    same += ("cluster.num_workers=2", "cluster.zero_stage=3")
     for override in same:
         assert config_hash(config(override)) == plain, override
-    different = ("model.width=8", "training.seed=1", "data.path=x", "cluster.num_workers=2")
+    different = ("model.width=8", "training.seed=1", "data.path=x", "loss.last_position_weight=0.1")
     assert len({plain, *(config_hash(config(override)) for override in different)}) == 5
 
 

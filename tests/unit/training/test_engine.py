@@ -113,7 +113,7 @@ def test_load_brings_back_weights_and_moments(tmp_path: Path) -> None:
     engine.step(1.0)
     engine.save(tmp_path)
     other = make_engine(run_config(), seed=1)
-    other.load(tmp_path)
+    other.load(tmp_path, engine.network_weights())
     for one in (engine, other):
         one.forward_backward(random_batch(12, 5), loss_pass())
         one.step(1.0)

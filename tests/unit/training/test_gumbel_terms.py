@@ -292,7 +292,7 @@ def test_a_checkpoint_holds_the_price(tmp_path: Path, precision: str) -> None:
     assert engine.network_weights()["policy.price_1"].item() == price
     other = make_engine(config, seed=1)
     assert other.objective.network.policy.price_1.item() == pytest.approx(FIRST_PRICE)
-    other.load(tmp_path)
+    other.load(tmp_path, engine.network_weights())
     assert other.objective.network.policy.price_1.item() == price
     for one in (engine, other):
         run_step(config, plan, one, [random_batch(12, 5)], SingleProcess(), 1)
