@@ -40,21 +40,27 @@ def draw_pareto(trials: list[dict[str, Any]], front: list[dict[str, Any]]) -> Fi
                     if complete
                     else "none",
                     edgecolors=KEPT if complete else FAINT,
-                    label=kind if complete else f"{kind}, stopped",
                     zorder=3,
                 )
+                name = kind if complete else f"{kind}, stopped"
+                filled, edge = (KEPT, KEPT) if complete else ("none", FAINT)
+                axes.scatter([], [], marker=marker, s=34, c=filled, edgecolors=edge, label=name)
     if len(front) > 1:
         line = sorted((row["flops_speedup"], row["mrr@20"]) for row in front)
         axes.plot(*zip(*line, strict=True), color=ACCENT, linewidth=1.2, zorder=2)
-    for row in front:
+    for index, row in enumerate(sorted(front, key=lambda row: float(row["flops_speedup"]))):
+        is_above = index % 2 == 0  # neighbours on a front are often close
         axes.annotate(
             row["trial"].rpartition("-")[2],
             (row["flops_speedup"], row["mrr@20"]),
-            xytext=(6, 6),
+            xytext=(0, 7 if is_above else -7),
             textcoords="offset points",
+            ha="center",
+            va="bottom" if is_above else "top",
             fontsize=8,
             color=INK,
         )
+    axes.margins(x=0.1, y=0.1)
     axes.grid(axis="both", color=SKIPPED, linewidth=1)
     axes.legend(fontsize=8, frameon=False)
     axes.set_xlabel("FLOPs speedup, end to end (times less)")
