@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.deepspeed_config import deepspeed_config
+from cluster.failures import RunFailedError
 from cluster.train import RunStoppedError, launch_training
 from skiprec.config import RunConfig
 from skiprec.config_files import load_config
@@ -98,7 +99,7 @@ def print_report(run_folder: Path) -> None:
 
 
 def run_job(job: Callable[[], None]) -> int:
-    """Exit code of a job, with one message: 2 for what a user can mend, 3 for a stopped run."""
+    """Exit code of a job, with one message: 2 for what a user can mend, 3 stopped, 1 failed."""
     try:
         job()
     except ValueError as error:
@@ -107,4 +108,7 @@ def run_job(job: Callable[[], None]) -> int:
     except RunStoppedError as error:
         print(error, file=sys.stderr)
         return 3
+    except RunFailedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0

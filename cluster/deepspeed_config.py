@@ -6,6 +6,7 @@ from skiprec.config import ClusterConfig, TrainingConfig
 
 # The default is 5e8 elements, 2 GB in float32, which a worker of this size never fills.
 BUCKET_ELEMENTS = 5_000_000
+OFFLOADED = {"optimizer": ("optimizer", "parameters"), "param": ("parameters",)}
 
 
 def deepspeed_config(
@@ -28,9 +29,15 @@ def deepspeed_config(
             "reduce_bucket_size": BUCKET_ELEMENTS,
             "allgather_bucket_size": BUCKET_ELEMENTS,
             "overlap_comm": False,
+            **{
+                f"offload_{what}": {"device": "cpu"}
+                for what, levels in OFFLOADED.items()
+                if cluster.offload in levels
+            },
         },
-        # torch.optim.AdamW: DeepSpeed's own would compile an extension.
+        # torch.optim.AdamW, offloaded too: DeepSpeed's own would compile an extension.
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1_000_000_000,
         "wall_clock_breakdown": False,
     }

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cluster.failures import EVENTS
 from skiprec.observability.sinks import ConsoleSink
 
 POLL_S = 0.5
@@ -48,11 +49,12 @@ class Follower:
 @contextmanager
 def shown_progress(folder: Path, name: str) -> Iterator[None]:
     """Prints events and metrics of the run in `folder` while the block runs."""
-    metrics, events = Follower(folder / "metrics.jsonl"), Follower(folder / "events-rank0.jsonl")
+    metrics = Follower(folder / "metrics.jsonl")
+    events = [Follower(folder / name) for name in ("events-rank0.jsonl", EVENTS)]
     console, stop = ConsoleSink(name), threading.Event()
 
     def show() -> None:
-        for event in events.new_lines():
+        for event in (event for file in events for event in file.new_lines()):
             if "message" in event:
                 print(f"[{name}] {event['message']}", flush=True)
         for line in metrics.new_lines():

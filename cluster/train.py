@@ -12,6 +12,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.checkpoint import newest_good, read_state, start_from_backbone, write_text_durably
 from cluster.data import ensure_data
+from cluster.failures import FailureReports, RunFailedError
 from cluster.progress import shown_progress
 from cluster.run_folder import clear_stop, lease, open_run, refuse_without_lease
 from cluster.session import ray_session
@@ -35,7 +36,7 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
     Raises:
         ValueError: anything a user can mend: data, name, configuration, the run it starts from.
         RunStoppedError: it was stopped, by `run_folder.request_stop`.
-        ray.train.TrainingFailedError: the workers failed more than `cluster.max_failures` times.
+        RunFailedError: workers failed more than `cluster.max_failures` times, or would again.
     """
     with lease(config) as token:
         finished = open_run(config)
@@ -82,23 +83,36 @@ def _fit(config: RunConfig, token: str) -> None:
             "working_folder": str(Path.cwd()),
             "lease_token": token,
         },
+        # mypy sees the types of Ray Train V1.
         scaling_config=ray.train.ScalingConfig(
-            num_workers=cluster.num_workers,
+            num_workers=cluster.num_workers  # type: ignore[arg-type]
+            if cluster.min_workers is None
+            else (cluster.min_workers, cluster.num_workers),
+            elastic_resize_monitor_interval_s=cluster.resize_check_s,  # type: ignore[call-arg]
             use_gpu=cluster.use_gpu,
             resources_per_worker={"CPU": cluster.threads_per_worker}
-            | ({"GPU": 1} if cluster.use_gpu else {}),
+            | ({"GPU": 1} if cluster.use_gpu else {})
+            | cluster.resources,
         ),
         run_config=ray.train.RunConfig(
             name=name,
             storage_path=str(attempts),
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
+            callbacks=[
+                FailureReports(config.folder.resolve(), cluster.max_failures)  # type: ignore[list-item]
+            ],
         ),
         torch_config=TorchConfig(
             backend="nccl" if cluster.use_gpu else "gloo",
             timeout_s=cluster.process_group_timeout_s,
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except ray.train.ControllerError as error:
+        if isinstance(error.controller_failure, RunFailedError):
+            raise error.controller_failure from None
+        raise
 
 
 def check_inputs(config: RunConfig) -> None:

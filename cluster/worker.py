@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from cluster.checkpoint import (
     ENGINE,
@@ -22,6 +22,7 @@ from cluster.checkpoint import (
 )
 from cluster.deepspeed_config import deepspeed_config
 from cluster.deepspeed_engine import DeepSpeedEngine, prepare_process
+from cluster.failures import Watchdog, step_failed
 from cluster.process import keep_freed_memory
 from cluster.run_folder import refuse_without_lease, stop_is_requested
 from skiprec.config import RunConfig
@@ -37,7 +38,7 @@ from skiprec.policy.priced import PricedPolicy
 from skiprec.policy_config import CostPolicyConfig
 from skiprec.training.collectives import Collectives, ProcessGroup
 from skiprec.training.engine import Engine, TorchEngine
-from skiprec.training.loop import LoopHooks, Request, train
+from skiprec.training.loop import LoopHooks, NotFiniteError, Request, train
 from skiprec.training.objective import Objective
 from skiprec.training.optim import build_optimizer
 from skiprec.training.plan import make_plan
@@ -56,16 +57,19 @@ class RankHooks:
 
     `report` is called after each checkpoint, `fence` before anything is published (it raises if
     this start no longer owns the run), `departures` with each line of the log: the machines of the
-    run that are about to be taken away.
+    run that are about to be taken away. `beat` is `LoopHooks.beat`, `node` where this rank runs.
     """
 
     report: Callable[[TrainState, Path], None] = lambda state, checkpoint: None
     fence: Callable[[], None] = lambda: None
     departures: Callable[[], frozenset[str]] = frozenset
+    beat: Callable[[int], None] = lambda step: None
+    node: str = "local"
 
 
 def ray_train_worker(job: dict[str, Any]) -> None:
     """The function that Ray Train calls on every worker. `job`: of `train.launch_training`."""
+    import ray
     import ray.train
     import ray.train.torch
 
@@ -87,8 +91,16 @@ def ray_train_worker(job: dict[str, Any]) -> None:
         found = ray.train.get_preemption_info()
         return frozenset(found.preempted_node_ids if found is not None else ())
 
-    hooks = RankHooks(report, fence, departures)
-    run_rank(config, ProcessGroup(), ray.train.torch.get_device(), hooks)
+    comm = ProcessGroup()
+    watchdog = Watchdog(config.folder, comm.rank, config.cluster.step_timeout_s)
+    node = ray.get_runtime_context().get_node_id()
+    hooks = RankHooks(report, fence, departures, watchdog.beat, node)
+    try:
+        run_rank(config, comm, ray.train.torch.get_device(), hooks)
+    except Exception as error:
+        raise step_failed(watchdog.step, error) from error
+    finally:
+        watchdog.stop()
 
 
 def run_rank(
@@ -126,7 +138,10 @@ def run_rank(
     sink = _open_sink(config, state.step) if comm.rank == 0 else NoSink()
     for reason in skipped:
         _write_event(config, comm, message=f"passed over checkpoint {reason}")
-    _write_event(config, comm, message=f"training from step {state.step} to {plan.total_steps}")
+    message = f"training from step {state.step} to {plan.total_steps}"
+    if comm.world_size > 1:
+        message += f" on {comm.world_size} workers"
+    _write_event(config, comm, message=message, world_size=comm.world_size, node=hooks.node)
 
     def barrier() -> None:
         comm.sum(torch.zeros(1, device=device))
@@ -175,8 +190,20 @@ def run_rank(
             return Request.SAVE
         return Request.NONE
 
-    loop = LoopHooks(validate_now, save, request, time.perf_counter)
-    state = train(config, plan, engine, reader, comm, sink, loop, state)
+    loop = LoopHooks(hooks.beat, validate_now, save, request, time.perf_counter)
+    try:
+        state = train(config, plan, engine, reader, comm, sink, loop, state)
+    except NotFiniteError as error:
+        path = folder / f"not-finite-rank{comm.rank}.safetensors"
+        batches = reader.micro_batches(error.step)
+        save_file(
+            {
+                "items_BW": torch.cat([batch.items_BW for batch in batches]),
+                "key_B": torch.cat([batch.key_B for batch in batches]),
+            },
+            path,
+        )
+        raise FloatingPointError(f"{error} This rank's rows of that step: {path}") from error
     sink.close()
     return state
 

@@ -109,14 +109,26 @@ class TrainingConfig(Section):
 class ClusterConfig(Section):
     """What a run asks of Ray and DeepSpeed.
 
+    None of it decides what is trained, so all of it may change when a run goes on.
+
     `num_workers` 0: the job's own process trains, without either, for example under a debugger.
+    `min_workers` makes the run elastic: it starts with fewer workers where the cluster has no room
+    for more, and looks every `resize_check_s` seconds for a better number. `resources` is what else
+    a worker asks Ray for, by the name of the resource. `offload` keeps the optimizer's state, or
+    the parameters too, in the memory of the CPU (ZeRO-Offload). A rank whose step, validation or
+    checkpoint takes longer than `step_timeout_s` writes its stacks and is restarted.
     """
 
     num_workers: int = Field(1, ge=0)
+    min_workers: int | None = Field(None, ge=1)
+    resize_check_s: float = Field(60.0, gt=0)
     threads_per_worker: int = Field(1, ge=1)
+    resources: dict[str, float] = Field(default_factory=dict)
     use_gpu: bool = False
     zero_stage: Literal[0, 1, 2, 3] = 0
+    offload: Literal["none", "optimizer", "parameters"] = "none"
     process_group_timeout_s: int = Field(1800, ge=1)
+    step_timeout_s: float = Field(900.0, gt=0)
     max_failures: int = Field(2, ge=0)
 
 
@@ -266,6 +278,17 @@ def _check_training(config: RunConfig) -> None:
         raise ValueError(
             "cluster.num_workers=0 trains in the job's own process, where there is no process "
             "group for DeepSpeed; it needs training.engine='torch'"
+        )
+    if cluster.min_workers is not None and cluster.min_workers > cluster.num_workers:
+        raise ValueError(
+            f"cluster.min_workers={cluster.min_workers} is more than cluster.num_workers="
+            f"{cluster.num_workers}, the most that an elastic run takes"
+        )
+    needed = {"none": 0, "optimizer": 1, "parameters": 3}[cluster.offload]
+    if cluster.zero_stage < needed:
+        raise ValueError(
+            f"cluster.offload={cluster.offload!r} moves what ZeRO partitions: it needs "
+            f"cluster.zero_stage={needed} or more"
         )
     if training.patience is not None and training.validate_every_steps is None:
         raise ValueError("training.patience needs training.validate_every_steps")

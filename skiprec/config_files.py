@@ -159,6 +159,13 @@ def config_toml(config: RunConfig) -> str:
     parts = []
     for name, section in sections.items():
         # A JSON string, number, boolean or list of them is a TOML one, too.
-        lines = [f"{key} = {json.dumps(value)}" for key, value in section.items()]
+        lines = [f"{key} = {_toml(value)}" for key, value in section.items()]
         parts.append("\n".join([f"[{name}]", *lines] if name else lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """JSON is TOML but for tables."""
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return "{" + ", ".join(f"{json.dumps(key)} = {_toml(v)}" for key, v in value.items()) + "}"

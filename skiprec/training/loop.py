@@ -24,6 +24,17 @@ from skiprec.types import Batch
 BEST_METRIC = "validation/mrr@20"
 
 
+class NotFiniteError(FloatingPointError):
+    """A loss or gradient norm is not finite; `step` is the first step where, counted from 0."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message, step)
+        self.message, self.step = message, step
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class Request(IntEnum):
     """What the surroundings ask of a running loop. The larger one counts where ranks differ."""
 
@@ -36,8 +47,11 @@ class Request(IntEnum):
 class LoopHooks:
     """What the loop asks of its surroundings; every rank calls each of them equally often.
 
-    `request` is asked with each line of the log; ranks may have different answers.
+    `beat` says in which step the loop is, before each step, validation and checkpoint. `request` is
+    asked with each line of the log; ranks may have different answers.
     """
+
+    beat: Callable[[int], None]
 
     validate: Callable[[], Validation]
     save: Callable[[TrainState], None]
@@ -60,10 +74,11 @@ def train(
     On a request to stop it saves and returns before that.
 
     Raises:
-        FloatingPointError: a loss or gradient norm is not finite (seen at the next log line).
+        NotFiniteError: a loss or gradient norm is not finite (seen at the next log line).
     """
     window = _LogWindow(hooks.clock, state.step)
     while state.step < plan.total_steps and not state.stopped_early:
+        hooks.beat(state.step)
         started = hooks.clock()
         batches = [batch.to(engine.device) for batch in reader.micro_batches(state.step)]
         read = hooks.clock()
@@ -75,12 +90,14 @@ def train(
             sink.scalars(state.step, window.flush(config, plan, comm, state))
             request = agreed(hooks.request(), comm, engine.device)
         if plan.validates(state.step):
+            hooks.beat(state.step)
             found = hooks.validate()
             state = state.validated(found.scalars[BEST_METRIC], config.training.patience)
             sink.scalars(state.step, found.scalars)
             if config.policy.kind != "none":
                 sink.decisions(state.step, found.keep_UL)
         if plan.checkpoints(state.step) or request != Request.NONE:
+            hooks.beat(state.step)
             hooks.save(state)
         if request == Request.STOP:
             break
@@ -161,11 +178,13 @@ class _LogWindow:
         self.sums: dict[str, Tensor] = {}
         self.times = {"data_s": 0.0, "step_s": 0.0}
         self.num_targets: Tensor | float = 0.0
+        self.health: list[Tensor] = []
         self.settings: dict[str, Tensor | float] = {}
 
     def add(self, result: StepResult, **times: float) -> None:
         self.num_targets = self.num_targets + result.num_targets
         self.settings = result.settings
+        self.health.append(result.sums["cross_entropy"].detach() + result.settings["grad_norm"])
         for name, value in result.sums.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         for name, seconds in times.items():
@@ -190,10 +209,14 @@ class _LogWindow:
         for name, value in self.settings.items():
             line[name if "/" in name else f"train/{name}"] = float(value)
         if not all(abs(value) < float("inf") for value in (loss, line["train/grad_norm"])):
-            raise FloatingPointError(
+            finite = torch.stack(self.health).isfinite().tolist()
+            first = self.step + (finite.index(False) if False in finite else 0)
+            raise NotFiniteError(
                 f"step {state.step}: loss {loss}, gradient norm {line['train/grad_norm']}; "
-                "expected finite numbers. Lower training.learning_rate or set "
-                "training.grad_clip_norm; the last checkpoint is from before."
+                f"expected finite numbers, first seen after step {first + 1}. Lower "
+                "training.learning_rate or set training.grad_clip_norm; the last checkpoint is "
+                "from before.",
+                first,
             )
         now = self.clock()
         wall_s = now - self.opened_s

@@ -116,7 +116,7 @@ class Run:
             reader or MemoryReader(training.global_batch_rows, training.micro_batch_rows),
             SingleProcess(),
             self.sink,
-            LoopHooks(self._validate, self._save, self._request, self._clock),
+            LoopHooks(lambda step: None, self._validate, self._save, self._request, self._clock),
             state or TrainState(),
         )
 

@@ -52,7 +52,7 @@ def truncate(path: Path) -> None:
 
 
 def flip_a_byte(path: Path) -> None:
-    file = path / "engine/torch_engine.pt"
+    file = path / "engine/rank-00000.safetensors"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)

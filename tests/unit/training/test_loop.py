@@ -69,7 +69,7 @@ def test_a_resumed_run_goes_on_bit_for_bit(tmp_path: Path, precision: str) -> No
     first_half = _stop_at(first, half, 4)
     half.save(tmp_path)
     rest, fresh = Run(config, total_steps=9), make_engine(config, seed=1)
-    fresh.load(tmp_path)
+    fresh.load(tmp_path, half.network_weights())
     assert rest.go(fresh, first_half) == last
     assert rest.sink.values("train/loss") == whole.sink.values("train/loss")[4:]
     ended, resumed = engine.network_weights(), fresh.network_weights()

@@ -1,0 +1,36 @@
+"""What each fault cost: a table at the end of the tier."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from cluster.session import ray_session
+from tests.testkit.faults import TABLE
+
+
+def pytest_sessionstart() -> None:
+    TABLE.parent.mkdir(exist_ok=True)
+    TABLE.unlink(missing_ok=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not TABLE.exists():
+        return
+    terminalreporter.section("faults")
+    terminalreporter.write_line("| fault | lost | recovery | what the user reads |")
+    terminalreporter.write_line("| --- | --- | --- | --- |")
+    for row in map(json.loads, TABLE.read_text().splitlines()):
+        seconds = "ends" if row["recovery_s"] is None else f"{row['recovery_s']:.0f} s"
+        terminalreporter.write_line(
+            f"| {row['fault']} | {row['lost']} | {seconds} | {row['read']} |"
+        )
+
+
+@pytest.fixture(scope="module")
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Ray of two CPUs for all the runs of a module."""
+    with ray_session(num_cpus=2):
+        yield
+    assert not ray.is_initialized()

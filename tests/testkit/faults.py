@@ -1,0 +1,107 @@
+"""Faults at an exact place of a run: the worker of Ray Train, with one of its functions sabotaged.
+
+A fault happens once: its marker in the run's folder says that it has. The drivers of these runs
+are in the test's process and share one Ray, so a fault costs a restart and no start of Ray.
+"""
+
+import errno
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.testkit.runs import REPOSITORY
+
+FAULT_STEP = 7
+TABLE = REPOSITORY / ".test-results" / "chaos.jsonl"
+
+
+def note_fault(fault: str, lost: str, recovery_s: float | None, read: str) -> None:
+    """A row of the table at the tier's end; `recovery_s` None where the run is meant to end."""
+    row = {"fault": fault, "lost": lost, "recovery_s": recovery_s, "read": read}
+    with TABLE.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang() -> None:
+    time.sleep(1000)
+
+
+def raise_error() -> None:
+    raise RuntimeError("the test's own error")
+
+
+def fill_disk() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def once(folder: Path, act: Callable[[], None]) -> None:
+    """Acts if it has not acted before, in this process or an earlier one."""
+    try:
+        (folder / "FAULT").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    act()
+
+
+def sabotage(place: str, step: int, act: Callable[[], None]) -> None:
+    """Puts `act` at a place of the step; only this process is changed."""
+    from cluster import worker
+    from skiprec.training import loop
+
+    current = {"step": -1}
+    original_step = loop.run_step
+
+    def run_step(config: Any, plan: Any, engine: Any, batches: Any, comm: Any, at: int) -> Any:
+        current["step"] = at
+        if at == step and place == "forward":
+            inner = engine.engine.module.forward
+            engine.engine.module.forward = lambda *a, **k: (act(), inner(*a, **k))[1]
+        if at == step and place == "backward":
+            parameter = next(engine.objective.parameters())
+            parameter.register_hook(lambda grad: (act(), grad)[1])
+        if at == step and place == "gradient":
+            parameter = next(engine.objective.parameters())
+            parameter.register_hook(lambda grad: torch.full_like(grad, float("nan")))
+        return original_step(config, plan, engine, batches, comm, at)
+
+    loop.run_step = run_step
+    original_save = worker.save_checkpoint
+
+    def save_checkpoint(folder: Path, state: Any, engine: Any, *rest: Any) -> None:
+        if state.step >= step and place == "saving":
+            inner = engine.save
+            engine.save = lambda draft: (inner(draft), act())[0]
+        original_save(folder, state, engine, *rest)
+        if state.step >= step and place == "reporting":
+            act()
+
+    worker.save_checkpoint = save_checkpoint
+
+
+def faulty_worker(job: dict[str, Any], place: str, act: str, rank: int, repeats: bool) -> None:
+    """`cluster.worker.ray_train_worker` with a fault on one rank."""
+    import ray.train
+
+    from cluster.worker import ray_train_worker
+
+    if ray.train.get_context().get_world_rank() == rank:
+        what: Callable[[], None] = globals()[act]
+        folder = Path(job["config"]["root"]) / job["config"]["name"]
+        sabotage(place, FAULT_STEP, what if repeats else partial(once, folder, what))
+    ray_train_worker(job)
+
+
+def with_fault(place: str, act: str, rank: int = 1, repeats: bool = False) -> Callable[..., None]:
+    """A worker function to launch in the place of the real one."""
+    return partial(faulty_worker, place=place, act=act, rank=rank, repeats=repeats)
