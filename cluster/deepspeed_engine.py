@@ -7,12 +7,15 @@ it is imported.
 import logging
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from skiprec.config import TrainingConfig
+from skiprec.training.collectives import ProcessGroup
 from skiprec.training.fragments import (
     Fragment,
     load_fragments,
@@ -20,6 +23,7 @@ from skiprec.training.fragments import (
     save_fragments,
     whole_fragments,
 )
+from skiprec.training.item_tables import ItemTables, table_masters
 from skiprec.training.objective import Objective
 from skiprec.training.optim import set_learning_rates
 from skiprec.training.passes import Pass
@@ -53,6 +57,7 @@ class DeepSpeedEngine:
         objective: Objective,
         optimizer: torch.optim.Optimizer,
         settings: dict[str, Any],
+        training: TrainingConfig,
         device: torch.device,
     ):
         self.deepspeed = _import_deepspeed()
@@ -62,6 +67,7 @@ class DeepSpeedEngine:
         self.zero_stage: int = settings["zero_optimization"]["stage"]
         self.clip_norm: float = settings["gradient_clipping"]
         self.pass_index = 0
+        masters = table_masters(objective.network)
         self.engine, self.optimizer, _, _ = self.deepspeed.initialize(
             model=objective, optimizer=optimizer, config=settings, dist_init_required=False
         )
@@ -69,6 +75,8 @@ class DeepSpeedEngine:
             # DeepSpeed makes the state by a step on zeros, which would count in Adam's correction.
             self.optimizer.optimizer.state.clear()
         self.scale = float(settings["train_batch_size"])
+        self.tables = ItemTables(objective.network, masters, training)
+        self.comm = ProcessGroup()
 
     def forward_backward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
         """See `Engine`. DeepSpeed divides by passes and by ranks; `scale` multiplies it back."""
@@ -93,16 +101,19 @@ class DeepSpeedEngine:
         assert self.pass_index == self.passes, "a step needs all of its passes"
         self.pass_index = 0
         rates = set_learning_rates(self.optimizer, lr_factor)
-        grad_norm = self._plain_grad_norm() if self.zero_stage == 0 else None
+        before = self._plain_grad_norm() if self.zero_stage == 0 else None
         self.engine.step()
-        if grad_norm is None:
-            grad_norm = self.engine.get_global_grad_norm()
+        of_rest = self.engine.get_global_grad_norm() if before is None else before
+        # DeepSpeed divides by passes as it goes backward, but by ranks only in its own sums.
+        grad_norm = self.tables.step(lr_factor, of_rest, self.comm, self.scale / self.passes)
         return {"grad_norm": grad_norm, **{f"lr/{name}": rate for name, rate in rates.items()}}
 
     def save(self, folder: Path) -> None:
         """See `Engine`; not DeepSpeed's own files, which are pickled and of one world size."""
         rank = torch.distributed.get_rank()
-        if rank == 0 or self.zero_stage > 0:  # at stage 0 all ranks own the same
+        if rank == 0:
+            save_fragments(folder, rank, chain(self._fragments(), self.tables.fragments()))
+        elif self.zero_stage > 0:  # at stage 0 all ranks own the same, as of tables always
             save_fragments(folder, rank, self._fragments())
 
     def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
@@ -110,7 +121,7 @@ class DeepSpeedEngine:
         for name, target in self.objective.network.state_dict(keep_vars=True).items():
             with self._whole([target], modifier_rank=0), torch.no_grad():
                 target.copy_(weights[name])
-        load_fragments(folder, self._fragments())
+        load_fragments(folder, chain(self._fragments(), self.tables.fragments()))
 
     def network_weights(self) -> dict[str, Tensor] | None:
         """See `Engine`; under ZeRO-3 gathered from all ranks, one parameter at a time."""

@@ -1,6 +1,7 @@
 """Launches one training run on Ray Train; jobs, studies and sweeps all come through here."""
 
 import json
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,11 @@ from skiprec.config import RunConfig
 from skiprec.data.shards import ShardSet
 from skiprec.training.collectives import SingleProcess
 from skiprec.training.plan import make_plan
+
+# How long an elastic run waits for room before it asks for fewer workers (Ray's own limit is 60 s).
+# Ray's autoscaling coordinator looks at the cluster every 20 s: after a machine is lost, Ray may
+# ask for that machine's CPUs once more, in vain.
+ELASTIC_START_TIMEOUT_S = "25"
 
 
 class RunStoppedError(RuntimeError):
@@ -71,6 +77,8 @@ def _train_here(config: RunConfig, token: str) -> None:
 
 def _fit(config: RunConfig, token: str) -> None:
     cluster = config.cluster
+    if cluster.min_workers is not None:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", ELASTIC_START_TIMEOUT_S)
     attempts = config.folder.resolve() / "ray"
     attempts.mkdir(exist_ok=True)
     # A name of its own for each start: Ray then has no earlier state to restore (which it writes in

@@ -227,7 +227,7 @@ def build_engine(
         return TorchEngine(objective, optimizer, config.training, device)
     prepare_process(config.cluster.use_gpu)
     settings = deepspeed_config(config.training, config.cluster, reader.passes, reader.world_size)
-    return DeepSpeedEngine(objective, optimizer, settings, device)
+    return DeepSpeedEngine(objective, optimizer, settings, config.training, device)
 
 
 def _resume(path: Path, fresh: TrainState, engine: Engine) -> TrainState:

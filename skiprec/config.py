@@ -80,7 +80,9 @@ class TrainingConfig(Section):
     """How long, how large the steps, how fast. One step consumes `global_batch_rows` rows.
 
     A rank takes its share of them in passes of at most `micro_batch_rows`. `validation_rows` is a
-    sample spread evenly over the validation split; None takes all of it.
+    sample spread evenly over the validation split; None takes all of it. `item_optimizer` moves
+    only those rows of the item tables that a step's batch and negatives touch, at the cost of the
+    batch and not of the catalogue (`skiprec.training.item_tables`); None: AdamW moves all.
     """
 
     epochs: float = Field(1.0, gt=0)
@@ -92,6 +94,7 @@ class TrainingConfig(Section):
     warmup_steps: int = Field(0, ge=0)
     final_lr_frac: float = Field(1.0, ge=0, le=1)
     grad_clip_norm: float | None = Field(None, gt=0)
+    item_optimizer: Literal["sparse_adam"] | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     engine: Literal["deepspeed", "torch"] = "deepspeed"
     execution: Literal["dense", "masked", "gathered"] = "dense"
@@ -290,8 +293,30 @@ def _check_training(config: RunConfig) -> None:
             f"cluster.offload={cluster.offload!r} moves what ZeRO partitions: it needs "
             f"cluster.zero_stage={needed} or more"
         )
+    if training.item_optimizer is not None:
+        _check_item_optimizer(config)
     if training.patience is not None and training.validate_every_steps is None:
         raise ValueError("training.patience needs training.validate_every_steps")
+
+
+def _check_item_optimizer(config: RunConfig) -> None:
+    training = config.training
+    name = f"training.item_optimizer={training.item_optimizer!r}"
+    if config.loss.kind == "full":
+        raise ValueError(
+            f"{name} has no effect with loss.kind='full', which gives every item a gradient; set "
+            "loss.kind='sampled' and loss.num_negatives"
+        )
+    if training.weight_decay > 0:
+        raise ValueError(
+            f"{name} moves only the rows that a step touches, and training.weight_decay="
+            f"{training.weight_decay} all of them; set one of the two"
+        )
+    if training.grad_clip_norm is not None:
+        raise ValueError(
+            f"{name} steps apart from the other weights, so training.grad_clip_norm="
+            f"{training.grad_clip_norm} cannot clip the norm of all; set one of the two"
+        )
 
 
 def backbone_config(config: RunConfig) -> RunConfig:

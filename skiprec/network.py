@@ -1,5 +1,7 @@
 """The whole network: embedding -> policy -> stack of blocks -> head."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -61,6 +63,15 @@ class SkipRecNetwork(nn.Module):
             if part is not None:
                 stream = keyed_random.mix(seed, keyed_random.stream_id(name))
                 part.reset_parameters(torch.Generator().manual_seed(stream >> 1))
+
+    def item_tables(self) -> Iterator[tuple[str, Tensor]]:
+        """The weights with a row for each item, by name: one for each module that holds such."""
+        for name, module in self.named_modules():
+            if isinstance(module, ItemEmbedding):
+                yield f"{name}.table.weight", module.table.weight
+        for name in ("weight_VD", "bias_V"):
+            table: Tensor = getattr(self.head, name)
+            yield f"head.{name}", table
 
     def embed(self, input_BT: Tensor, key_B: Tensor) -> History:
         """The rows' inputs as vectors, time-major; padding is zero."""

@@ -5,7 +5,37 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+
+class _Rows(torch.autograd.Function):
+    """`table[row]`, with a sparse gradient; `F.embedding` has one too, but not of a vector."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, table: Tensor, row_N: Tensor) -> Tensor:
+        ctx.save_for_backward(row_N)
+        ctx.shape = table.shape  # type: ignore[attr-defined]
+        return table[row_N]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        (row_N,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        shape = ctx.shape  # type: ignore[attr-defined]
+        return torch.sparse_coo_tensor(row_N[None], grad, shape, check_invariants=False), None
+
+
+def rows_of(table: Tensor, row_N: Tensor) -> Tensor:
+    """`table[row_N]`.
+
+    The gradient of a parameter is as large as the table; that of a table that is none (see
+    `skiprec.training.item_tables`) has the rows alone.
+    """
+    if isinstance(table, nn.Parameter) or not table.requires_grad:
+        return table[row_N]
+    out: Tensor = _Rows.apply(table, row_N)  # type: ignore[no-untyped-call]
+    return out
 
 
 class Scores(Protocol):
@@ -48,8 +78,10 @@ class DotProduct:
 
     def own(self, x_ND: Tensor, item_N: Tensor) -> Tensor:
         """See `Scores`."""
-        return (x_ND * self.weight_VD[item_N - 1]).sum(-1) + self.bias_V[item_N - 1]
+        weight_ND = rows_of(self.weight_VD, item_N - 1)
+        return (x_ND * weight_ND).sum(-1) + rows_of(self.bias_V, item_N - 1)
 
     def shared(self, x_ND: Tensor, item_S: Tensor) -> Tensor:
         """See `Scores`."""
-        return F.linear(x_ND, self.weight_VD[item_S - 1], self.bias_V[item_S - 1])
+        weight_SD = rows_of(self.weight_VD, item_S - 1)
+        return F.linear(x_ND, weight_SD, rows_of(self.bias_V, item_S - 1))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from skiprec.config import ModelConfig
-from skiprec.scores import Scores
+from skiprec.scores import Scores, rows_of
 
 # Of the hidden layer, at once: 64 MB in float32.
 MAX_HIDDEN = 2**24
@@ -90,13 +90,14 @@ class NfmScores:
         """See `Scores`."""
         hidden_HD, bias_H, output_H = self.layer
         s_ND, b_ND = x_ND.chunk(2, dim=-1)
-        bi_ND = torch.addcmul(b_ND, s_ND, self.weight_VD[item_N - 1])
+        bi_ND = torch.addcmul(b_ND, s_ND, rows_of(self.weight_VD, item_N - 1))
         hidden_NH = torch.addmm(bias_H, bi_ND, hidden_HD.t()).relu_()
-        return hidden_NH @ output_H + self.bias_V[item_N - 1]
+        return hidden_NH @ output_H + rows_of(self.bias_V, item_N - 1)
 
     def shared(self, x_ND: Tensor, item_S: Tensor) -> Tensor:
         """See `Scores`. In one piece of N x H x S numbers: `training.micro_batch_rows` bounds N."""
-        return layer_scores(x_ND, self.weight_VD[item_S - 1], *self.layer) + self.bias_V[item_S - 1]
+        weight_SD = rows_of(self.weight_VD, item_S - 1)
+        return layer_scores(x_ND, weight_SD, *self.layer) + rows_of(self.bias_V, item_S - 1)
 
 
 class NfmHead(nn.Module):

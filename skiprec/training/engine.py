@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from skiprec.config import TrainingConfig
+from skiprec.training.collectives import SingleProcess
 from skiprec.training.fragments import Fragment, load_fragments, save_fragments, whole_fragments
+from skiprec.training.item_tables import ItemTables, table_masters
 from skiprec.training.objective import Objective
 from skiprec.training.optim import set_learning_rates
 from skiprec.training.passes import Pass
@@ -59,6 +61,7 @@ class TorchEngine:
         training: TrainingConfig,
         device: torch.device,
     ):
+        tables = table_masters(objective.network)
         self.objective = objective.to(device)
         self.optimizer = optimizer
         self.clip_norm = training.grad_clip_norm
@@ -66,6 +69,7 @@ class TorchEngine:
         self.masters: dict[nn.Parameter, nn.Parameter] = {}
         if training.precision == "bf16":
             self._keep_masters()
+        self.tables = ItemTables(objective.network, tables, training)
 
     def forward_backward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
         """See `Engine`."""
@@ -86,9 +90,10 @@ class TorchEngine:
         for parameter, master in self.masters.items():
             master.grad = None if parameter.grad is None else parameter.grad.float()
         owned = [p for group in self.optimizer.param_groups for p in group["params"]]
-        grad_norm = nn.utils.clip_grad_norm_(owned, self.clip_norm or float("inf"))
+        grad_norm: Tensor | float = nn.utils.clip_grad_norm_(owned, self.clip_norm or float("inf"))
         rates = set_learning_rates(self.optimizer, lr_factor)
         self.optimizer.step()
+        grad_norm = self.tables.step(lr_factor, grad_norm, SingleProcess())
         with torch.no_grad():
             for parameter, master in self.masters.items():
                 parameter.copy_(master)
@@ -114,7 +119,8 @@ class TorchEngine:
     def _fragments(self) -> Iterator[Fragment]:
         named = self.objective.network.named_parameters()
         masters = ((name, self.masters.get(p, p)) for name, p in named if p.requires_grad)
-        return whole_fragments(masters, self.optimizer)
+        yield from whole_fragments(masters, self.optimizer)
+        yield from self.tables.fragments()
 
     def _keep_masters(self) -> None:
         for group in self.optimizer.param_groups:

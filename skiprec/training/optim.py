@@ -1,23 +1,53 @@
-"""The optimizer: one AdamW, with a named group for the backbone and one for the policy."""
+"""Which optimizer moves which weights: named groups "backbone" and "policy", each with its rate."""
+
+from collections.abc import Iterable
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from skiprec.config import TrainingConfig
 from skiprec.network import SkipRecNetwork
 
 
 def build_optimizer(network: SkipRecNetwork, training: TrainingConfig) -> torch.optim.AdamW:
-    """Groups "backbone" and "policy" (when there is one), each with its `base_lr`."""
-    backbone, policy = [], []
+    """AdamW over what is trained, but for item tables that have an optimizer of their own.
+
+    Those become buffers of the network (see `skiprec.training.item_tables`).
+    """
+    if training.item_optimizer is not None:
+        for name, table in list(network.item_tables()):
+            if not (training.freeze_backbone and is_backbone(name)):
+                set_table(network, name, table.detach())
+    trained = []
     for name, parameter in network.named_parameters():
-        if name.startswith("policy."):
-            policy.append(parameter)
-        elif training.freeze_backbone:
+        if training.freeze_backbone and is_backbone(name):
             parameter.requires_grad_(False)
         else:
-            backbone.append(parameter)
+            trained.append((name, parameter))
+    return torch.optim.AdamW(
+        parameter_groups(trained, training),
+        weight_decay=training.weight_decay,
+        betas=(0.9, 0.999),
+        fused=True,
+    )
+
+
+def is_backbone(name: str) -> bool:
+    """Whether a weight of that name belongs to the backbone; else it is the policy's."""
+    return not name.startswith("policy.")
+
+
+def parameter_groups(
+    named: Iterable[tuple[str, Tensor]], training: TrainingConfig
+) -> list[dict[str, Any]]:
+    """Groups "backbone" and "policy", those that are not empty, each with its `base_lr`."""
+    backbone: list[Tensor] = []
+    policy: list[Tensor] = []
+    for name, parameter in named:
+        (backbone if is_backbone(name) else policy).append(parameter)
     policy_lr = training.policy_learning_rate or training.learning_rate
-    groups = [
+    return [
         {"params": parameters, "name": name, "lr": lr, "base_lr": lr}
         for name, parameters, lr in (
             ("backbone", backbone, training.learning_rate),
@@ -25,9 +55,16 @@ def build_optimizer(network: SkipRecNetwork, training: TrainingConfig) -> torch.
         )
         if parameters
     ]
-    return torch.optim.AdamW(
-        groups, weight_decay=training.weight_decay, betas=(0.9, 0.999), fused=True
-    )
+
+
+def set_table(network: SkipRecNetwork, name: str, table: Tensor) -> None:
+    """Puts `table` into the network as a buffer, in the place of what has that name."""
+    owner, _, last = name.rpartition(".")
+    module = network.get_submodule(owner)
+    if isinstance(module, nn.Embedding):
+        module.sparse = True
+    delattr(module, last)
+    module.register_buffer(last, table)
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:

@@ -15,9 +15,11 @@ from tests.testkit.runs import (
     best_weights,
     build_smoke_data,
     last_weights,
+    messages,
     metric,
     same_weights,
     smoke_config,
+    starts,
 )
 
 SETTINGS = (
@@ -48,16 +50,6 @@ def unbroken(local_ray: None, tmp_path_factory: pytest.TempPathFactory, data: Pa
     config = smoke_config(tmp_path_factory.mktemp("unbroken"), data, *SETTINGS)
     train.launch_training(config)
     return config
-
-
-def messages(config: RunConfig) -> list[str]:
-    path = config.folder / EVENTS
-    return [json.loads(line)["message"] for line in path.read_text().splitlines()]
-
-
-def starts(config: RunConfig) -> list[dict[str, float]]:
-    lines = (config.folder / "events-rank0.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if "training from step" in row["message"]]
 
 
 def assert_nothing_was_lost(config: RunConfig, unbroken: RunConfig) -> None:

@@ -28,6 +28,12 @@ VARIANTS = {
     "clipped": ("training.grad_clip_norm=0.05",),
     "accumulated": ("training.micro_batch_rows=9",),
     "recomputed": ("training.activation_checkpointing=true",),
+    "sparse": (
+        "training.item_optimizer=sparse_adam",
+        "training.micro_batch_rows=9",
+        "loss.kind=sampled",
+        "loss.num_negatives=20",
+    ),
     "priced": ("policy.budget=shared", "policy.budget_weight=0.3"),
 }
 FROZEN = ("training.freeze_backbone=true", "init_from=first")
@@ -56,6 +62,8 @@ def two_ranks(root: Path, data: Path) -> None:
             train_here(deepspeed_config(root, data, stage, name, *overrides), comm)
         train_here(deepspeed_config(root, data, stage, "bf16", "training.precision=bf16"), comm)
         train_in_two_parts(broken_config(root, data, stage), comm)
+        for precision in ("fp32", "bf16"):
+            train_sparse(root, data, stage, precision, comm)
 
 
 def train_in_two_parts(config: RunConfig, comm: ProcessGroup) -> None:
@@ -64,6 +72,21 @@ def train_in_two_parts(config: RunConfig, comm: ProcessGroup) -> None:
         train_here(config, comm, crash_at=CRASH_AT)
     except InterruptedError:
         train_here(config, comm)
+
+
+def sparse_configs(root: Path, data: Path, stage: int, precision: str) -> tuple[RunConfig, ...]:
+    """An unbroken run with sparse updates of the item tables, and one that is cut off."""
+    more = (*VARIANTS["sparse"], f"training.precision={precision}", CHECKPOINTS)
+    return tuple(
+        deepspeed_config(root, data, stage, f"{name}-{precision}", *more)
+        for name in ("sparse-whole", "sparse-broken")
+    )
+
+
+def train_sparse(root: Path, data: Path, stage: int, precision: str, comm: ProcessGroup) -> None:
+    whole, broken = sparse_configs(root, data, stage, precision)
+    train_here(whole, comm)
+    train_in_two_parts(broken, comm)
 
 
 def two_ranks_frozen(root: Path, data: Path) -> None:
@@ -129,6 +152,18 @@ def test_resume_continues_bit_for_bit(folders: tuple[Path, Path], stage: int) ->
     assert metric(broken, "train/loss") == metric(whole, "train/loss")
     assert same_weights(last_weights(broken), last_weights(whole))
     assert (last_weights(broken)["policy.price_1"] - FIRST_PRICE).abs() > 1e-4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_sparse_updates_resume_bit_for_bit(
+    folders: tuple[Path, Path], stage: int, precision: str
+) -> None:
+    whole, broken = sparse_configs(*folders, stage, precision)
+    assert len((broken.folder / "events-rank0.jsonl").read_text().splitlines()) == 2
+    assert metric(broken, "train/loss") == metric(whole, "train/loss")
+    assert metric(broken, "train/grad_norm") == metric(whole, "train/grad_norm")
+    assert same_weights(last_weights(broken), last_weights(whole))
 
 
 @pytest.mark.slow

@@ -133,6 +133,7 @@ def gradient_on_rank(
         Objective(network, settings),
         sgd(network),
         deepspeed_config(settings.training, settings.cluster, passes, comm.world_size),
+        settings.training,
         torch.device("cpu"),
     )
     if not call_every_block:

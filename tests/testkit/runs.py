@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from cluster.checkpoint import best_good, newest_good
+from cluster.failures import EVENTS
 from cluster.worker import RankHooks, run_rank
 from skiprec.config import RunConfig
 from skiprec.config_files import load_config
@@ -50,6 +51,19 @@ def metric(config: RunConfig, name: str) -> list[float]:
     """A metric's values, in the order of the log."""
     lines = (config.folder / "metrics.jsonl").read_text().splitlines()
     return [row[name] for row in map(json.loads, lines) if name in row]
+
+
+def starts(config: RunConfig, rank: int = 0) -> list[dict[str, Any]]:
+    """The events of a rank's starts: message, step, world size, node, time."""
+    path = config.folder / f"events-rank{rank}.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [row for row in map(json.loads, lines) if "training from step" in row["message"]]
+
+
+def messages(config: RunConfig) -> list[str]:
+    """What was said of the run's failures."""
+    lines = (config.folder / EVENTS).read_text().splitlines()
+    return [json.loads(line)["message"] for line in lines]
 
 
 def last_weights(config: RunConfig) -> dict[str, torch.Tensor]:
