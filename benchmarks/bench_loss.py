@@ -10,13 +10,15 @@ from pairing import conditions, interleaved, median_ratio, spread
 from torch import Tensor
 
 from cluster.process import keep_freed_memory
+from skiprec.scores import DotProduct
 from skiprec.training.losses import draw_negatives, full_softmax, sampled_softmax
 
 POSITIONS, WIDTH, NEGATIVES = 128 * 19, 64, 1000
 
 
-def plain(x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor, *, target_N: Tensor) -> Tensor:
-    return F.cross_entropy(F.linear(x_ND, weight_VD, bias_V), target_N - 1, reduction="sum")
+def plain(x_ND: Tensor, scores: DotProduct, *, target_N: Tensor) -> Tensor:
+    score_NV = F.linear(x_ND, scores.weight_VD, scores.bias_V)
+    return F.cross_entropy(score_NV, target_N - 1, reduction="sum")
 
 
 def measure(num_items: int) -> None:
@@ -33,7 +35,7 @@ def measure(num_items: int) -> None:
     }
 
     def run(name: str) -> None:
-        loss = forms[name](x_ND, weight_VD, bias_V)
+        loss = forms[name](x_ND, DotProduct(weight_VD, bias_V))
         torch.autograd.grad(loss, (x_ND, weight_VD, bias_V))
 
     times = interleaved({name: partial(run, name) for name in forms}, repeats=9)

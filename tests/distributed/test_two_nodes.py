@@ -1,43 +1,30 @@
-"""Two real Ray nodes of one CPU each: training and evaluation across both."""
+"""The same jobs across two real Ray nodes of one CPU each."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import ray
-from ray.cluster_utils import Cluster
 
 from cluster import train
 from cluster.evaluate import evaluate_run
-from skiprec.config import RunConfig
-from tests.testkit.runs import build_smoke_data, smoke_config
+from cluster.sweep_config import SweepConfig
+from cluster.sweep_results import read_trials
+from cluster.tune import run_sweep
+from skiprec.config_files import apply_overrides, load_config, read_tree
+from tests.testkit.nodes import two_nodes
+from tests.testkit.runs import SMOKE, build_smoke_data, smoke_config, starts
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("RAY_worker_niceness", "0")
-    cluster = Cluster()
-    node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-    cluster.add_node(**node, include_dashboard=False)
-    second = cluster.add_node(**node)
-    ray.init(address=cluster.address, log_to_driver=False)
-    cluster.wait_for_nodes()
-    yield cluster, second, node
-    ray.shutdown()
-    cluster.shutdown()
+@pytest.fixture(autouse=True)
+def cluster() -> Iterator[None]:
+    with two_nodes():
+        yield
 
 
-def starts(config: RunConfig, rank: int = 0) -> list[dict[str, Any]]:
-    path = config.folder / f"events-rank{rank}.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [row for row in map(json.loads, lines) if "training from step" in row["message"]]
-
-
-def test_a_run_trains_and_is_evaluated_across_both(two_nodes: Any, tmp_path: Path) -> None:
+def test_a_run_trains_and_is_evaluated_across_both(tmp_path: Path) -> None:
     data = build_smoke_data(tmp_path)
     config = smoke_config(tmp_path, data, "cluster.num_workers=2", "cluster.zero_stage=3")
     train.launch_training(config)
@@ -47,3 +34,22 @@ def test_a_run_trains_and_is_evaluated_across_both(two_nodes: Any, tmp_path: Pat
     evaluated = config.model_copy(update={"evaluation": settings})
     report = json.loads(evaluate_run(evaluated, config.folder, "a test").read_text())
     assert report["conditions"]["rows"] > 0
+
+
+def test_a_sweep_has_a_trial_on_each(tmp_path: Path) -> None:
+    data = build_smoke_data(tmp_path)
+    sweep = SweepConfig.model_validate(
+        {
+            "name": "s",
+            "space": {"policy.target_keep_frac": {"low": 0.2, "high": 0.8}},
+            "scheduler": "none",
+            "num_trials": 2,
+            "max_samples": 40 * 64,
+            "report_samples": 20 * 64,
+        }
+    )
+    places = (f'root="{tmp_path}"', f'data.path="{data}"', "evaluation.timing_batches=[]")
+    folder = run_sweep(sweep, {"gumbel": apply_overrides(read_tree(SMOKE), places)}, "a command")
+    assert [row["complete"] for row in read_trials(folder)] == [True, True]
+    runs = [load_config(SMOKE, (f"root={tmp_path}", f"name=s-0000{i}")) for i in (0, 1)]
+    assert len({start["node"] for run in runs for start in starts(run)}) == 2

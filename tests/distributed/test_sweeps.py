@@ -1,0 +1,210 @@
+"""Sweeps on a real Ray, with trials and drivers that are really killed."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.tune.schedulers import FIFOScheduler
+
+from cluster.session import ray_session
+from cluster.sweep_config import SweepConfig
+from cluster.sweep_results import read_trials
+from cluster.train import launch_training
+from cluster.tune import run_sweep
+from skiprec.config_files import apply_overrides, load_config, read_tree
+from tests.testkit.jobs import finish, kill_session, start_job, wait_for_step, worker_pid
+from tests.testkit.runs import SMOKE, build_smoke_data, last_weights, metric, same_weights
+
+pytestmark = pytest.mark.slow
+SPACE = {
+    "training.learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
+    "policy.target_keep_frac": {"low": 0.2, "high": 0.8},
+}
+STEP_ROWS = 64
+REPORT_STEPS = 10
+FEW_TIMES = ("evaluation.timing_batches=[1]", "evaluation.timing_repeats=3")
+
+
+def tree(root: Path, *overrides: str) -> dict[str, Any]:
+    places = (f'root="{root}"', f'data.path="{root}/data"')
+    return apply_overrides(read_tree(SMOKE), [*places, *FEW_TIMES, *overrides])
+
+
+def sweep(steps: int = 20, **options: Any) -> SweepConfig:
+    budget = {"max_samples": steps * STEP_ROWS, "report_samples": REPORT_STEPS * STEP_ROWS}
+    return SweepConfig.model_validate(
+        {"name": "s", "space": SPACE, "num_trials": 3, **budget, **options}
+    )
+
+
+def assert_all_cpus_are_free() -> None:
+    deadline = time.monotonic() + 20
+    while ray.available_resources().get("CPU", 0) < 2:
+        assert time.monotonic() < deadline, ray.available_resources()
+        time.sleep(0.2)
+
+
+def as_toml(path: Path, sweep: SweepConfig) -> Path:
+    lines = []
+    for key, value in sweep.model_dump(mode="json", exclude_none=True).items():
+        if key not in ("space", "space_of"):
+            lines.append(f"{key} = {json.dumps(value)}")
+    lines.append("[space]")
+    for key, found in SPACE.items():
+        inner = ", ".join(f"{name} = {json.dumps(value)}" for name, value in found.items())
+        lines.append(f'"{key}" = {{ {inner} }}')
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+class StopsTheOdd(FIFOScheduler):
+    """ASHA's decision depends on which trial reports first; this one's does not."""
+
+    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return self.STOP if int(trial.trial_id[-1]) % 2 else self.CONTINUE
+
+
+def test_trials_are_stopped_and_every_cpu_is_free_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_smoke_data(tmp_path)
+    monkeypatch.setattr("cluster.tune._scheduler", lambda *_: StopsTheOdd())
+    asha = sweep(num_trials=4, grace_samples=REPORT_STEPS * STEP_ROWS, steps=40)
+    with ray_session(num_cpus=2):
+        folder = run_sweep(asha, {"gumbel": tree(tmp_path)}, "a command")
+        assert_all_cpus_are_free()
+    trials = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    assert len(trials) == 4
+    assert not any(row["failed"] for row in trials)
+    stopped = [row for row in trials if not row["complete"]]
+    assert {row["trial"] for row in stopped} == {"s-00001", "s-00003"}
+    assert all(row["samples"] < asha.max_samples for row in stopped)
+    complete = [row for row in trials if row["complete"]]
+    assert all(row["samples"] == asha.max_samples for row in complete)
+
+    best = load_config(folder / "best.toml")
+    assert best.name == "s-best"
+    for key, value in complete[0]["settings"].items():
+        section, name = key.split(".")
+        assert getattr(getattr(best, section), name) == value
+    table = (folder / "table.md").read_text()
+    assert "a command" in table
+    assert f"| {complete[0]['trial']} * |" in table
+    assert (folder / "pareto.png").stat().st_size > 5_000
+    assert len({path.parent for path in (folder / "tensorboard").rglob("events.*")}) == 4
+    assert (Path(best.root) / complete[0]["run"] / "report.md").exists()
+    # And the best configuration is what that trial was: trained again, it is the same network.
+    again = best.model_copy(update={"name": "again"})
+    with ray_session(num_cpus=2):
+        launch_training(again)
+    trial = best.model_copy(update={"name": complete[0]["run"]})
+    assert same_weights(last_weights(again), last_weights(trial))
+
+
+def test_optuna_finds_a_front_of_two_objectives_and_times_it(tmp_path: Path) -> None:
+    build_smoke_data(tmp_path)
+    rl = apply_overrides(
+        tree(tmp_path), ["policy={}", 'policy.kind="reinforce"', "training.execution=gathered"]
+    )
+    two = sweep(
+        searcher="optuna",
+        scheduler="none",
+        objectives=["mrr@20", "flops_speedup"],
+        num_trials=4,
+        space={"training.learning_rate": SPACE["training.learning_rate"]},
+        space_of={"gumbel": {"policy.target_keep_frac": [0.2, 0.8]}},
+    )
+    with ray_session(num_cpus=2):
+        folder = run_sweep(two, {"gumbel": tree(tmp_path), "reinforce": rl}, "a command")
+        assert_all_cpus_are_free()
+    trials = read_trials(folder)
+    assert all(row["complete"] for row in trials)
+    assert {row["kind"] for row in trials} <= {"gumbel", "reinforce"}
+    text = (folder / "table.md").read_text()
+    front = [row for row in trials if f"| {row['trial']} * |" in text]
+    for row in front:
+        report = json.loads((tmp_path / row["run"] / "report.json").read_text())
+        served = next(found for found in report["rows"] if found["name"] == "skiprec")
+        assert served["speedup_end_to_end"] is not None
+    for row in trials:
+        beaten = any(
+            other["mrr@20"] >= row["mrr@20"]
+            and other["flops_speedup"] >= row["flops_speedup"]
+            and (other["mrr@20"], other["flops_speedup"]) != (row["mrr@20"], row["flops_speedup"])
+            for other in trials
+        )
+        assert not (beaten and row in front)
+
+
+def test_pbt_copies_the_better_trial_and_loses_no_sample(tmp_path: Path) -> None:
+    build_smoke_data(tmp_path)
+    steps = 40
+    pbt = sweep(
+        scheduler="pbt",
+        num_trials=2,
+        steps=steps,
+        perturb_samples=REPORT_STEPS * STEP_ROWS,
+        space={"training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}},
+    )
+    with ray_session(num_cpus=2):
+        folder = run_sweep(pbt, {"gumbel": tree(tmp_path)}, "a command")
+        assert_all_cpus_are_free()
+    trials = read_trials(folder)
+    assert [row["complete"] for row in trials] == [True, True]
+    copies = [row for row in trials if "-from-" in row["run"]]
+    assert copies, [row["run"] for row in trials]
+    for row in trials:
+        config = load_config(SMOKE, (f"root={tmp_path}", f"name={row['run']}"))
+        lines = (config.folder / "metrics.jsonl").read_text().splitlines()
+        progress = [found["step"] for found in map(json.loads, lines) if "train/loss" in found]
+        assert progress == sorted(set(progress))
+        assert progress[-1] == steps
+    copied = copies[0]["run"]
+    step = int(copied.rpartition("-")[2])
+    rates = metric(load_config(SMOKE, (f"root={tmp_path}", f"name={copied}")), "lr/backbone")
+    assert rates[-1] == pytest.approx(copies[0]["settings"]["training.learning_rate"])
+    assert 0 < step < steps
+
+
+def unbroken(root: Path, data: Path, run: str) -> dict[str, Any]:
+    """The trial's configuration, trained by itself with nothing killed."""
+    saved = json.loads((root / run / "config.json").read_text())
+    config = load_config(SMOKE).model_validate(saved | {"root": str(root / "alone")})
+    launch_training(config)
+    return {"losses": metric(config, "train/loss"), "weights": last_weights(config)}
+
+
+@pytest.mark.parametrize("victim", ["the trial's worker", "the trial's driver", "the sweep"])
+def test_what_is_killed_goes_on_and_nothing_is_lost(tmp_path: Path, victim: str) -> None:
+    build_smoke_data(tmp_path)
+    slow = ("model.num_blocks=48", "training.activation_checkpointing=true")
+    file = as_toml(
+        tmp_path / "sweep.toml", sweep(scheduler="none", num_trials=2, steps=40, name="k")
+    )
+    arguments = ["--config", str(SMOKE), "--sweep", str(file)]
+    for override in (f"root={tmp_path}", f"data.path={tmp_path}/data", *FEW_TIMES, *slow):
+        arguments += ["--set", override]
+    log = tmp_path / "log.txt"
+    process = start_job("tune_policy.py", *arguments, log=log)
+    first = tmp_path / "k-00000"
+    wait_for_step(first, 12)
+    if victim == "the trial's worker":
+        os.kill(worker_pid(first), signal.SIGKILL)
+    elif victim == "the trial's driver":
+        os.kill(json.loads((first / "lease.json").read_text())["pid"], signal.SIGKILL)
+    else:
+        kill_session(process)
+        process = start_job("tune_policy.py", *arguments, log=log)
+    text = finish(process, log, timeout_s=240)
+    trials = read_trials(tmp_path / "k")
+    assert [row["complete"] for row in trials] == [True, True], text
+    found = load_config(SMOKE, (f"root={tmp_path}", "name=k-00000"))
+    with ray_session(num_cpus=2):
+        whole = unbroken(tmp_path, tmp_path / "data", "k-00000")
+    assert metric(found, "train/loss") == whole["losses"]
+    assert same_weights(last_weights(found), whole["weights"])
