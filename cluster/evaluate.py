@@ -20,6 +20,7 @@ from cluster.publish import publish
 from cluster.run_folder import provenance
 from cluster.scorers import Job, Scorer, Timer
 from cluster.session import ray_session
+from cluster.storage import open_storage, upload
 from skiprec.config import RunConfig
 from skiprec.config_files import apply_overrides, parse_config
 from skiprec.data.shards import ShardSet
@@ -103,7 +104,11 @@ def evaluate_run(config: RunConfig, run_folder: Path, command: str) -> Path:
     conditions = _conditions(job, shards, len(row_R), network, machine, command)
     conditions["evaluation_s"] = round(time.monotonic() - started, 1)
     measured = Measured(table, seconds, cost, scored.knob)
-    return _publish(job.run_folder, measured, make_report(measured, conditions))
+    published = _publish(job.run_folder, measured, make_report(measured, conditions))
+    storage = open_storage(config.cluster, config.name)
+    if storage is not None:
+        upload(storage, job.run_folder, token=None)
+    return published
 
 
 @dataclass(frozen=True)

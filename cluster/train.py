@@ -17,7 +17,8 @@ from cluster.failures import FailureReports, RunFailedError
 from cluster.progress import shown_progress
 from cluster.run_folder import clear_stop, lease, open_run, refuse_without_lease
 from cluster.session import ray_session
-from cluster.worker import RankHooks, build_network, ray_train_worker, run_rank
+from cluster.storage import Storage, open_storage, restore, take_over, upload
+from cluster.worker import RankHooks, build_network, ray_train_worker, run_rank, storage_hooks
 from skiprec.config import RunConfig
 from skiprec.data.shards import ShardSet
 from skiprec.training.collectives import SingleProcess
@@ -45,9 +46,11 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         RunFailedError: workers failed more than `cluster.max_failures` times, or would again.
     """
     with lease(config) as token:
+        storage = _restored(config, token)
         finished = open_run(config)
         if finished is not None:
             print(f"[{config.name}] is finished already; its result is in {config.folder}")
+            _last_upload(config, storage, token)
             return finished
         clear_stop(config)
         ensure_data(config.data)
@@ -64,7 +67,35 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
                     _fit(config, token)
         result = _result(config, time.time() - started)
         write_text_durably(config.folder / "result.json", json.dumps(result, indent=1))
+        _last_upload(config, storage, token)
         return result
+
+
+def _restored(config: RunConfig, token: str) -> Storage | None:
+    """The run's storage, after its folder has what that has; also the run it starts from."""
+    if config.init_from is not None and not (Path(config.root) / config.init_from).exists():
+        other = open_storage(config.cluster, config.init_from)
+        if other is not None:
+            restore(other, Path(config.root) / config.init_from)
+    storage = open_storage(config.cluster, config.name)
+    if storage is not None:
+        step = restore(storage, config.folder)
+        if step is not None:
+            print(f"[{config.name}] restored step {step} from {config.cluster.storage_path}")
+        take_over(storage, token)
+    return storage
+
+
+def _last_upload(config: RunConfig, storage: Storage | None, token: str) -> None:
+    if storage is None:
+        return
+    try:
+        upload(storage, config.folder, token)
+    except OSError as error:
+        raise ValueError(
+            f"run {config.name!r} is finished, but its copy to {config.cluster.storage_path} "
+            f"failed: {error}; the same command tries that again"
+        ) from error
 
 
 def _train_here(config: RunConfig, token: str) -> None:
@@ -72,7 +103,7 @@ def _train_here(config: RunConfig, token: str) -> None:
     torch.set_num_threads(config.cluster.threads_per_worker)
     device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
     hooks = RankHooks(fence=partial(refuse_without_lease, config, token))
-    run_rank(config, SingleProcess(), device, hooks)
+    run_rank(config, SingleProcess(), device, storage_hooks(config, token, hooks))
 
 
 def _fit(config: RunConfig, token: str) -> None:

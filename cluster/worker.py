@@ -4,7 +4,8 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from cluster.deepspeed_engine import DeepSpeedEngine, prepare_process
 from cluster.failures import Watchdog, step_failed
 from cluster.process import keep_freed_memory
 from cluster.run_folder import refuse_without_lease, stop_is_requested
+from cluster.storage import Uploads, open_storage
 from skiprec.config import RunConfig
 from skiprec.config_files import config_hash
 from skiprec.data.batching import TrainingReader, validation_tiles
@@ -57,12 +59,14 @@ class RankHooks:
 
     `report` is called after each checkpoint, `fence` before anything is published (it raises if
     this start no longer owns the run), `departures` with each line of the log: the machines of the
-    run that are about to be taken away. `beat` is `LoopHooks.beat`, `node` where this rank runs.
+    run that are about to be taken away. `finish` is called at the end. `beat` is `LoopHooks.beat`,
+    `node` where this rank runs.
     """
 
     report: Callable[[TrainState, Path], None] = lambda state, checkpoint: None
     fence: Callable[[], None] = lambda: None
     departures: Callable[[], frozenset[str]] = frozenset
+    finish: Callable[[], None] = lambda: None
     beat: Callable[[int], None] = lambda step: None
     node: str = "local"
 
@@ -94,13 +98,33 @@ def ray_train_worker(job: dict[str, Any]) -> None:
     comm = ProcessGroup()
     watchdog = Watchdog(config.folder, comm.rank, config.cluster.step_timeout_s)
     node = ray.get_runtime_context().get_node_id()
-    hooks = RankHooks(report, fence, departures, watchdog.beat, node)
+    hooks = RankHooks(report, fence, departures, beat=watchdog.beat, node=node)
+    if comm.rank == 0:
+        hooks = storage_hooks(config, job["lease_token"], hooks)
     try:
         run_rank(config, comm, ray.train.torch.get_device(), hooks)
     except Exception as error:
         raise step_failed(watchdog.step, error) from error
     finally:
         watchdog.stop()
+
+
+def storage_hooks(config: RunConfig, token: str, hooks: RankHooks) -> RankHooks:
+    """`hooks` of rank 0, which also copies the run to its storage, beside the training."""
+    storage = open_storage(config.cluster, config.name)
+    if storage is None:
+        return hooks
+    uploads = Uploads(storage, config.folder, token, partial(_tell, config, 0))
+
+    def report(state: TrainState, checkpoint: Path) -> None:
+        uploads.start()
+        hooks.report(state, checkpoint)
+
+    def fence() -> None:
+        uploads.wait()  # the next checkpoint may remove one that is being copied
+        hooks.fence()
+
+    return replace(hooks, report=report, fence=fence, finish=uploads.wait)
 
 
 def run_rank(
@@ -137,11 +161,11 @@ def run_rank(
         state = _resume(found, state, engine)
     sink = _open_sink(config, state.step) if comm.rank == 0 else NoSink()
     for reason in skipped:
-        _write_event(config, comm, message=f"passed over checkpoint {reason}")
+        _tell(config, comm.rank, f"passed over checkpoint {reason}")
     message = f"training from step {state.step} to {plan.total_steps}"
     if comm.world_size > 1:
         message += f" on {comm.world_size} workers"
-    _write_event(config, comm, message=message, world_size=comm.world_size, node=hooks.node)
+    _tell(config, comm.rank, message, world_size=comm.world_size, node=hooks.node)
 
     def barrier() -> None:
         comm.sum(torch.zeros(1, device=device))
@@ -186,7 +210,7 @@ def run_rank(
             return Request.STOP
         if departing:
             known_departures.update(departing)
-            _write_event(config, comm, message=f"saving: {len(departing)} machine(s) will leave")
+            _tell(config, comm.rank, f"saving: {len(departing)} machine(s) will leave")
             return Request.SAVE
         return Request.NONE
 
@@ -205,6 +229,7 @@ def run_rank(
         )
         raise FloatingPointError(f"{error} This rank's rows of that step: {path}") from error
     sink.close()
+    hooks.finish()
     return state
 
 
@@ -250,7 +275,7 @@ def _open_sink(config: RunConfig, resume_step: int) -> Sink:
     )
 
 
-def _write_event(config: RunConfig, comm: Collectives, **event: Any) -> None:
-    path = config.folder / f"events-rank{comm.rank}.jsonl"
-    with path.open("a") as file:
-        file.write(json.dumps({"time": time.time(), "pid": os.getpid(), **event}) + "\n")
+def _tell(config: RunConfig, rank: int, message: str, **more: Any) -> None:
+    event = {"time": time.time(), "pid": os.getpid(), "message": message, **more}
+    with (config.folder / f"events-rank{rank}.jsonl").open("a") as file:
+        file.write(json.dumps(event) + "\n")

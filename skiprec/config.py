@@ -119,7 +119,8 @@ class ClusterConfig(Section):
     for more, and looks every `resize_check_s` seconds for a better number. `resources` is what else
     a worker asks Ray for, by the name of the resource. `offload` keeps the optimizer's state, or
     the parameters too, in the memory of the CPU (ZeRO-Offload). A rank whose step, validation or
-    checkpoint takes longer than `step_timeout_s` writes its stacks and is restarted.
+    checkpoint takes longer than `step_timeout_s` writes its stacks and is restarted. What a run
+    writes is copied to `storage_path` with each checkpoint: a folder or a URI of Arrow or fsspec.
     """
 
     num_workers: int = Field(1, ge=0)
@@ -133,6 +134,7 @@ class ClusterConfig(Section):
     process_group_timeout_s: int = Field(1800, ge=1)
     step_timeout_s: float = Field(900.0, gt=0)
     max_failures: int = Field(2, ge=0)
+    storage_path: str | None = None
 
 
 class EvaluationConfig(Section):
