@@ -144,9 +144,8 @@ def test_an_upload_that_was_cut_off_does_not_count(tmp_path: Path, uri: str) -> 
         assert not (other / "checkpoints/step-00000005").exists()
     counting = Failing(storage.files, 100)
     upload(Storage(counting, storage.path), folder, "me")
-    sent = [
-        path.removeprefix(f"{storage.path}/checkpoints/step-0000000") for path in counting.taken
-    ]
+    start = f"{storage.path}/checkpoints/step-0000000"
+    sent = [path.removeprefix(start) for path in counting.taken if "step-" in path]
     assert sent == ["5/engine/rank", "5/zzz", "5/manifest.json"], "whole, and nothing else again"
 
 
