@@ -16,6 +16,7 @@ from ray.train import UserCallback
 from safetensors import SafetensorError
 
 EVENTS = "events-controller.jsonl"
+GOING_ON = "restarting from the newest good checkpoint"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -64,12 +65,17 @@ class FailureReports(UserCallback):
             RunFailedError: it would only fail again. Ray ends the run on any error from here.
         """
         errors = {rank: getattr(e, "_base_exc", e) for rank, e in worker_exceptions.items()}
+        left = [rank for rank, error in errors.items() if getattr(error, "preempted", False)]
+        if left:  # Ray does not count it as a failure either; other ranks lost their connection
+            ranks = ", ".join(f"rank {rank}" for rank in sorted(left))
+            self._tell(f"the machine of {ranks} was taken away; {GOING_ON}")
+            return
         raised = {rank: e for rank, e in errors.items() if isinstance(e, StepFailedError)}
         died = sorted(errors.keys() - raised.keys())
         self.num_failures += 1
         reason = "; ".join(
             [f"rank {rank} died{self._stacks_of(rank)}" for rank in died]
-            + [f"rank {rank} failed {error}" for rank, error in raised.items() if not died]
+            + [f"{ranks} failed {what}" for what, ranks in _ranks_by_error(raised) if not died]
         )
         # Where a rank died, the others' errors are lost connections.
         step = min((error.step for error in raised.values()), default=None) if not died else None
@@ -81,10 +87,7 @@ class FailureReports(UserCallback):
         elif self.num_failures > self.max_failures:
             ending = f"cluster.max_failures={self.max_failures} is used up"
         self.last_step = step
-        going_on = (
-            f"restarting from the newest good checkpoint ({self.num_failures} of "
-            f"{self.max_failures} retries)"
-        )
+        going_on = f"{GOING_ON} ({self.num_failures} of {self.max_failures} retries)"
         self._tell(f"{reason}; {ending or going_on}")
         if ending is not None:
             first = next(iter(worker_exceptions.values()))
@@ -98,6 +101,17 @@ class FailureReports(UserCallback):
     def _tell(self, message: str) -> None:
         with (self.folder / EVENTS).open("a") as file:
             file.write(json.dumps({"time": time.time(), "message": message}) + "\n")
+
+
+def _ranks_by_error(raised: dict[int, StepFailedError]) -> list[tuple[str, str]]:
+    """Each message once, with the ranks that have it."""
+    ranks: dict[str, list[int]] = {}
+    for rank, error in sorted(raised.items()):
+        ranks.setdefault(str(error), []).append(rank)
+    return [
+        (what, f"rank{'s' * (len(having) > 1)} {', '.join(map(str, having))}")
+        for what, having in ranks.items()
+    ]
 
 
 def stacks_file(folder: Path, rank: int) -> Path:

@@ -20,6 +20,7 @@ from cluster.session import ray_session
 from cluster.storage import Storage, open_storage, restore, take_over, upload
 from cluster.worker import RankHooks, build_network, ray_train_worker, run_rank, storage_hooks
 from skiprec.config import RunConfig
+from skiprec.data.manifest import read_manifest, verify_files
 from skiprec.data.shards import ShardSet
 from skiprec.training.collectives import SingleProcess
 from skiprec.training.plan import make_plan
@@ -155,7 +156,9 @@ def _fit(config: RunConfig, token: str) -> None:
 
 
 def check_inputs(config: RunConfig) -> None:
-    """Finds here, with a clear message, what would otherwise fail on every worker."""
+    """Finds here, with a clear message, what would fail on every worker, or be learned from."""
+    data = Path(config.data.path)
+    verify_files(data, read_manifest(data))
     for split in ("train", "validation"):
         shards = ShardSet.open(Path(config.data.path), split)
         if shards.num_rows == 0:

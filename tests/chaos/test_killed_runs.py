@@ -1,23 +1,29 @@
 """Runs on Ray, in real processes that are really killed; the three ways of starting a job."""
 
 import os
+import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from skiprec.config import RunConfig
+from tests.testkit.faults import note_fault
 from tests.testkit.jobs import finish, kill_session, start_job, wait_for_step, worker_pid
 from tests.testkit.runs import (
     SMOKE,
     best_weights,
     build_smoke_data,
     last_weights,
+    messages,
     metric,
     same_weights,
     smoke_config,
+    starts,
     train_here,
 )
+from tests.testkit.s3 import s3_server
 
 STEPS = 60
 SETTINGS = (
@@ -53,6 +59,12 @@ def job_arguments(root: Path, data: Path, *more: str) -> tuple[RunConfig, list[s
     return smoke_config(root, data, *SETTINGS, *more), arguments
 
 
+def note_recovery(fault: str, config: RunConfig, killed_at: float, read: str) -> None:
+    recovery_s = starts(config)[-1]["time"] - killed_at
+    assert 0 < recovery_s < 60
+    note_fault(fault, "nothing", recovery_s, read)
+
+
 def assert_nothing_was_lost(config: RunConfig, unbroken: RunConfig) -> None:
     assert metric(config, "train/loss") == metric(unbroken, "train/loss")
     assert len(metric(config, "train/loss")) == STEPS
@@ -67,12 +79,14 @@ def test_a_killed_worker_is_restarted_and_nothing_is_lost(
     log = tmp_path / "log.txt"
     process = start_job("train_gumbel.py", *arguments, log=log)
     wait_for_step(config.folder, 12)
+    killed_at = time.time()
     os.kill(worker_pid(config.folder), signal.SIGKILL)
     text = finish(process, log)
-    starts = [line for line in text.splitlines() if "training from step" in line]
-    assert len(starts) == 2, text
-    assert "from step 0 " not in starts[1], "it started from scratch: the checkpoint was unused"
+    lines = [line for line in text.splitlines() if "training from step" in line]
+    assert len(lines) == 2, text
+    assert "from step 0 " not in lines[1], "it started from scratch: the checkpoint was unused"
     assert_nothing_was_lost(config, unbroken)
+    note_recovery("the only worker killed", config, killed_at, messages(config)[0])
 
 
 @pytest.mark.slow
@@ -89,10 +103,13 @@ def test_a_lost_machine_is_resumed_by_the_same_command(
     assert refused.wait(60) == 2
     assert "is alive" in log_of_second.read_text()
 
+    killed_at = time.time()
     kill_session(first)
     text = finish(start_job("train_gumbel.py", *arguments, log=log), log)
     assert text.count("training from step") == 2
     assert_nothing_was_lost(config, unbroken)
+    read = "the same command goes on"
+    note_recovery("driver and machine killed, same command", config, killed_at, read)
 
     again = tmp_path / "again.txt"
     assert "finished already" in finish(start_job("train_gumbel.py", *arguments, log=again), again)
@@ -100,6 +117,28 @@ def test_a_lost_machine_is_resumed_by_the_same_command(
     other = start_job("train_gumbel.py", *arguments, "--set", "training.seed=5", log=changed)
     assert other.wait(60) == 2
     assert "training.seed: 0 -> 5" in changed.read_text()
+
+
+@pytest.mark.slow
+def test_a_lost_disk_is_restored_from_s3(tmp_path: Path, data: Path, unbroken: RunConfig) -> None:
+    """Another machine, where nothing is left: only the data, and what was copied to storage."""
+    with s3_server() as uri:
+        storage = f'cluster.storage_path="{uri}"'
+        config, arguments = job_arguments(tmp_path / "first", data, storage)
+        log = tmp_path / "log.txt"
+        first = start_job("train_gumbel.py", *arguments, log=log)
+        wait_for_step(config.folder, 12)
+        kill_session(first)
+        shutil.rmtree(tmp_path / "first")
+        killed_at = time.time()
+        config, arguments = job_arguments(tmp_path / "second", data, storage)
+        log = tmp_path / "second.txt"
+        text = finish(start_job("train_gumbel.py", *arguments, log=log), log)
+    restored = next(line for line in text.splitlines() if "restored step" in line)
+    assert "training from step 0 " not in text
+    assert_nothing_was_lost(config, unbroken)
+    read = restored.partition(" from s3:")[0] + " from s3://…"
+    note_recovery("machine and disk lost, same command", config, killed_at, read)
 
 
 @pytest.mark.slow

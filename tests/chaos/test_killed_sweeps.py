@@ -1,0 +1,81 @@
+"""A sweep whose trial, or driver, or self is killed; each trial ends as if nothing had been."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.session import ray_session
+from cluster.sweep_results import read_trials
+from cluster.train import launch_training
+from skiprec.config_files import load_config
+from tests.testkit.faults import note_fault
+from tests.testkit.jobs import finish, kill_session, start_job, wait_for_step, worker_pid
+from tests.testkit.runs import (
+    SMOKE,
+    build_smoke_data,
+    last_weights,
+    metric,
+    same_weights,
+    starts,
+)
+
+pytestmark = pytest.mark.slow
+SWEEP = """
+name = "k"
+scheduler = "none"
+num_trials = 2
+max_samples = 2560
+report_samples = 640
+[space]
+"training.learning_rate" = { low = 1e-3, high = 1e-2, log = true }
+"policy.target_keep_frac" = { low = 0.2, high = 0.8 }
+"""
+SETTINGS = (
+    "evaluation.timing_batches=[1]",
+    "evaluation.timing_repeats=3",
+    "model.num_blocks=48",  # slow enough to be killed in mid-run
+    "training.activation_checkpointing=true",
+)
+READ = {
+    "the trial's worker": "rank 0 died; restarting from the newest good checkpoint",
+    "the trial's driver": "Tune starts the trial again, which goes on",
+    "the sweep": "the same command goes on with it",
+}
+
+
+@pytest.mark.parametrize("victim", READ)
+def test_what_is_killed_goes_on_and_nothing_is_lost(tmp_path: Path, victim: str) -> None:
+    build_smoke_data(tmp_path)
+    file = tmp_path / "sweep.toml"
+    file.write_text(SWEEP)
+    arguments = ["--config", str(SMOKE), "--sweep", str(file)]
+    for override in (f"root={tmp_path}", f"data.path={tmp_path}/data", *SETTINGS):
+        arguments += ["--set", override]
+    log = tmp_path / "log.txt"
+    process = start_job("tune_policy.py", *arguments, log=log)
+    first = load_config(SMOKE, (f"root={tmp_path}", "name=k-00000"))
+    wait_for_step(first.folder, 12)
+    killed_at = time.time()
+    if victim == "the trial's worker":
+        os.kill(worker_pid(first.folder), signal.SIGKILL)
+    elif victim == "the trial's driver":
+        os.kill(json.loads((first.folder / "lease.json").read_text())["pid"], signal.SIGKILL)
+    else:
+        kill_session(process)
+        process = start_job("tune_policy.py", *arguments, log=log)
+    text = finish(process, log, timeout_s=240)
+    assert [row["complete"] for row in read_trials(tmp_path / "k")] == [True, True], text
+    after = [start["time"] for start in starts(first) if start["time"] > killed_at]
+    assert len(after) == 1
+
+    saved = json.loads((first.folder / "config.json").read_text())
+    alone = type(first).model_validate(saved | {"root": str(tmp_path / "alone")})
+    with ray_session(num_cpus=2):
+        launch_training(alone)
+    assert metric(first, "train/loss") == metric(alone, "train/loss")
+    assert same_weights(last_weights(first), last_weights(alone))
+    note_fault(f"{victim} killed", "nothing", after[0] - killed_at, READ[victim])
