@@ -71,7 +71,7 @@ def flip(path: Path) -> None:
 
 
 def tear_snapshot(config: RunConfig) -> None:
-    """What Ray writes in place where it is handed checkpoints, and reads if the name is the same."""
+    """Ray writes such a file in place, and reads it where a name is used again."""
     (start,) = (config.folder / "ray").iterdir()
     (start / CHECKPOINT_MANAGER_SNAPSHOT_FILENAME).write_text('{"torn')
 
