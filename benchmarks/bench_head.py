@@ -7,10 +7,13 @@ import torch
 from pairing import conditions, interleaved, median_ratio, spread
 
 from cluster.process import keep_freed_memory
-from skiprec.ranking import top_items
+from skiprec.evaluation.tiles import TILE_ROWS
+from skiprec.ranking import target_ranks, top_items
+from skiprec.scores import DotProduct
 
 NUM_ITEMS, WIDTH, TOP = 54_000, 64, 20
 BATCHES = (1, 64, 256)
+CATALOGUES = (10_000, 100_000, 1_000_000)
 
 
 def main() -> int:
@@ -22,6 +25,7 @@ def main() -> int:
     draw = torch.Generator().manual_seed(0)
     weight_VD = torch.randn(NUM_ITEMS, WIDTH, generator=draw)
     bias_V = torch.randn(NUM_ITEMS, generator=draw)
+    scores = DotProduct(weight_VD, bias_V)
     with torch.inference_mode():
         for threads in (1, 2):
             torch.set_num_threads(threads)
@@ -32,7 +36,7 @@ def main() -> int:
                     {
                         "product": lambda x=x_BD: x @ weight_VD.t(),
                         "plain": lambda x=x_BD: (x @ weight_VD.t() + bias_V).topk(TOP, dim=1),
-                        "ours": lambda x=x_BD: top_items(x, weight_VD, bias_V, k=TOP),
+                        "ours": lambda x=x_BD: top_items(x, scores, k=TOP),
                     },
                     repeats=40 if num_rows < 256 else 15,
                 )
@@ -44,7 +48,35 @@ def main() -> int:
                     f"{median_ratio(plain, product):.2f} [{spread(plain, product)}]; "
                     f"product {statistics.median(product) * 1e3:.2f} ms"
                 )
+        print(
+            f"an evaluated user's share of the catalogue: the rank of its target, in tiles of "
+            f"{TILE_ROWS} rows; {conditions()}"
+        )
+        for num_items in CATALOGUES:
+            measure_ranks(num_items)
     return 0
+
+
+def measure_ranks(num_items: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    x_BD = torch.randn(TILE_ROWS, WIDTH, generator=draw)
+    weight_VD = torch.randn(num_items, WIDTH, generator=draw)
+    scores = DotProduct(weight_VD, torch.zeros(num_items))
+    target_B = torch.randint(1, num_items + 1, (TILE_ROWS,), generator=draw)
+
+    def product() -> None:
+        for start in range(0, num_items, 8192):  # in one piece it would not fit a cache
+            x_BD @ weight_VD[start : start + 8192].t()
+
+    seconds = interleaved(
+        {"product": product, "ranks": lambda: target_ranks(x_BD, scores, target_B=target_B)},
+        repeats=9,
+    )
+    per_user = statistics.median(seconds["ranks"]) / TILE_ROWS
+    print(
+        f"  {num_items:9,d} items: {per_user * 1e6:8.1f} us a user, {per_user / num_items * 1e9:.3f} ns "
+        f"an item; {median_ratio(seconds['ranks'], seconds['product']):.2f} of the bare product's time"
+    )
 
 
 if __name__ == "__main__":

@@ -30,13 +30,13 @@ BOUND_ENGINE, BOUND_SCALING = 0.85, 0.85
 PRODUCT = (4864, 192, 64)
 
 
-def config(data: Path, engine: str, num_workers: int) -> RunConfig:
+def config(data: Path, engine: str, num_workers: int, rows: int = ROWS) -> RunConfig:
     return parse_config(
         {
             "name": "bench",
             "data": {"path": str(data)},
             "model": {"num_blocks": 16, "width": 64},
-            "training": {"global_batch_rows": ROWS, "engine": engine},
+            "training": {"global_batch_rows": rows, "engine": engine},
             "cluster": {"num_workers": num_workers},
         },
         "benchmark",
@@ -45,8 +45,9 @@ def config(data: Path, engine: str, num_workers: int) -> RunConfig:
 
 def prepare(settings: RunConfig, comm: Collectives) -> tuple[Engine, TrainingReader]:
     shards = ShardSet.open(Path(settings.data.path), "train")
+    rows = settings.training.global_batch_rows
     reader = TrainingReader(
-        shards, DataOrder(0, shards.num_rows), ROWS, comm.world_size, comm.rank, None
+        shards, DataOrder(0, shards.num_rows), rows, comm.world_size, comm.rank, None
     )
     network = build_network(settings, shards.num_items)
     return build_engine(settings, network, reader, torch.device("cpu")), reader
@@ -96,9 +97,11 @@ def one_and_two_workers(data: Path) -> dict[str, list[float]]:
     keep_freed_memory()
     both = prepare(config(data, "deepspeed", 2), comm)
     alone_settings, both_settings = config(data, "torch", 1), config(data, "deepspeed", 2)
+    weak_settings = config(data, "deepspeed", 2, 2 * ROWS)
+    weak = prepare(weak_settings, comm)
     alone = prepare(alone_settings, SingleProcess())
     seconds: dict[str, list[float]] = {
-        name: [] for name in ("one", "two", "product_1", "product_2")
+        name: [] for name in ("one", "two", "two, twice the rows", "product_1", "product_2")
     }
 
     def together(taken: float) -> float:
@@ -111,6 +114,7 @@ def one_and_two_workers(data: Path) -> dict[str, list[float]]:
                 time_steps(alone_settings, *alone, SingleProcess()) if comm.rank == 0 else 0.0
             ),
             "two": together(time_steps(both_settings, *both, comm)),
+            "two, twice the rows": together(time_steps(weak_settings, *weak, comm)),
             "product_1": together(product_s() if comm.rank == 0 else 0.0),
             "product_2": together(product_s()),
         }
@@ -151,15 +155,25 @@ def main() -> int:
         f"[{spread(engines['torch'], engines['deepspeed'])}] {verdict(ratio, BOUND_ENGINE)}"
     )
     scaling = median_ratio(workers["one"], workers["two"])
+    weak = [
+        2 * one / two
+        for one, two in zip(workers["one"], workers["two, twice the rows"], strict=True)
+    ]
     products = [
         2 * one / two for one, two in zip(workers["product_1"], workers["product_2"], strict=True)
     ]
     reach = statistics.median(products)
     share = scaling / reach
     print(
-        f"  1 thread each: one worker {per_s['one']:.0f} samples/s, two {per_s['two']:.0f}: "
+        f"  strong scaling, 1 thread each, {ROWS} rows: one worker {per_s['one']:.0f} samples/s, two "
+        f"{per_s['two']:.0f}: "
         f"{scaling:.2f} times [{spread(workers['one'], workers['two'])}]; two bare products at "
         f"once reach {reach:.2f}: {share:.2f} of it {verdict(share, BOUND_SCALING)}"
+    )
+    weak_share = statistics.median(weak) / reach
+    print(
+        f"  weak scaling, {ROWS} rows each: two workers {statistics.median(weak):.2f} times one: "
+        f"{weak_share:.2f} of it {verdict(weak_share, BOUND_SCALING)}"
     )
     return int(ratio < BOUND_ENGINE or share < BOUND_SCALING)
 

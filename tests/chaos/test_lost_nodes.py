@@ -13,7 +13,7 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 from cluster import train
 from skiprec.config import RunConfig
-from tests.testkit.faults import note_fault
+from tests.testkit.faults import hurry, note_fault, slow_worker
 from tests.testkit.nodes import NODE, two_nodes
 from tests.testkit.runs import (
     build_smoke_data,
@@ -28,17 +28,16 @@ from tests.testkit.runs import (
 pytestmark = pytest.mark.slow
 CHECKPOINT_STEPS = 20
 SETTINGS = (
-    # Over 140 steps of 48 blocks, sums in another order grow: into other decisions of a policy, and
-    # with Adam, whose first steps are signs, into losses that differ by 2e-2 at the smoke run's
-    # rate and by 8e-4 at 1e-4. Here is neither; 1e-5 tells one batch from another all the same.
+    # Over 200 steps, sums in another order grow: into other decisions of a policy, and with Adam,
+    # whose first steps are signs, into other losses at the smoke run's rate. Here is neither; 1e-5
+    # tells one batch from another all the same.
     "policy={}",
     "training.execution=dense",
     "training.learning_rate=1e-6",
-    "training.epochs=13.9",
+    "training.epochs=19.9",
     f"training.checkpoint_every_steps={CHECKPOINT_STEPS}",
     "training.validate_every_steps=1000",
-    "training.activation_checkpointing=true",
-    "model.num_blocks=48",
+    "model.num_blocks=8",
     "cluster.num_workers=2",
     "cluster.zero_stage=1",
 )
@@ -62,13 +61,14 @@ def assert_nothing_was_lost(config: RunConfig, unbroken: RunConfig) -> None:
     assert metric(config, "train/loss") == pytest.approx(metric(unbroken, "train/loss"), rel=1e-5)
     there, here = last_weights(unbroken), last_weights(config)
     apart = max(float((there[name] - here[name]).abs().max()) for name in there)
-    assert apart < 1e-6, "each weight may move by 1e-4 in all"
+    assert apart < 1e-6, "each weight may move by 2e-4 in all"
 
 
 def test_a_lost_node_shrinks_an_elastic_run_and_a_new_one_grows_it(
-    tmp_path: Path, data: Path, unbroken: RunConfig
+    tmp_path: Path, data: Path, unbroken: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = smoke_config(tmp_path, data, *SETTINGS, *ELASTIC)
+    monkeypatch.setattr(train, "ray_train_worker", slow_worker)
     with two_nodes() as (cluster, second), ThreadPoolExecutor(1) as pool:
         run = pool.submit(train.launch_training, config)
         wait_for(lambda: steps_of(config) > 25, run)
@@ -76,8 +76,10 @@ def test_a_lost_node_shrinks_an_elastic_run_and_a_new_one_grows_it(
         lost_at = time.time()
         wait_for(lambda: len(starts(config)) == 2, run)
         seen = steps_of(config)
-        wait_for(lambda: steps_of(config) > seen + 10, run)
+        wait_for(lambda: steps_of(config) > seen + 5, run)
         cluster.add_node(**NODE)
+        wait_for(lambda: len(starts(config)) == 3, run)
+        hurry(config)
         run.result(200)
     assert [start["world_size"] for start in starts(config)] == [2, 1, 2]
     assert_nothing_was_lost(config, unbroken)
@@ -88,15 +90,17 @@ def test_a_lost_node_shrinks_an_elastic_run_and_a_new_one_grows_it(
 
 
 def test_an_announced_departure_saves_a_checkpoint_first(
-    tmp_path: Path, data: Path, unbroken: RunConfig
+    tmp_path: Path, data: Path, unbroken: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = smoke_config(tmp_path, data, *SETTINGS, *ELASTIC)
+    monkeypatch.setattr(train, "ray_train_worker", slow_worker)
     with two_nodes() as (cluster, second), ThreadPoolExecutor(1) as pool:
         run = pool.submit(train.launch_training, config)
         wait_for(lambda: steps_of(config) > 25, run)
         leaves_at = announce_departure(cluster, second, in_s=10)
         wait_for(lambda: len(starts(config)) == 2, run)
         cluster.remove_node(second)
+        hurry(config)
         run.result(200)
     first, second_start = starts(config)
     assert [first["world_size"], second_start["world_size"]] == [2, 1]

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from skiprec.config import RunConfig
 from tests.testkit.runs import REPOSITORY
 
 FAULT_STEP = 7
@@ -105,3 +106,25 @@ def faulty_worker(job: dict[str, Any], place: str, act: str, rank: int, repeats:
 def with_fault(place: str, act: str, rank: int = 1, repeats: bool = False) -> Callable[..., None]:
     """A worker function to launch in the place of the real one."""
     return partial(faulty_worker, place=place, act=act, rank=rank, repeats=repeats)
+
+
+def slow_worker(job: dict[str, Any]) -> None:
+    """`cluster.worker.ray_train_worker` with time between its steps, until `hurry` was called."""
+    from cluster.worker import ray_train_worker
+    from skiprec.training import loop
+
+    folder = Path(job["config"]["root"]) / job["config"]["name"]
+    original = loop.run_step
+
+    def run_step(*args: Any) -> Any:
+        if not (folder / "HURRY").exists():
+            time.sleep(0.3)
+        return original(*args)
+
+    loop.run_step = run_step
+    ray_train_worker(job)
+
+
+def hurry(config: RunConfig) -> None:
+    """Lets `slow_worker` run as fast as it can."""
+    (config.folder / "HURRY").touch()

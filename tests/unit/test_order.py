@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skiprec.data.order import DataOrder, rank_slices
@@ -38,7 +38,11 @@ def test_any_range_is_a_slice_of_the_whole(order: DataOrder, data: st.DataObject
     assert np.array_equal(key_R, whole_keys[start:stop])
 
 
-@given(orders, st.integers(1, 64), st.integers(1, 70), st.data())
+# Machines of any size; the largest rarely, for they take long to simulate.
+world_sizes = st.integers(1, 64) | st.sampled_from([255, 1000, 4095, 4096])
+
+
+@given(orders, world_sizes, st.integers(1, 70), st.data())
 def test_rank_slices_make_the_sequence_of_one_rank(
     order: DataOrder, world_size: int, global_batch_rows: int, data: st.DataObject
 ) -> None:
@@ -53,7 +57,39 @@ def test_rank_slices_make_the_sequence_of_one_rank(
     assert np.array_equal(np.concatenate(parts), expected)
 
 
-@given(st.integers(1, 2000), st.integers(1, 64), st.none() | st.integers(1, 100))
+@settings(max_examples=50)
+@given(
+    orders,
+    st.lists(st.tuples(world_sizes, st.integers(0, 3)), min_size=1, max_size=4),
+    st.integers(1, 5000),
+    st.data(),
+)
+def test_a_run_that_is_resumed_on_other_machines_sees_one_sequence(
+    order: DataOrder,
+    parts: list[tuple[int, int]],
+    global_batch_rows: int,
+    data: st.DataObject,
+) -> None:
+    """Each part of the run has its own number of ranks, up to 4,096, and its own size of passes."""
+    step, rows, keys = 0, [], []
+    for world_size, num_steps in parts:
+        micro = data.draw(st.none() | st.integers(1, 700))
+        for _ in range(num_steps):
+            first = step * global_batch_rows
+            for rank in range(world_size):
+                for start, stop in rank_slices(global_batch_rows, world_size, rank, micro):
+                    if stop > start:
+                        row_R, key_R = order.rows(first + start, first + stop)
+                        rows.append(row_R)
+                        keys.append(key_R)
+            step += 1
+    expected = order.rows(0, step * global_batch_rows)
+    empty = np.empty(0, np.int64)
+    assert np.array_equal(np.concatenate([empty, *rows]), expected[0])
+    assert np.array_equal(np.concatenate([empty, *keys]), expected[1])
+
+
+@given(st.integers(1, 9000), world_sizes, st.none() | st.integers(1, 100))
 def test_rank_slices_are_fair(rows: int, world_size: int, micro: int | None) -> None:
     slices = [rank_slices(rows, world_size, rank, micro) for rank in range(world_size)]
     assert len({len(passes) for passes in slices}) == 1, "every rank makes equally many passes"

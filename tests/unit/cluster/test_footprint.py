@@ -1,0 +1,83 @@
+"""The arithmetic of memory, against engines' own tensors where one process can show them."""
+
+import pytest
+import torch
+
+from cluster.footprint import count_weights, footprint
+from skiprec.config import RunConfig
+from skiprec.network import SkipRecNetwork
+from tests.testkit.networks import NUM_ITEMS, run_config
+
+SPARSE = {
+    "loss__kind": "sampled",
+    "loss__num_negatives": 4,
+    "training__item_optimizer": "sparse_adam",
+}
+
+
+def placed(zero_stage: int, **changes: object) -> RunConfig:
+    more = {"training__engine": "deepspeed", "cluster__num_workers": 4}
+    return run_config(**more, cluster__zero_stage=zero_stage, **changes)
+
+
+def test_weights_are_counted_without_making_them() -> None:
+    config = placed(0)
+    network = SkipRecNetwork(config.model, config.policy, NUM_ITEMS)
+    total = sum(p.numel() for p in network.parameters())
+    assert count_weights(config, NUM_ITEMS).dense == total
+    sparse = count_weights(placed(0, **SPARSE), NUM_ITEMS)
+    assert sparse.sparse == sum(table.numel() for _, table in network.item_tables())
+    assert sparse.dense + sparse.sparse == total
+    large = count_weights(placed(0), 10**9)
+    assert large.dense > 10**10, "more than any machine of ours holds"
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision", "held"),
+    [  # bytes a weight at 4 workers, as DeepSpeed's documents count them
+        (0, "fp32", 4 + 8),
+        (0, "bf16", 2 + 12),
+        (1, "fp32", 4 + 12 / 4),
+        (2, "bf16", 2 + 12 / 4),
+        (3, "bf16", (2 + 2 + 12) / 4),
+    ],
+)
+def test_held_bytes_by_stage(stage: int, precision: str, held: float) -> None:
+    config = placed(stage, training__precision=precision)
+    weights = count_weights(config, NUM_ITEMS)
+    found = footprint(config, weights, 4)
+    assert sum(found.held.values()) == pytest.approx(held * weights.dense)
+    assert found.peak > sum(found.held.values())
+
+
+def test_more_workers_hold_less_each_but_not_at_stage_0_and_never_less_tables() -> None:
+    for stage in range(4):
+        config = placed(stage, **SPARSE)
+        weights = count_weights(config, NUM_ITEMS)
+        few, many = (footprint(config, weights, n) for n in (2, 64))
+        assert (many.peak < few.peak) == (stage > 0)
+        assert many.held["sparse tables"] == few.held["sparse tables"]
+        assert many.sent >= few.sent
+
+
+def test_offload_moves_the_optimizer_away_and_parameters_too_when_asked() -> None:
+    weights = count_weights(placed(3), NUM_ITEMS)
+    kept = [
+        set(footprint(placed(3, cluster__offload=what), weights, 4).held)
+        for what in ("none", "optimizer", "parameters")
+    ]
+    assert kept == [
+        {"masters", "moments", "weights", "gradients"},
+        {"weights", "gradients"},
+        {"gradients"},
+    ]
+
+
+def test_one_worker_sends_nothing() -> None:
+    config = placed(3)
+    assert footprint(config, count_weights(config, NUM_ITEMS), 1, touched=100).sent == 0
+
+
+def test_counting_does_not_touch_the_default_device() -> None:
+    count_weights(placed(0), NUM_ITEMS)
+    assert torch.ones(1).device.type == "cpu"
