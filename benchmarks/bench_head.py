@@ -74,8 +74,9 @@ def measure_ranks(num_items: int) -> None:
     )
     per_user = statistics.median(seconds["ranks"]) / TILE_ROWS
     print(
-        f"  {num_items:9,d} items: {per_user * 1e6:8.1f} us a user, {per_user / num_items * 1e9:.3f} ns "
-        f"an item; {median_ratio(seconds['ranks'], seconds['product']):.2f} of the bare product's time"
+        f"  {num_items:9,d} items: {per_user * 1e6:8.1f} us a user, "
+        f"{per_user / num_items * 1e9:.3f} ns an item; "
+        f"{median_ratio(seconds['ranks'], seconds['product']):.2f} of the bare product's time"
     )
 
 

@@ -165,8 +165,8 @@ def main() -> int:
     reach = statistics.median(products)
     share = scaling / reach
     print(
-        f"  strong scaling, 1 thread each, {ROWS} rows: one worker {per_s['one']:.0f} samples/s, two "
-        f"{per_s['two']:.0f}: "
+        f"  strong scaling, 1 thread each, {ROWS} rows: one worker {per_s['one']:.0f} samples/s, "
+        f"two {per_s['two']:.0f}: "
         f"{scaling:.2f} times [{spread(workers['one'], workers['two'])}]; two bare products at "
         f"once reach {reach:.2f}: {share:.2f} of it {verdict(share, BOUND_SCALING)}"
     )
