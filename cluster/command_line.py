@@ -10,10 +10,13 @@ from typing import Any
 
 from cluster.deepspeed_config import deepspeed_config
 from cluster.failures import RunFailedError
+from cluster.footprint import count_weights, footprint
 from cluster.train import RunStoppedError, launch_training
 from skiprec.config import RunConfig
 from skiprec.config_files import load_config
+from skiprec.data.manifest import read_manifest
 from skiprec.data.order import rank_slices
+from skiprec.data.schema import MANIFEST_NAME
 from skiprec.evaluation.report_text import terminal_table
 
 
@@ -62,7 +65,8 @@ def train_policy_job(argv: list[str], description: str, kinds: tuple[str, ...]) 
 
 
 def resolved(config: RunConfig) -> dict[str, Any]:
-    """What would run: the whole configuration, and DeepSpeed's dictionary, if it is the engine."""
+    """What would run: the whole configuration; if DeepSpeed is the engine, its dictionary, and
+    what a worker will need where the data is there already."""
     training, cluster = config.training, config.cluster
     if training.engine == "torch":
         return {"config": config.model_dump(mode="json"), "deepspeed": None}
@@ -72,6 +76,21 @@ def resolved(config: RunConfig) -> dict[str, Any]:
     return {
         "config": config.model_dump(mode="json"),
         "deepspeed": deepspeed_config(training, cluster, passes, cluster.num_workers),
+        "worker_gb": _footprint_gb(config),
+    }
+
+
+def _footprint_gb(config: RunConfig) -> dict[str, Any] | None:
+    data = Path(config.data.path)
+    if not (data / MANIFEST_NAME).exists():
+        return None
+    weights = count_weights(config, read_manifest(data).num_items)
+    found = footprint(config, weights, config.cluster.num_workers)
+    return {
+        "held": {what: round(size / 1e9, 3) for what, size in found.held.items()},
+        "more_in_a_step": {what: round(size / 1e9, 3) for what, size in found.in_step.items()},
+        "peak_without_activations": round(found.peak / 1e9, 3),
+        "sent_in_a_step": round(found.sent / 1e9, 3),
     }
 
 
