@@ -67,7 +67,11 @@ class Storage:
             fs.FileSelector(self.path, allow_not_found=True, recursive=True)
         )
         start = len(self.path) + 1
-        return {info.path[start:]: info for info in found if info.type == fs.FileType.File}
+        there = {info.path[start:]: info for info in found if info.type == fs.FileType.File}
+        climbing = [name for name in there if ".." in name.split("/") or name.startswith("/")]
+        if climbing:
+            raise ValueError(f"{self.path} holds {climbing[0]!r}, which is no file of a run")
+        return there
 
 
 def open_storage(cluster: ClusterConfig, name: str) -> Storage | None:

@@ -38,6 +38,7 @@ VARIANTS = {
 }
 FROZEN = ("training.freeze_backbone=true", "init_from=first")
 STAGES = (0, 1, 2, 3)
+OFFLOADS = ((1, "optimizer"), (2, "optimizer"), (3, "optimizer"), (3, "parameters"))
 
 
 def named(root: Path, data: Path, name: str, *overrides: str) -> RunConfig:
@@ -64,6 +65,15 @@ def two_ranks(root: Path, data: Path) -> None:
         train_in_two_parts(broken_config(root, data, stage), comm)
         for precision in ("fp32", "bf16"):
             train_sparse(root, data, stage, precision, comm)
+    for stage, what in OFFLOADS:
+        train_in_two_parts(offloaded_config(root, data, stage, what), comm)
+
+
+def offloaded_config(root: Path, data: Path, stage: int, what: str) -> RunConfig:
+    """A run with its optimizer, or its weights too, in the memory of the CPU; it is cut off."""
+    return deepspeed_config(
+        root, data, stage, f"offload-{what}", f"cluster.offload={what}", CHECKPOINTS
+    )
 
 
 def train_in_two_parts(config: RunConfig, comm: ProcessGroup) -> None:
@@ -116,6 +126,16 @@ def test_deepspeed_matches_torch(folders: tuple[Path, Path], variant: str, stage
     found = metric(deepspeed_config(root, data, stage, variant), "train/loss")
     assert len(found) == 10
     assert found == pytest.approx(expected, rel=2e-5)
+
+
+@pytest.mark.parametrize(("stage", "what"), OFFLOADS)
+def test_offload_changes_no_loss(folders: tuple[Path, Path], stage: int, what: str) -> None:
+    """On a CPU there is no other memory to move it to: this holds the code path, not the gain."""
+    offloaded = offloaded_config(*folders, stage, what)
+    assert len((offloaded.folder / "events-rank0.jsonl").read_text().splitlines()) == 2
+    plain = deepspeed_config(*folders, stage, "plain")
+    assert metric(offloaded, "train/loss") == pytest.approx(metric(plain, "train/loss"), rel=1e-6)
+    assert last_weights(offloaded).keys() == last_weights(plain).keys()
 
 
 def test_the_seed_moves_the_curve(folders: tuple[Path, Path]) -> None:

@@ -3,9 +3,11 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyarrow import fs
 
 from cluster import train
 from cluster.checkpoint import newest_good
@@ -164,6 +166,16 @@ def test_a_step_saved_anew_replaces_its_copy(tmp_path: Path, uri: str) -> None:
     upload(storage, folder, "me")
     assert restore(storage, tmp_path / "other") == 3
     assert {text for name, text in contents(tmp_path / "other").items() if "step" in name} == {"b"}
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc/outside", "checkpoints/../../outside"])
+def test_a_name_that_climbs_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    class Hostile:
+        def get_file_info(self, selector: Any) -> list[Any]:
+            return [SimpleNamespace(path=f"there/{name}", type=fs.FileType.File, size=1)]
+
+    with pytest.raises(ValueError, match="is no file of a run"):
+        restore(Storage(Hostile(), "there"), tmp_path / "run")
 
 
 def test_a_later_start_takes_the_storage_over(tmp_path: Path, uri: str) -> None:
