@@ -17,6 +17,15 @@ from tests.testkit.runs import REPOSITORY, SMOKE
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
 START_S = 90
+SWEEP = """
+name = "submitted"
+scheduler = "none"
+num_trials = 2
+max_samples = 1280
+report_samples = 640
+[space]
+"policy.target_keep_frac" = { low = 0.2, high = 0.8 }
+"""
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,9 @@ def wait_until_jobs_are_taken(head: Head) -> None:
         time.sleep(2)
 
 
-def test_jobs_through_the_job_server_and_against_the_address(head: Head, tmp_path: Path) -> None:
+def test_jobs_through_the_job_server_and_against_the_address(
+    head: Head, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     runs = tmp_path / "runs"
     places = ("--set", f"root={runs}", "--set", f"data.path={runs}/data")
     submit = ("ray", "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--")
@@ -106,6 +117,13 @@ def test_jobs_through_the_job_server_and_against_the_address(head: Head, tmp_pat
 
     said = head.run(*submit, "python", "jobs/evaluate_speedup.py", "--run", f"{runs}/smoke")
     assert (runs / "smoke/report.json").exists(), said
+
+    if request.node.callspec.params["head"] == "empty home":
+        sweep = tmp_path / "sweep.toml"
+        sweep.write_text(SWEEP)
+        arguments = ("--config", config, "--sweep", str(sweep), *places)
+        said = head.run(*submit, "python", "jobs/tune_policy.py", *arguments)
+        assert (runs / "submitted/best.toml").exists(), said
 
     connected = Head(
         head.ray_address, head.dashboard, head.environment | {"RAY_ADDRESS": head.ray_address}
