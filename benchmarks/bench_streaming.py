@@ -152,7 +152,8 @@ def main() -> int:
         return 0
     limit = arguments.limit_mb
     print(
-        f"a fifth of an epoch read, then steps of {ROWS} rows, 16 blocks of width 64; {conditions()}"
+        f"a fifth of an epoch read, then steps of {ROWS} rows, 16 blocks of width 64; "
+        f"{conditions()}"
     )
     with tempfile.TemporaryDirectory() as folder:
         small = build(Path(folder) / "small", 0)
