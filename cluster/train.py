@@ -47,8 +47,10 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         RunFailedError: workers failed more than `cluster.max_failures` times, or would again.
     """
     with lease(config) as token:
-        storage = _restored(config, token)
+        storage = _restored(config)
         finished = open_run(config)
+        if storage is not None:
+            take_over(storage, token)  # not before this start has shown that it is of the same run
         if finished is not None:
             print(f"[{config.name}] is finished already; its result is in {config.folder}")
             _last_upload(config, storage, token)
@@ -72,7 +74,7 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         return result
 
 
-def _restored(config: RunConfig, token: str) -> Storage | None:
+def _restored(config: RunConfig) -> Storage | None:
     """The run's storage, after its folder has what that has; also the run it starts from."""
     if config.init_from is not None and not (Path(config.root) / config.init_from).exists():
         other = open_storage(config.cluster, config.init_from)
@@ -83,7 +85,6 @@ def _restored(config: RunConfig, token: str) -> Storage | None:
         step = restore(storage, config.folder)
         if step is not None:
             print(f"[{config.name}] restored step {step} from {config.cluster.storage_path}")
-        take_over(storage, token)
     return storage
 
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 
@@ -26,13 +26,9 @@ class _Rows(torch.autograd.Function):
         return torch.sparse_coo_tensor(row_N[None], grad, shape, check_invariants=False), None
 
 
-def rows_of(table: Tensor, row_N: Tensor) -> Tensor:
-    """`table[row_N]`.
-
-    The gradient of a parameter is as large as the table; that of a table that is none (see
-    `skiprec.training.item_tables`) has the rows alone.
-    """
-    if isinstance(table, nn.Parameter) or not table.requires_grad:
+def rows_of(table: Tensor, row_N: Tensor, sparse: bool) -> Tensor:
+    """`table[row_N]`; if `sparse`, the gradient lists the rows instead of filling a table."""
+    if not sparse:
         return table[row_N]
     out: Tensor = _Rows.apply(table, row_N)  # type: ignore[no-untyped-call]
     return out
@@ -61,10 +57,11 @@ class Scores(Protocol):
 
 @dataclass(frozen=True)
 class DotProduct:
-    """x W + b, the scores of all networks but NFM."""
+    """x W + b, the scores of all networks but NFM. `sparse`: gradients of W and b list rows."""
 
     weight_VD: Tensor
     bias_V: Tensor
+    sparse: bool = False
 
     @property
     def num_items(self) -> int:
@@ -78,10 +75,10 @@ class DotProduct:
 
     def own(self, x_ND: Tensor, item_N: Tensor) -> Tensor:
         """See `Scores`."""
-        weight_ND = rows_of(self.weight_VD, item_N - 1)
-        return (x_ND * weight_ND).sum(-1) + rows_of(self.bias_V, item_N - 1)
+        weight_ND = rows_of(self.weight_VD, item_N - 1, self.sparse)
+        return (x_ND * weight_ND).sum(-1) + rows_of(self.bias_V, item_N - 1, self.sparse)
 
     def shared(self, x_ND: Tensor, item_S: Tensor) -> Tensor:
         """See `Scores`."""
-        weight_SD = rows_of(self.weight_VD, item_S - 1)
-        return F.linear(x_ND, weight_SD, rows_of(self.bias_V, item_S - 1))
+        weight_SD = rows_of(self.weight_VD, item_S - 1, self.sparse)
+        return F.linear(x_ND, weight_SD, rows_of(self.bias_V, item_S - 1, self.sparse))

@@ -10,10 +10,14 @@ from skiprec.scores import DotProduct, Scores
 
 
 class ItemHead(nn.Module):
-    """The output matrix, not tied to the embedding. Row v scores item v + 1."""
+    """The output matrix, not tied to the embedding. Row v scores item v + 1.
+
+    `sparse` is as that of `nn.Embedding`: gradients list the rows that were used.
+    """
 
     def __init__(self, num_items: int, width: int):
         super().__init__()
+        self.sparse = False
         self.weight_VD = nn.Parameter(torch.empty(num_items, width))
         self.bias_V = nn.Parameter(torch.full((num_items,), 0.1))
 
@@ -26,4 +30,4 @@ class ItemHead(nn.Module):
 
         The use happens inside the module's call because ZeRO-3 holds the whole matrix only there.
         """
-        return use(x_ND, DotProduct(self.weight_VD, self.bias_V))
+        return use(x_ND, DotProduct(self.weight_VD, self.bias_V, self.sparse))

@@ -66,6 +66,7 @@ class NfmScores:
     weight_VD: Tensor
     bias_V: Tensor
     layer: tuple[Tensor, Tensor, Tensor]
+    sparse: bool = False
 
     @property
     def num_items(self) -> int:
@@ -90,14 +91,16 @@ class NfmScores:
         """See `Scores`."""
         hidden_HD, bias_H, output_H = self.layer
         s_ND, b_ND = x_ND.chunk(2, dim=-1)
-        bi_ND = torch.addcmul(b_ND, s_ND, rows_of(self.weight_VD, item_N - 1))
+        bi_ND = torch.addcmul(b_ND, s_ND, rows_of(self.weight_VD, item_N - 1, self.sparse))
         hidden_NH = torch.addmm(bias_H, bi_ND, hidden_HD.t()).relu_()
-        return hidden_NH @ output_H + rows_of(self.bias_V, item_N - 1)
+        return hidden_NH @ output_H + rows_of(self.bias_V, item_N - 1, self.sparse)
 
     def shared(self, x_ND: Tensor, item_S: Tensor) -> Tensor:
         """See `Scores`. In one piece of N x H x S numbers: `training.micro_batch_rows` bounds N."""
-        weight_SD = rows_of(self.weight_VD, item_S - 1)
-        return layer_scores(x_ND, weight_SD, *self.layer) + rows_of(self.bias_V, item_S - 1)
+        weight_SD = rows_of(self.weight_VD, item_S - 1, self.sparse)
+        return layer_scores(x_ND, weight_SD, *self.layer) + rows_of(
+            self.bias_V, item_S - 1, self.sparse
+        )
 
 
 class NfmHead(nn.Module):
@@ -105,6 +108,7 @@ class NfmHead(nn.Module):
 
     def __init__(self, num_items: int, width: int):
         super().__init__()
+        self.sparse = False
         self.weight_VD = nn.Parameter(torch.empty(num_items, width))
         self.bias_V = nn.Parameter(torch.zeros(num_items))
         self.hidden_HD = nn.Parameter(torch.empty(width, width))
@@ -120,7 +124,7 @@ class NfmHead(nn.Module):
     def forward(self, x_ND: Tensor, use: Callable[[Tensor, Scores], Any]) -> Any:
         """`use(x_ND, scores)`, as `ItemHead`."""
         layer = (self.hidden_HD, self.hidden_bias_H, self.output_H)
-        return use(x_ND, NfmScores(self.weight_VD, self.bias_V, layer))
+        return use(x_ND, NfmScores(self.weight_VD, self.bias_V, layer, self.sparse))
 
 
 def nfm_encoder(config: ModelConfig) -> list[nn.Module]:

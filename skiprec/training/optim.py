@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from skiprec.config import TrainingConfig
 from skiprec.network import SkipRecNetwork
@@ -58,11 +58,10 @@ def parameter_groups(
 
 
 def set_table(network: SkipRecNetwork, name: str, table: Tensor) -> None:
-    """Puts `table` into the network as a buffer, in the place of what has that name."""
+    """Puts `table` into the network as a buffer with sparse gradients, in the place of a weight."""
     owner, _, last = name.rpartition(".")
     module = network.get_submodule(owner)
-    if isinstance(module, nn.Embedding):
-        module.sparse = True
+    module.sparse = True  # type: ignore[assignment]  # of nn.Embedding, and of our heads
     delattr(module, last)
     module.register_buffer(last, table)
 
