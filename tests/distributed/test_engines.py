@@ -63,6 +63,12 @@ def two_ranks(root: Path, data: Path) -> None:
             train_here(deepspeed_config(root, data, stage, name, *overrides), comm)
         train_here(deepspeed_config(root, data, stage, "bf16", "training.precision=bf16"), comm)
         train_in_two_parts(broken_config(root, data, stage), comm)
+
+
+def two_ranks_more(root: Path, data: Path) -> None:
+    """What only the slow tests look at."""
+    comm = ProcessGroup()
+    for stage in STAGES:
         for precision in ("fp32", "bf16"):
             train_sparse(root, data, stage, precision, comm)
     for stage, what in OFFLOADS:
@@ -115,6 +121,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root, data
 
 
+@pytest.fixture(scope="module")
+def more_folders(folders: tuple[Path, Path]) -> tuple[Path, Path]:
+    run_ranks(two_ranks_more, 2, *folders)
+    return folders
+
+
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_deepspeed_matches_torch(folders: tuple[Path, Path], variant: str, stage: int) -> None:
@@ -128,12 +140,13 @@ def test_deepspeed_matches_torch(folders: tuple[Path, Path], variant: str, stage
     assert found == pytest.approx(expected, rel=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "what"), OFFLOADS)
-def test_offload_changes_no_loss(folders: tuple[Path, Path], stage: int, what: str) -> None:
+def test_offload_changes_no_loss(more_folders: tuple[Path, Path], stage: int, what: str) -> None:
     """On a CPU there is no other memory to move it to: this holds the code path, not the gain."""
-    offloaded = offloaded_config(*folders, stage, what)
+    offloaded = offloaded_config(*more_folders, stage, what)
     assert len((offloaded.folder / "events-rank0.jsonl").read_text().splitlines()) == 2
-    plain = deepspeed_config(*folders, stage, "plain")
+    plain = deepspeed_config(*more_folders, stage, "plain")
     assert metric(offloaded, "train/loss") == pytest.approx(metric(plain, "train/loss"), rel=1e-6)
     assert last_weights(offloaded).keys() == last_weights(plain).keys()
 
@@ -174,12 +187,13 @@ def test_resume_continues_bit_for_bit(folders: tuple[Path, Path], stage: int) ->
     assert (last_weights(broken)["policy.price_1"] - FIRST_PRICE).abs() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_sparse_updates_resume_bit_for_bit(
-    folders: tuple[Path, Path], stage: int, precision: str
+    more_folders: tuple[Path, Path], stage: int, precision: str
 ) -> None:
-    whole, broken = sparse_configs(*folders, stage, precision)
+    whole, broken = sparse_configs(*more_folders, stage, precision)
     assert len((broken.folder / "events-rank0.jsonl").read_text().splitlines()) == 2
     assert metric(broken, "train/loss") == metric(whole, "train/loss")
     assert metric(broken, "train/grad_norm") == metric(whole, "train/grad_norm")

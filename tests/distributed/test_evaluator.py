@@ -253,8 +253,8 @@ def test_a_report_is_whole_or_not_there(
     for path in run_folder.iterdir():
         if path.suffix in (".md", ".png", ".parquet"):
             assert path.stat().st_mtime_ns <= written, "report.json comes last"
-    with pytest.raises(ValueError, match=r"3 evaluation workers .* need 3 CPUs, Ray has 2"):
-        evaluate(run_folder, "evaluation.num_workers=3", f"evaluation.batch_rows={TILE_ROWS}")
+    with pytest.raises(ValueError, match=r"4 evaluation workers .* need 4 CPUs, Ray has 3"):
+        evaluate(run_folder, "evaluation.num_workers=4", f"evaluation.batch_rows={TILE_ROWS}")
     assert {path.name for path in run_folder.iterdir()} == names
     assert report.stat().st_mtime_ns == written
 
