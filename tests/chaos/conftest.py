@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import ray
 
 from cluster.session import ray_session
-from tests.testkit.faults import TABLE
+from cluster.train import launch_training
+from skiprec.config import RunConfig
+from tests.testkit.faults import FAULT_SETTINGS, TABLE
+from tests.testkit.runs import build_smoke_data, smoke_config
 
 
 def pytest_sessionstart() -> None:
@@ -26,6 +30,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(
             f"| {row['fault']} | {row['lost']} | {seconds} | {row['read']} |"
         )
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_smoke_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, data: Path) -> RunConfig:
+    """Ten steps on two workers, with nothing broken."""
+    config = smoke_config(tmp_path_factory.mktemp("unbroken"), data, *FAULT_SETTINGS)
+    with ray_session(num_cpus=2):
+        launch_training(config)
+    return config
 
 
 @pytest.fixture(scope="module")

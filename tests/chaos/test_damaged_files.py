@@ -11,10 +11,9 @@ from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAM
 from cluster import train
 from cluster.run_folder import lease
 from skiprec.config import RunConfig
-from tests.testkit.faults import note_fault
+from tests.testkit.faults import FAULT_SETTINGS, note_fault
 from tests.testkit.runs import (
     best_weights,
-    build_smoke_data,
     last_weights,
     metric,
     same_weights,
@@ -22,32 +21,14 @@ from tests.testkit.runs import (
     starts,
 )
 
-SETTINGS = (
-    "cluster.num_workers=2",
-    "cluster.zero_stage=2",
-    "training.checkpoint_every_steps=2",
-    "training.validate_every_steps=5",
-    "training.keep_checkpoints=9",
-)
+pytestmark = pytest.mark.usefixtures("local_ray")
 NEWEST, BEFORE = 8, 6
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_smoke_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def unbroken(local_ray: None, tmp_path_factory: pytest.TempPathFactory, data: Path) -> RunConfig:
-    config = smoke_config(tmp_path_factory.mktemp("unbroken"), data, *SETTINGS)
-    train.launch_training(config)
-    return config
 
 
 @pytest.fixture
 def broken(tmp_path: Path, data: Path, unbroken: RunConfig) -> RunConfig:
     """The same run as it was after the checkpoint of step `NEWEST`, had it died then."""
-    config = smoke_config(tmp_path, data, *SETTINGS)
+    config = smoke_config(tmp_path, data, *FAULT_SETTINGS)
     shutil.copytree(unbroken.folder, config.folder)
     (config.folder / "result.json").unlink()
     for path in (config.folder / "checkpoints").glob("step-*"):

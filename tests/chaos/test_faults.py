@@ -10,25 +10,19 @@ from cluster import train
 from cluster.checkpoint import newest_good, step_name
 from cluster.failures import EVENTS, RunFailedError
 from skiprec.config import RunConfig
-from tests.testkit.faults import FAULT_STEP, note_fault, with_fault
+from tests.testkit.faults import FAULT_SETTINGS, FAULT_STEP, note_fault, with_fault
 from tests.testkit.runs import (
     best_weights,
-    build_smoke_data,
     last_weights,
     messages,
     metric,
     same_weights,
     smoke_config,
     starts,
+    train_here,
 )
 
-SETTINGS = (
-    "cluster.num_workers=2",
-    "cluster.zero_stage=2",
-    "training.checkpoint_every_steps=2",
-    "training.validate_every_steps=5",
-    "cluster.step_timeout_s=8",
-)
+pytestmark = pytest.mark.usefixtures("local_ray")
 PLACES = {
     "rank 1 killed in forward": ("forward", "kill"),
     "rank 1 killed in backward": ("backward", "kill"),
@@ -37,19 +31,7 @@ PLACES = {
     "rank 1 raises an error once": ("forward", "raise_error"),
     "rank 1 hangs": ("forward", "hang"),
 }
-QUICK = {"rank 1 killed in backward"}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_smoke_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def unbroken(local_ray: None, tmp_path_factory: pytest.TempPathFactory, data: Path) -> RunConfig:
-    config = smoke_config(tmp_path_factory.mktemp("unbroken"), data, *SETTINGS)
-    train.launch_training(config)
-    return config
+QUICK = {"rank 1 killed in backward", "rank 1 killed between saving and reporting"}
 
 
 def assert_nothing_was_lost(config: RunConfig, unbroken: RunConfig) -> None:
@@ -57,6 +39,14 @@ def assert_nothing_was_lost(config: RunConfig, unbroken: RunConfig) -> None:
     assert len(metric(config, "train/loss")) == 10
     assert same_weights(last_weights(config), last_weights(unbroken))
     assert same_weights(best_weights(config), best_weights(unbroken))
+
+
+def test_ray_trains_what_one_process_trains(data: Path, unbroken: RunConfig) -> None:
+    """Ray and DeepSpeed change nothing: the plain engine, without either, gives the same curve."""
+    one = ("training.engine=torch", "cluster.num_workers=1", "cluster.zero_stage=0", "name=alone")
+    alone = smoke_config(Path(unbroken.root), data, *FAULT_SETTINGS, *one)
+    train_here(alone)
+    assert metric(alone, "train/loss") == pytest.approx(metric(unbroken, "train/loss"), rel=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +57,7 @@ def test_a_failed_worker_costs_nothing(
     fault: str, tmp_path: Path, data: Path, unbroken: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "ray_train_worker", with_fault(*PLACES[fault]))
-    config = smoke_config(tmp_path, data, *SETTINGS)
+    config = smoke_config(tmp_path, data, *FAULT_SETTINGS)
     train.launch_training(config)
     assert (config.folder / "FAULT").exists(), "the fault did not happen"
     assert len(starts(config)) == 2
@@ -95,7 +85,7 @@ def test_a_step_that_fails_twice_ends_the_run(
 ) -> None:
     fault = with_fault("forward", "raise_error", repeats=True)
     monkeypatch.setattr(train, "ray_train_worker", fault)
-    config = smoke_config(tmp_path, data, *SETTINGS, "cluster.max_failures=9")
+    config = smoke_config(tmp_path, data, *FAULT_SETTINGS, "cluster.max_failures=9")
     with pytest.raises(RunFailedError, match=f"in step {FAULT_STEP}: RuntimeError: the test's own"):
         train.launch_training(config)
     assert len(starts(config)) == 2
@@ -111,7 +101,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_with_its_rows(
     tmp_path: Path, data: Path, unbroken: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "ray_train_worker", with_fault("gradient", "kill", repeats=True))
-    config = smoke_config(tmp_path, data, *SETTINGS)
+    config = smoke_config(tmp_path, data, *FAULT_SETTINGS)
     with pytest.raises(RunFailedError, match="trying again would not help"):
         train.launch_training(config)
     assert len(starts(config)) == 1, "a retry would see the same rows with the same weights"
@@ -139,7 +129,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_burns_no_retry(
     tmp_path: Path, data: Path, unbroken: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "ray_train_worker", with_fault("saving", "fill_disk", repeats=True))
-    config = smoke_config(tmp_path, data, *SETTINGS)
+    config = smoke_config(tmp_path, data, *FAULT_SETTINGS)
     with pytest.raises(RunFailedError, match="make room"):
         train.launch_training(config)
     assert len(starts(config)) == 1

@@ -21,10 +21,10 @@ from tests.testkit.runs import (
     same_weights,
     smoke_config,
     starts,
-    train_here,
 )
 from tests.testkit.s3 import s3_server
 
+pytestmark = pytest.mark.slow
 STEPS = 60
 SETTINGS = (
     f"training.epochs={(STEPS - 0.5) * 64 / 644:.4f}",
@@ -89,7 +89,6 @@ def test_a_killed_worker_is_restarted_and_nothing_is_lost(
     note_recovery("the only worker killed", config, killed_at, messages(config)[0])
 
 
-@pytest.mark.slow
 def test_a_lost_machine_is_resumed_by_the_same_command(
     tmp_path: Path, data: Path, unbroken: RunConfig
 ) -> None:
@@ -119,7 +118,6 @@ def test_a_lost_machine_is_resumed_by_the_same_command(
     assert "training.seed: 0 -> 5" in changed.read_text()
 
 
-@pytest.mark.slow
 def test_a_lost_disk_is_restored_from_s3(tmp_path: Path, data: Path, unbroken: RunConfig) -> None:
     """Another machine, where nothing is left: only the data, and what was copied to storage."""
     with s3_server() as uri:
@@ -141,7 +139,6 @@ def test_a_lost_disk_is_restored_from_s3(tmp_path: Path, data: Path, unbroken: R
     note_recovery("machine and disk lost, same command", config, killed_at, read)
 
 
-@pytest.mark.slow
 def test_two_workers_under_zero_2_survive_the_loss_of_one(tmp_path: Path, data: Path) -> None:
     settings = ("cluster.num_workers=2", "cluster.zero_stage=2")
     whole, arguments = job_arguments(tmp_path / "whole", data, *settings)
@@ -154,12 +151,3 @@ def test_two_workers_under_zero_2_survive_the_loss_of_one(tmp_path: Path, data: 
     os.kill(worker_pid(config.folder, rank=1), signal.SIGKILL)
     assert finish(process, log).count("training from step") == 2
     assert_nothing_was_lost(config, whole)
-
-
-def test_ray_trains_what_one_process_trains(tmp_path: Path, unbroken: RunConfig) -> None:
-    """Ray and DeepSpeed change nothing: the plain engine, without either, gives the same curve."""
-    alone = smoke_config(
-        tmp_path, Path(unbroken.data.path), *SETTINGS, "training.engine=torch", "name=alone"
-    )
-    train_here(alone)
-    assert metric(alone, "train/loss") == pytest.approx(metric(unbroken, "train/loss"), rel=1e-4)

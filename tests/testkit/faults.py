@@ -20,6 +20,14 @@ from skiprec.config import RunConfig
 from tests.testkit.runs import REPOSITORY
 
 FAULT_STEP = 7
+FAULT_SETTINGS = (
+    "cluster.num_workers=2",
+    "cluster.zero_stage=2",
+    "cluster.step_timeout_s=8",
+    "training.checkpoint_every_steps=2",
+    "training.validate_every_steps=5",
+    "training.keep_checkpoints=9",
+)
 TABLE = REPOSITORY / ".test-results" / "chaos.jsonl"
 
 
