@@ -28,6 +28,7 @@ from tests.testkit.runs import (
     train_here,
 )
 
+pytestmark = pytest.mark.slow
 TORCH = "training.engine=torch"
 SETTINGS = (
     "training.checkpoint_every_steps=1",
@@ -85,7 +86,7 @@ def optimizer_state(folder: Path) -> dict[tuple[str, str], torch.Tensor]:
     }
 
 
-@pytest.fixture(scope="module", params=["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["fp32", "bf16"])
 def folders(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> tuple[Path, Path, str]:
