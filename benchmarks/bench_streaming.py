@@ -145,7 +145,7 @@ def in_a_process(path: Path, limit_mb: int | None) -> tuple[dict[str, float], bo
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--train", type=Path, help="one measurement, in this process")
-    parser.add_argument("--limit-mb", type=int, default=512)
+    parser.add_argument("--limit-mb", type=int, default=768)
     arguments = parser.parse_args()
     if arguments.train is not None:
         print(json.dumps(train(arguments.train)))

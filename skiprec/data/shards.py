@@ -1,6 +1,7 @@
 """Rows of item windows in Arrow files: written in fixed pieces, read through a memory map."""
 
 import hashlib
+import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,10 +102,15 @@ class ShardSet:
 def _map_file(path: Path, window: int, rows: int) -> tuple[Ints, Ints]:
     """Read-only views of the items [rows, window] and users [rows] of one file; no copy.
 
-    The arrays keep the memory map alive.
+    The arrays keep the memory map alive. Training reads small blocks in random order: the kernel's
+    reading ahead (up to megabytes a fault) would read many times what is used, and where memory is
+    short throw out what is still needed.
     """
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    mapped.madvise(mmap.MADV_RANDOM)
     try:
-        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        reader = pa.ipc.open_file(pa.py_buffer(mapped))
     except pa.ArrowInvalid as error:
         raise ValueError(
             f"{path} is not an Arrow file ({error}); build the dataset again"
