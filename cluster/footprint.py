@@ -11,6 +11,7 @@ import torch
 
 from skiprec.config import RunConfig
 from skiprec.network import SkipRecNetwork
+from skiprec.training.item_tables import table_masters
 from skiprec.training.optim import build_optimizer
 
 MASTER, MOMENTS = 4, 8  # bytes a weight: float32, and Adam's two
@@ -46,8 +47,7 @@ def count_weights(config: RunConfig, num_items: int) -> Weights:
         network = SkipRecNetwork(config.model, config.policy, num_items)
     build_optimizer(network, config.training)  # takes sparse tables out
     dense = sum(p.numel() for p in network.parameters())
-    tables = sum(table.numel() for _, table in network.item_tables())
-    sparse = tables if config.training.item_optimizer is not None else 0
+    sparse = sum(table.numel() for table in table_masters(network).values())
     return Weights(dense, sparse, config.model.width)
 
 
