@@ -169,12 +169,14 @@ def test_a_frozen_backbone_s_tables_are_not_touched() -> None:
 
 def test_bf16_tables_add_up_in_float32() -> None:
     engine = make_engine(run_config(**SPARSE, training__precision="bf16"))
+    before = {name: master.detach().clone() for name, master in engine.tables.masters.items()}
     for step in range(2):
         engine.forward_backward(random_batch(12, step), loss_pass(step))
         engine.step(1.0)
     for name, table in tables_of(engine).items():
         master = engine.tables.masters[name]
         assert (table.dtype, master.dtype) == (torch.bfloat16, torch.float32)
+        assert not torch.equal(master, before[name]), "nothing moved"
         assert torch.equal(table, master.bfloat16())
         assert not torch.equal(table.float(), master), "nothing was rounded"
 
