@@ -71,7 +71,8 @@ def target_ranks(
         before_BI = ~stands_after_BI
         if seen_BT is not None:
             before_BI[_cells(seen_BT, start, scores_BI.shape[1])] = False
-        rank_B += before_BI.sum(1)
+        # Summed in 32 bits: the 64 that a boolean's sum takes by itself are twice as slow.
+        rank_B += before_BI.sum(1, dtype=torch.int32)
     return torch.where(target_B == PADDING, 0, rank_B)
 
 
