@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from cluster.footprint import Footprint, Weights, count_weights, footprint
+from cluster.footprint import Footprint, Weights, count_weights, footprint, touched_rows
 from skiprec.config import ModelConfig, RunConfig
 from skiprec.config_files import parse_config
 from skiprec.network import SkipRecNetwork
@@ -20,7 +20,9 @@ NEGATIVES = 1000
 
 
 def config(num_blocks: int, width: int, stage: int, is_sparse: bool = False) -> RunConfig:
-    training = {"precision": "bf16"} | ({"item_optimizer": "sparse_adam"} if is_sparse else {})
+    training = {"precision": "bf16", "global_batch_rows": WORKERS * ROWS}
+    if is_sparse:
+        training["item_optimizer"] = "sparse_adam"
     return parse_config(
         {
             "name": "scaling",
@@ -125,7 +127,7 @@ def catalogue(num_blocks: int = 64, width: int = 256) -> Iterator[str]:
         found = by_stage(num_blocks, width, dense)
         settings = config(num_blocks, width, 1, is_sparse=True)
         sparse = count_weights(settings, num_items)
-        touched = 3 * ROWS * POSITIONS + 2 * NEGATIVES  # embedding, head and bias; no row twice
+        touched = touched_rows(settings, sparse, WORKERS, POSITIONS)
         light = footprint(settings, sparse, WORKERS, touched)
         tables = light.held["sparse tables"]
         rest = light.peak - tables

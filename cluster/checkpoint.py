@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -104,8 +105,40 @@ def step_name(step: int) -> str:
 
 
 def newest_step(folder: Path) -> int:
-    """The step of the newest checkpoint, good or not; 0 if there is none."""
-    return max((int(path.name.removeprefix("step-")) for path in folder.glob("step-*")), default=0)
+    """The step of the newest sealed checkpoint, good or not; 0 if there is none."""
+    return max((_step_of(seal.parent) for seal in folder.glob(f"step-*/{MANIFEST}")), default=0)
+
+
+def resume_point(
+    folder: Path, comm: Collectives, device: torch.device
+) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that verifies, one for all ranks, and what was wrong with newer ones.
+
+    Rank 0 looks, and sets the newer ones aside: they would count as the newest for whatever does
+    not verify them, and new ones of lower steps would be removed as the older.
+
+    Raises:
+        RuntimeError: this rank does not see what rank 0 does.
+    """
+    step = 0
+    problems: list[str] = []
+    if comm.rank == 0:
+        path, problems = newest_good(folder)
+        step = 0 if path is None else _step_of(path)
+        for damaged in [other for other in folder.glob("step-*") if _step_of(other) > step]:
+            aside = damaged.with_name(f".{damaged.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            damaged.rename(aside)
+    step = int(comm.sum(torch.tensor([step], device=device)))
+    if step == 0:
+        return None, problems
+    path = folder / step_name(step)
+    if not (path / MANIFEST).exists():
+        raise RuntimeError(
+            f"rank {comm.rank} does not see {path}, from which rank 0 goes on; the folder of a run "
+            "must be on storage that all of its workers share, at one path"
+        )
+    return path, problems
 
 
 def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
@@ -276,6 +309,10 @@ def write_text_durably(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _describe(path: Path) -> CheckpointFile:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cluster.deepspeed_config import deepspeed_config
 from cluster.failures import RunFailedError
-from cluster.footprint import count_weights, footprint
+from cluster.footprint import count_weights, footprint, touched_rows
 from cluster.train import RunStoppedError, launch_training
 from skiprec.config import RunConfig
 from skiprec.config_files import load_config
@@ -84,8 +84,10 @@ def _footprint_gb(config: RunConfig) -> dict[str, Any] | None:
     data = Path(config.data.path)
     if not (data / MANIFEST_NAME).exists():
         return None
-    weights = count_weights(config, read_manifest(data).num_items)
-    found = footprint(config, weights, config.cluster.num_workers)
+    manifest, num_workers = read_manifest(data), config.cluster.num_workers
+    weights = count_weights(config, manifest.num_items)
+    touched = touched_rows(config, weights, num_workers, manifest.window - 1)
+    found = footprint(config, weights, num_workers, touched)
     return {
         "held": {what: round(size / 1e9, 3) for what, size in found.held.items()},
         "more_in_a_step": {what: round(size / 1e9, 3) for what, size in found.in_step.items()},
@@ -118,7 +120,8 @@ def print_report(run_folder: Path) -> None:
 
 
 def run_job(job: Callable[[], None]) -> int:
-    """Exit code of a job, with one message: 2 for what a user can mend, 3 stopped, 1 failed."""
+    """Exit code of a job, with one message: 2 for what a user can mend, 3 stopped, 1 failed, and
+    130 for Ctrl-C, as shells have it."""
     try:
         job()
     except ValueError as error:
@@ -130,4 +133,7 @@ def run_job(job: Callable[[], None]) -> int:
     except RunFailedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
     return 0

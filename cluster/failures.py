@@ -9,6 +9,7 @@ import errno
 import faulthandler
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,11 @@ class FailureReports(UserCallback):
         Raises:
             RunFailedError: it would only fail again. Ray ends the run on any error from here.
         """
-        errors = {rank: getattr(e, "_base_exc", e) for rank, e in worker_exceptions.items()}
+        # How a worker died is wrapped in the report that it no longer answers.
+        errors = {
+            rank: getattr(error, "health_check_failure", error)
+            for rank, error in worker_exceptions.items()
+        }
         left = [rank for rank, error in errors.items() if getattr(error, "preempted", False)]
         if left:  # Ray does not count it as a failure either; other ranks lost their connection
             ranks = ", ".join(f"rank {rank}" for rank in sorted(left))
@@ -99,8 +104,9 @@ class FailureReports(UserCallback):
         return f" because a step took too long (its stacks: {path})" if hung else ""
 
     def _tell(self, message: str) -> None:
-        with (self.folder / EVENTS).open("a") as file:
-            file.write(json.dumps({"time": time.time(), "message": message}) + "\n")
+        with suppress(OSError):  # on a full disk the run must still end with its reason
+            with (self.folder / EVENTS).open("a") as file:
+                file.write(json.dumps({"time": time.time(), "message": message}) + "\n")
 
 
 def _ranks_by_error(raised: dict[int, StepFailedError]) -> list[tuple[str, str]]:

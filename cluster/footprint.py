@@ -20,11 +20,14 @@ MAX_LIVE_WEIGHTS = 10**9  # ZeRO-3 gathers no more at once (its stage3_max_live_
 
 @dataclass(frozen=True)
 class Weights:
-    """How many numbers a network has: those that DeepSpeed trains, and those of sparse tables."""
+    """How many numbers a network has: those that DeepSpeed trains, those that nothing trains, and
+    those of sparse tables, with the tables' names."""
 
     dense: int
+    frozen: int
     sparse: int
     item_width: int
+    tables: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -46,18 +49,27 @@ def count_weights(config: RunConfig, num_items: int) -> Weights:
     with torch.device("meta"):
         network = SkipRecNetwork(config.model, config.policy, num_items)
     build_optimizer(network, config.training)  # takes sparse tables out
-    dense = sum(p.numel() for p in network.parameters())
-    sparse = sum(table.numel() for table in table_masters(network).values())
-    return Weights(dense, sparse, config.model.width)
+    dense = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in network.parameters() if not p.requires_grad)
+    tables = table_masters(network)
+    sparse = sum(table.numel() for table in tables.values())
+    return Weights(dense, frozen, sparse, config.model.width, tuple(tables))
+
+
+def touched_rows(config: RunConfig, weights: Weights, world_size: int, positions: int) -> int:
+    """Rows of all sparse tables that one worker's part of a step reads, if no item came twice."""
+    read = -(-config.training.global_batch_rows // world_size) * positions
+    negatives = config.loss.num_negatives or 0
+    return sum(read + (negatives if name.startswith("head.") else 0) for name in weights.tables)
 
 
 def footprint(config: RunConfig, weights: Weights, world_size: int, touched: int = 0) -> Footprint:
     """Of one of `world_size` workers.
 
     Args:
-        touched: rows of all sparse tables together that one worker's part of a step reads.
+        touched: of `touched_rows`.
     """
-    n, stage, dense = world_size, config.cluster.zero_stage, weights.dense
+    n, stage, dense, frozen = world_size, config.cluster.zero_stage, weights.dense, weights.frozen
     width = 2 if config.training.precision == "bf16" else 4
     share = dense / n
     sparse_bytes = weights.sparse * (MASTER + MOMENTS + (2 if width == 2 else 0))
@@ -67,7 +79,7 @@ def footprint(config: RunConfig, weights: Weights, world_size: int, touched: int
     held: dict[str, float] = {}
     step: dict[str, float] = {}
     if stage == 0:
-        held |= {"weights": dense * width, "moments": dense * MOMENTS}
+        held |= {"weights": (dense + frozen) * width, "moments": dense * MOMENTS}
         held |= {"masters": dense * MASTER} if width == 2 else {}
         step |= {"gradients": dense * width, "copy of gradients": dense * MASTER}
         sent = 2 * ring
@@ -75,13 +87,15 @@ def footprint(config: RunConfig, weights: Weights, world_size: int, touched: int
         held |= {"masters": share * MASTER, "moments": share * MOMENTS}
         step |= {"copy of gradients": share * MASTER}
         if stage == 3:
-            held |= {"weights": share * width, "gradients": share * width}
-            step |= {"gathered weights": min(dense, MAX_LIVE_WEIGHTS) * width}
+            held |= {"weights": (dense + frozen) / n * width, "gradients": share * width}
+            step |= {"gathered weights": min(dense + frozen, MAX_LIVE_WEIGHTS) * width}
         else:
-            held |= {"weights": dense * width}
+            held |= {"weights": (dense + frozen) * width}
             # In the parts' own shapes, and in bf16 once more in one piece before float32.
             step |= {"gradients": share * (width if width == 4 else 2 * width)}
-        sent = (3 if stage == 3 else 2) * ring
+        sent = 2 * ring
+        if stage == 3:  # all weights are gathered for the forward and for the backward pass
+            sent = ring + 2 * (n - 1) / n * (dense + frozen) * width
     if sparse_bytes:
         held["sparse tables"] = sparse_bytes
     if config.cluster.offload != "none":

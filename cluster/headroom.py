@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from cluster.checkpoint import load_network
+from cluster.data import refuse_other_items
 from cluster.process import keep_freed_memory
 from cluster.publish import publish
 from cluster.run_folder import provenance
@@ -49,6 +50,7 @@ def measure_run(config: RunConfig, run_folder: Path, command: str) -> Path:
     network.policy = None
     data, split = Path(config.data.path), config.evaluation.split
     held_shards, fit_shards = ShardSet.open(data, split), ShardSet.open(data, FIT_SPLIT)
+    refuse_other_items(run_folder, network.num_items, data)
     _check(config, network, held_shards, fit_shards)
     removed = _removal_order(config, network, fit_shards)
     keep_SL = nested_sets(removed)
@@ -97,11 +99,6 @@ def _check(config: RunConfig, network: SkipRecNetwork, held: ShardSet, fit: Shar
         raise ValueError(
             f"model.backbone={config.model.backbone!r} has no residual blocks, so no depth to "
             "choose; name the run of a backbone"
-        )
-    if network.num_items != held.num_items:
-        raise ValueError(
-            f"the run was trained on {network.num_items} items, {config.data.path} has "
-            f"{held.num_items}; measure on the data of the run (--set data.path=…)"
         )
     if held.split == fit.split:
         raise ValueError(

@@ -5,6 +5,7 @@ Ray can forward what workers print, but mixes it with its own; the run's files s
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from cluster.failures import EVENTS
 from skiprec.observability.sinks import ConsoleSink
 
 POLL_S = 0.5
+SILENT_S = 30.0
 
 
 class Follower:
@@ -51,18 +53,26 @@ def shown_progress(folder: Path, name: str) -> Iterator[None]:
     """Prints events and metrics of the run in `folder` while the block runs."""
     metrics = Follower(folder / "metrics.jsonl")
     events = [Follower(folder / name) for name in ("events-rank0.jsonl", EVENTS)]
-    console, stop = ConsoleSink(name), threading.Event()
+    console, stop, worker_told = ConsoleSink(name), threading.Event(), threading.Event()
 
     def show() -> None:
         for event in (event for file in events for event in file.new_lines()):
+            worker_told.set()
             if "message" in event:
                 print(f"[{name}] {event['message']}", flush=True)
         for line in metrics.new_lines():
             console.scalars(line.pop("step"), line)
 
     def follow() -> None:
+        silent_until = time.monotonic() + SILENT_S
         while not stop.wait(POLL_S):
             show()
+            if time.monotonic() > silent_until and not worker_told.is_set():
+                print(
+                    f"[{name}] no worker has started yet; `ray status` says who holds what",
+                    flush=True,
+                )
+                worker_told.set()
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()

@@ -81,14 +81,16 @@ def lease(config: RunConfig) -> Iterator[str]:
         except FileExistsError:
             _clear_dead_lease(path, config.name)
     stop = threading.Event()
-    beat = threading.Thread(target=_heartbeat, args=(path, stop), daemon=True)
+    arguments = (path, str(holder["token"]), stop)
+    beat = threading.Thread(target=_heartbeat, args=arguments, daemon=True)
     beat.start()
     try:
         yield str(holder["token"])
     finally:
         stop.set()
         beat.join()
-        path.unlink(missing_ok=True)
+        if _is_held_by(path, str(holder["token"])):
+            path.unlink(missing_ok=True)
 
 
 def refuse_without_lease(config: RunConfig, token: str) -> None:
@@ -97,12 +99,7 @@ def refuse_without_lease(config: RunConfig, token: str) -> None:
     Raises:
         RuntimeError: the lease is gone, or another start holds it.
     """
-    path = config.folder / "lease.json"
-    try:
-        found = json.loads(path.read_text())["token"]
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
-        found = None
-    if found != token:
+    if not _is_held_by(config.folder / "lease.json", token):
         raise RuntimeError(
             f"this worker's driver no longer holds run {config.name!r}; it publishes nothing more"
         )
@@ -167,20 +164,31 @@ def _holder() -> dict[str, Any]:
     }
 
 
-def _heartbeat(path: Path, stop: threading.Event) -> None:
+def _is_held_by(path: Path, token: str) -> bool:
+    """Whether the lease is this start's; one that was thought dead may have lost it to another."""
+    try:
+        return bool(json.loads(path.read_text())["token"] == token)
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return False
+
+
+def _heartbeat(path: Path, token: str, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_S):
-        with suppress(FileNotFoundError):
-            os.utime(path)
+        with suppress(OSError):  # a shared disk that fails for a moment; the next beat may do
+            if _is_held_by(path, token):
+                os.utime(path)
 
 
 def _clear_dead_lease(path: Path, name: str) -> None:
     """Moves a dead holder's lease aside; raises if the holder lives."""
     try:
-        holder, age_s = json.loads(path.read_text()), time.time() - path.stat().st_mtime
+        found, age_s = path.read_text(), time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return
+    try:
+        holder = json.loads(found)
     except json.JSONDecodeError:  # its writer died between open and write, or is about to write
-        holder, age_s = {}, time.time() - path.stat().st_mtime
+        holder = {}
     if holder.get("host") == socket.gethostname():
         alive = psutil.pid_exists(holder["pid"]) and (
             abs(psutil.Process(holder["pid"]).create_time() - holder["process_started"]) < 1.0
@@ -192,5 +200,9 @@ def _clear_dead_lease(path: Path, name: str) -> None:
             f"run {name!r} is alive: process {holder.get('pid')} on {holder.get('host')} holds it; "
             "wait for it, stop it, or choose another name (--set name=…)"
         )
+    aside = path.with_name(f".lease-{uuid.uuid4().hex}")
     with suppress(FileNotFoundError):
-        path.rename(path.with_name(f".lease-{uuid.uuid4().hex}"))
+        path.rename(aside)
+        if aside.read_text() != found:  # another start was quicker: this is its lease
+            with suppress(FileExistsError):
+                os.link(aside, path)

@@ -11,6 +11,14 @@ import ray
 LOCAL_OBJECT_STORE_BYTES = 256 * 2**20
 
 
+_is_own: list[bool] = []  # of the session that this process is in
+
+
+def is_own_ray() -> bool:
+    """Whether the session's Ray was started by it: this machine, and never more."""
+    return bool(_is_own and _is_own[-1])
+
+
 @contextmanager
 def ray_session(num_cpus: int | None = None, with_dashboard: bool = False) -> Iterator[None]:
     """Connected to Ray inside the block; a local Ray is stopped at its end.
@@ -24,7 +32,8 @@ def ray_session(num_cpus: int | None = None, with_dashboard: bool = False) -> It
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     # Ray's default of 15 starves a training worker beside any ordinary process.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    if os.environ.get("RAY_ADDRESS"):
+    joins = bool(os.environ.get("RAY_ADDRESS"))
+    if joins:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(
@@ -35,7 +44,9 @@ def ray_session(num_cpus: int | None = None, with_dashboard: bool = False) -> It
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+    _is_own.append(not joins)
     try:
         yield
     finally:
+        _is_own.pop()
         ray.shutdown()

@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +25,7 @@ from skiprec.config import ClusterConfig
 OWNER = "owner.json"
 CHECKPOINTS = "checkpoints"
 CHUNK_BYTES = 2**20
+POLL_S = 1.0
 NOT_COPIED = ("lease.json", "STOP", "ray")
 
 
@@ -122,10 +123,11 @@ def upload(storage: Storage, folder: Path, token: str | None) -> None:
         )
     there = storage.listing()
     here = {str(path.relative_to(folder)): path for path in _own_files(folder)}
-    whole = {step for step in _steps(here) if _is_there(storage, there, folder, step)}
+    sealed = {step for step in _steps(here) if f"{step}/{MANIFEST}" in here}
+    to_copy = {step for step in sealed if not _is_there(storage, there, folder, step)}
     for name in sorted(here, key=_manifests_last):
         step = _step_of(name)
-        if (step not in whole) if step is not None else _is_new(here[name], there.get(name)):
+        if (step in to_copy) if step is not None else _is_new(here[name], there.get(name)):
             with here[name].open("rb") as file:
                 storage.write(name, file)
     if token is not None:
@@ -162,22 +164,26 @@ class Uploads:
         self.running: Future[None] | None = None
 
     def start(self) -> None:
-        """Uploads what the folder holds now; no checkpoint may go from it before `wait`."""
-        self.wait()
+        """Uploads what the folder holds now; while `is_busy`, no checkpoint may go from it."""
+        assert self.running is None, "one at a time"
         self.running = self.pool.submit(upload, self.storage, self.folder, self.token)
 
-    def wait(self) -> None:
-        """Until the last one has ended.
+    def is_busy(self) -> bool:
+        """Whether the last one is still running, after waiting for it a while.
 
         Raises:
             TakenOverError: see `upload`.
         """
-        running, self.running = self.running, None
-        if running is not None:
-            try:
-                running.result()
-            except OSError as error:
-                self.tell(f"the copy to {self.storage.path} failed, the next will do: {error}")
+        if self.running is None:
+            return False
+        if not wait([self.running], timeout=POLL_S).done:
+            return True
+        ended, self.running = self.running, None
+        try:
+            ended.result()
+        except OSError as error:
+            self.tell(f"the copy to {self.storage.path} failed, the next will do: {error}")
+        return False
 
 
 def _is_there(storage: Storage, there: dict[str, Any], folder: Path, step: str) -> bool:

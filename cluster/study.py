@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import ray.train
-
 from cluster.evaluate import evaluate_run
+from cluster.failures import RunFailedError
 from cluster.run_folder import RunAliveError, lease
 from cluster.session import ray_session
 from cluster.study_results import Run, publish_study, runs_of, write_result
@@ -79,7 +78,7 @@ def _run_all(
                 _run_one(run, results, command)
             except RunAliveError:
                 elsewhere.append(run)
-            except ray.train.TrainingFailedError as error:
+            except (RunFailedError, FloatingPointError) as error:  # the latter in this process
                 failed.append(config.name)
                 print(f"[{config.name}] FAILED: {error}", flush=True)
             publish()

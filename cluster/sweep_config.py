@@ -45,7 +45,9 @@ class SweepConfig(Section):
     `report_samples` it is validated. `scheduler`: "asha" stops the trials that are behind, first
     after `grace_samples`, then at each `reduction_factor` times as many; "pbt" copies the better
     half's weights and settings to the others every `perturb_samples`, and perturbs them; "none"
-    lets all of them end. `objectives` are maximised; two need complete trials.
+    lets all of them end. As many trials run at once as there is room for when the sweep starts; on
+    a cluster that grows, `concurrent_trials` says how many, and is waited for. `objectives` are
+    maximised; two need complete trials.
 
     `space` holds for every kind of policy, `space_of.<kind>` for that kind alone. The kinds are
     those of the configurations that the sweep is given; what is said of others is not used.
@@ -56,6 +58,7 @@ class SweepConfig(Section):
     scheduler: Literal["asha", "pbt", "none"] = "asha"
     objectives: tuple[Objective, ...] = Field(("mrr@20",), min_length=1, max_length=2)
     num_trials: int = Field(ge=1)
+    concurrent_trials: int | None = Field(None, ge=1)
     max_samples: int = Field(ge=1)
     report_samples: int = Field(ge=1)
     grace_samples: int | None = Field(None, ge=1)

@@ -12,9 +12,10 @@ import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.checkpoint import newest_good, read_state, start_from_backbone, write_text_durably
-from cluster.data import ensure_data
+from cluster.data import ensure_data, refuse_other_items
 from cluster.failures import FailureReports, RunFailedError
 from cluster.progress import shown_progress
+from cluster.room import wait_for_room, worker_resources
 from cluster.run_folder import clear_stop, lease, open_run, refuse_without_lease
 from cluster.session import ray_session
 from cluster.storage import Storage, open_storage, restore, take_over, upload
@@ -42,7 +43,8 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
     is raised as it is.
 
     Raises:
-        ValueError: anything a user can mend: data, name, configuration, the run it starts from.
+        ValueError: anything a user can mend: data, name, configuration, the run it starts from,
+            too few machines.
         RunStoppedError: it was stopped, by `run_folder.request_stop`.
         RunFailedError: workers failed more than `cluster.max_failures` times, or would again.
     """
@@ -76,7 +78,7 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
 
 def _restored(config: RunConfig) -> Storage | None:
     """The run's storage, after its folder has what that has; also the run it starts from."""
-    if config.init_from is not None and not (Path(config.root) / config.init_from).exists():
+    if config.init_from is not None:
         other = open_storage(config.cluster, config.init_from)
         if other is not None:
             restore(other, Path(config.root) / config.init_from)
@@ -109,7 +111,10 @@ def _train_here(config: RunConfig, token: str) -> None:
 
 
 def _fit(config: RunConfig, token: str) -> None:
-    cluster = config.cluster
+    cluster, worker = config.cluster, worker_resources(config.cluster)
+    least = cluster.min_workers or cluster.num_workers
+    wanted = "training workers (cluster.num_workers or min_workers, cluster.threads_per_worker)"
+    wait_for_room(config.name, worker, least, wanted, cluster.room_timeout_s)
     if cluster.min_workers is not None:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", ELASTIC_START_TIMEOUT_S)
     attempts = config.folder.resolve() / "ray"
@@ -131,9 +136,7 @@ def _fit(config: RunConfig, token: str) -> None:
             else (cluster.min_workers, cluster.num_workers),
             elastic_resize_monitor_interval_s=cluster.resize_check_s,  # type: ignore[call-arg]
             use_gpu=cluster.use_gpu,
-            resources_per_worker={"CPU": cluster.threads_per_worker}
-            | ({"GPU": 1} if cluster.use_gpu else {})
-            | cluster.resources,
+            resources_per_worker=worker,
         ),
         run_config=ray.train.RunConfig(
             name=name,
@@ -150,10 +153,11 @@ def _fit(config: RunConfig, token: str) -> None:
     )
     try:
         trainer.fit()
-    except ray.train.ControllerError as error:
-        if isinstance(error.controller_failure, RunFailedError):
-            raise error.controller_failure from None
-        raise
+    except ray.train.TrainingFailedError as error:
+        reason = getattr(error, "controller_failure", error)
+        if isinstance(reason, RunFailedError):
+            raise reason from None
+        raise RunFailedError(f"run {config.name!r} failed: {reason}") from error
 
 
 def check_inputs(config: RunConfig) -> None:
@@ -177,6 +181,7 @@ def check_inputs(config: RunConfig) -> None:
                 "if that has a [pretraining] section"
             )
         start_from_backbone(network, backbone, config.init_growth)
+        refuse_other_items(backbone, network.num_items, data)
 
 
 def _result(config: RunConfig, seconds: float) -> dict[str, Any]:

@@ -23,11 +23,12 @@ from ray.tune.search.optuna import OptunaSearch
 
 from cluster.checkpoint import write_text_durably
 from cluster.data import ensure_data
+from cluster.room import places, wait_for_room, worker_resources
 from cluster.run_folder import lease, provenance
 from cluster.session import ray_session
 from cluster.sweep_config import KIND, Range, Space, SweepConfig, trial_config
 from cluster.sweep_results import Ledger, publish_sweep
-from cluster.train import check_inputs
+from cluster.train import RunStoppedError, check_inputs
 from cluster.trial import SweepJob, SweepTrial
 from cluster.worker import build_network
 from skiprec.config import ClusterConfig, RunConfig
@@ -46,13 +47,14 @@ def run_sweep(sweep: SweepConfig, trees: dict[str, dict[str, Any]], command: str
 
     Raises:
         ValueError: anything a user can mend.
+        RunStoppedError: it was interrupted.
     """
     base = parse_config(next(iter(trees.values())), "the sweep's configuration")
     home = base.model_copy(update={"name": sweep.name})
     with lease(home):
         job = _open_sweep(sweep, trees, home, command)
         with ray_session(with_dashboard=True):
-            limit = max_concurrent_trials(base.cluster, ray.nodes())  # type: ignore[no-untyped-call]
+            limit = _concurrent_trials(sweep, base.cluster)
             _search(job, home, limit)
             print(f"[{sweep.name}] trials have ended; evaluating, one by one", flush=True)
             publish_sweep(sweep, base.root, home.folder, command)
@@ -89,7 +91,9 @@ def _open_sweep(
                 + "\nchoose another name for it, or the old values to go on with it"
             )
     else:
-        taken = sorted(path.name for path in Path(home.root).glob(f"{sweep.name}-*"))
+        number = "[0-9a-f]" * (8 if sweep.searcher == "optuna" else 5)
+        names = f"{sweep.name}-{number}"
+        taken = sorted(path.name for path in Path(home.root).glob(names))
         if taken:
             raise ValueError(
                 f"trials of sweep {sweep.name!r} would be runs like {taken[0]!r}, which is there "
@@ -101,9 +105,12 @@ def _open_sweep(
 
 
 def _corners(dimensions: Space, kinds: list[str]) -> Iterator[dict[str, Any]]:
-    """For each dimension each of its choices, or both ends, the others at their first value."""
+    """For each dimension each of its choices, or both ends and a number between that is no whole
+    one, the others at their first value."""
     values = {
-        key: [value.low, value.high] if isinstance(value, Range) else list(value)
+        key: [value.low, value.low + (value.high - value.low) / np.e, value.high]
+        if isinstance(value, Range)
+        else list(value)
         for key, value in dimensions.items()
     }
     first = {key: found[0] for key, found in values.items()}
@@ -143,29 +150,21 @@ def _check_copies(corners: list[RunConfig], num_items: int) -> None:
                 )
 
 
-def max_concurrent_trials(cluster: ClusterConfig, nodes: list[dict[str, Any]]) -> int:
-    """How many trials the machines have room for, each worker within one machine.
+def _concurrent_trials(sweep: SweepConfig, cluster: ClusterConfig) -> int:
+    """How many trials there is room for; `sweep.concurrent_trials`, if it says so, after waiting.
 
     Raises:
-        ValueError: none fits.
+        ValueError: not even one fits, or not so many.
     """
-    workers, threads = max(1, cluster.num_workers), cluster.threads_per_worker
-    found, room = [], 0
-    for node in nodes:
-        if node["Alive"]:
-            cpus, gpus = (int(node["Resources"].get(name, 0)) for name in ("CPU", "GPU"))
-            fits = cpus // threads
-            room += min(fits, gpus) if cluster.use_gpu else fits
-            found.append(f"{cpus} CPUs" + (f" and {gpus} GPUs" if cluster.use_gpu else ""))
-    if room < workers:
-        each = f"{threads} CPUs" + (" and a GPU" if cluster.use_gpu else "")
-        raise ValueError(
-            f"no trial fits: each needs {workers} worker(s) (cluster.num_workers) of {each} "
-            f"(cluster.threads_per_worker), {workers * threads} CPUs in all; Ray has "
-            f"{len(found)} machine(s) with {', '.join(found)}, room for {room} worker(s). Lower "
-            "one of the two, or add machines"
-        )
-    return room // workers
+    worker, workers = worker_resources(cluster), max(1, cluster.num_workers)
+    least = sweep.concurrent_trials or 1
+    wanted = (
+        f"workers of {least} trial(s) at once (concurrent_trials of the sweep, "
+        "cluster.num_workers, cluster.threads_per_worker)"
+    )
+    wait_for_room(sweep.name, worker, least * workers, wanted, cluster.room_timeout_s)
+    room = places(worker, ray.nodes())  # type: ignore[no-untyped-call]
+    return sweep.concurrent_trials or room // workers
 
 
 def _search(job: SweepJob, home: RunConfig, limit: int) -> None:
@@ -175,7 +174,8 @@ def _search(job: SweepJob, home: RunConfig, limit: int) -> None:
     if sweep.scheduler == "pbt" and sweep.num_trials > limit:
         raise ValueError(
             f"scheduler='pbt' trains all num_trials={sweep.num_trials} trials at once, Ray has "
-            f"room for {limit}; set num_trials={limit}, or add machines"
+            f"room for {limit}; set num_trials={limit}, or concurrent_trials={sweep.num_trials} "
+            "on a cluster that grows"
         )
     with _quiet_tune():
         trainable = tune.with_resources(
@@ -189,7 +189,11 @@ def _search(job: SweepJob, home: RunConfig, limit: int) -> None:
         else:
             print(f"[{sweep.name}] {sweep.num_trials} trials, {limit} at a time", flush=True)
             tuner = _new_tuner(job, home, trainable, state, limit)
-        tuner.fit()
+        found = tuner.fit()
+    if found.num_terminated + found.num_errors < sweep.num_trials:  # Tune took Ctrl-C, and returned
+        raise RunStoppedError(
+            f"sweep {sweep.name!r} was interrupted; the same command goes on with its trials"
+        )
 
 
 def _new_tuner(

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from cluster.checkpoint import (
     ENGINE,
     WEIGHTS,
-    newest_good,
     read_state,
+    resume_point,
     save_checkpoint,
     start_from_backbone,
     step_name,
@@ -31,7 +31,7 @@ from skiprec.config import RunConfig
 from skiprec.config_files import config_hash
 from skiprec.data.batching import TrainingReader, validation_tiles
 from skiprec.data.order import DataOrder
-from skiprec.data.shards import ShardSet
+from skiprec.data.shards import ShardSet, items_hash
 from skiprec.network import SkipRecNetwork
 from skiprec.observability.sinks import JsonlSink, NoSink, SeveralSinks, Sink
 from skiprec.observability.tensorboard import TensorBoardSink
@@ -59,14 +59,14 @@ class RankHooks:
 
     `report` is called after each checkpoint, `fence` before anything is published (it raises if
     this start no longer owns the run), `departures` with each line of the log: the machines of the
-    run that are about to be taken away. `finish` is called at the end. `beat` is `LoopHooks.beat`,
-    `node` where this rank runs.
+    run that are about to be taken away. A checkpoint, and the end, wait until no rank `is_busy`.
+    `beat` is `LoopHooks.beat`, `node` where this rank runs.
     """
 
     report: Callable[[TrainState, Path], None] = lambda state, checkpoint: None
     fence: Callable[[], None] = lambda: None
     departures: Callable[[], frozenset[str]] = frozenset
-    finish: Callable[[], None] = lambda: None
+    is_busy: Callable[[], bool] = lambda: False
     beat: Callable[[int], None] = lambda step: None
     node: str = "local"
 
@@ -78,7 +78,6 @@ def ray_train_worker(job: dict[str, Any]) -> None:
     import ray.train.torch
 
     config = RunConfig.model_validate(job["config"])
-    os.chdir(job["working_folder"])  # Ray Train moves workers; the paths of a run are the job's
     torch.set_num_threads(config.cluster.threads_per_worker)
     keep_freed_memory()
 
@@ -96,17 +95,20 @@ def ray_train_worker(job: dict[str, Any]) -> None:
         return frozenset(found.preempted_node_ids if found is not None else ())
 
     comm = ProcessGroup()
-    watchdog = Watchdog(config.folder, comm.rank, config.cluster.step_timeout_s)
-    node = ray.get_runtime_context().get_node_id()
-    hooks = RankHooks(report, fence, departures, beat=watchdog.beat, node=node)
-    if comm.rank == 0:
-        hooks = storage_hooks(config, job["lease_token"], hooks)
+    watchdog = None
     try:
+        os.chdir(job["working_folder"])  # Ray Train moves workers; the paths of a run are the job's
+        watchdog = Watchdog(config.folder, comm.rank, config.cluster.step_timeout_s)
+        node = ray.get_runtime_context().get_node_id()
+        hooks = RankHooks(report, fence, departures, beat=watchdog.beat, node=node)
+        if comm.rank == 0:
+            hooks = storage_hooks(config, job["lease_token"], hooks)
         run_rank(config, comm, ray.train.torch.get_device(), hooks)
     except Exception as error:
-        raise step_failed(watchdog.step, error) from error
+        raise step_failed(0 if watchdog is None else watchdog.step, error) from error
     finally:
-        watchdog.stop()
+        if watchdog is not None:
+            watchdog.stop()
 
 
 def storage_hooks(config: RunConfig, token: str, hooks: RankHooks) -> RankHooks:
@@ -120,11 +122,8 @@ def storage_hooks(config: RunConfig, token: str, hooks: RankHooks) -> RankHooks:
         uploads.start()
         hooks.report(state, checkpoint)
 
-    def fence() -> None:
-        uploads.wait()  # the next checkpoint may remove one that is being copied
-        hooks.fence()
-
-    return replace(hooks, report=report, fence=fence, finish=uploads.wait)
+    # The next checkpoint may remove one that is being copied.
+    return replace(hooks, report=report, is_busy=uploads.is_busy)
 
 
 def run_rank(
@@ -152,16 +151,21 @@ def run_rank(
     )
     network = build_network(config, shards.num_items)
     checkpoints = folder / "checkpoints"
-    found, skipped = newest_good(checkpoints)
+    hooks.fence()
+    found, problems = resume_point(checkpoints, comm, device)
     if found is None and config.init_from is not None:
         start_from_backbone(network, Path(config.root) / config.init_from, config.init_growth)
     engine = build_engine(config, network, reader, device)
-    state = TrainState(seed=training.seed, manifest_hash=shards.manifest.content_hash)
+    state = TrainState(
+        seed=training.seed,
+        manifest_hash=shards.manifest.content_hash,
+        items_hash=items_hash(Path(config.data.path)),
+    )
     if found is not None:
         state = _resume(found, state, engine)
     sink = _open_sink(config, state.step) if comm.rank == 0 else NoSink()
-    for reason in skipped:
-        _tell(config, comm.rank, f"passed over checkpoint {reason}")
+    for problem in problems:
+        _tell(config, comm.rank, f"passed over checkpoint {problem}")
     message = f"training from step {state.step} to {plan.total_steps}"
     if comm.world_size > 1:
         message += f" on {comm.world_size} workers"
@@ -169,6 +173,11 @@ def run_rank(
 
     def barrier() -> None:
         comm.sum(torch.zeros(1, device=device))
+
+    def wait_while_busy(step: int) -> None:
+        # Together, or the watchdogs of the others would take the waiting for a hung step.
+        while float(comm.sum(torch.tensor([float(hooks.is_busy())], device=device))):
+            hooks.beat(step)
 
     def validate_now() -> Validation:
         tiles = validation_tiles(
@@ -188,6 +197,7 @@ def run_rank(
 
     def save(state: TrainState) -> None:
         hooks.fence()
+        wait_while_busy(state.step)
         started = time.perf_counter()
         save_checkpoint(
             checkpoints,
@@ -229,7 +239,7 @@ def run_rank(
         )
         raise FloatingPointError(f"{error} This rank's rows of that step: {path}") from error
     sink.close()
-    hooks.finish()
+    wait_while_busy(state.step)
     return state
 
 

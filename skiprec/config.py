@@ -117,7 +117,8 @@ class ClusterConfig(Section):
     `num_workers` 0: the job's own process trains, without either, for example under a debugger.
     `min_workers` makes the run elastic: it starts with fewer workers where the cluster has no room
     for more, and looks every `resize_check_s` seconds for a better number. `resources` is what else
-    a worker asks Ray for, by the name of the resource. `offload` keeps the optimizer's state, or
+    a worker asks Ray for, by the name of the resource. Where a cluster has no room yet, it is asked
+    for machines and waited for, up to `room_timeout_s`. `offload` keeps the optimizer's state, or
     the parameters too, in the memory of the CPU (ZeRO-Offload). A rank whose step, validation or
     checkpoint takes longer than `step_timeout_s` writes its stacks and is restarted. What a run
     writes is copied to `storage_path` with each checkpoint: a folder or a URI of Arrow or fsspec.
@@ -129,6 +130,7 @@ class ClusterConfig(Section):
     threads_per_worker: int = Field(1, ge=1)
     resources: dict[str, float] = Field(default_factory=dict)
     use_gpu: bool = False
+    room_timeout_s: float = Field(1800.0, ge=0)
     zero_stage: Literal[0, 1, 2, 3] = 0
     offload: Literal["none", "optimizer", "parameters"] = "none"
     process_group_timeout_s: int = Field(1800, ge=1)

@@ -30,8 +30,9 @@ def target_ranks(
 ) -> Tensor:
     """`rank_B`, int64: 1 + the number of items that stand before the target.
 
-    Never holds more than `block_items` scores a row. The target's own score comes from the same
-    product, of the same shape, as the scores it is compared with, so equal means equal.
+    Holds at most `MAX_SCORES` scores and a block of `block_items` a row. The target's own score
+    comes from the same product, of the same shape, as those it is compared with, so equal means
+    equal.
 
     Args:
         target_B: item ids; a row with target 0 (fill) gets rank 0.
@@ -52,28 +53,30 @@ def target_ranks(
     x_BD = x_BD.float()
     column_B = (target_B - 1).clamp(min=0)
     block_B = column_B // block_items
-    first_BI = _block(x_BD, scores, 0, block_items)
+    kept: dict[int, Tensor] = {}  # not computed twice, as far as memory allows
     score_B1 = x_BD.new_empty(len(x_BD), 1)
     # Ids go by descending frequency, so the targets of some rows stand in few blocks.
     for block in sorted(set(block_B.tolist())):
         start = block * block_items
-        scores_BI = first_BI if start == 0 else _block(x_BD, scores, start, block_items)
+        scores_BI = _block(x_BD, scores, start, block_items)
+        if (len(kept) + 1) * scores_BI.numel() <= MAX_SCORES:
+            kept[block] = scores_BI
         here_B1 = (block_B == block)[:, None]
         local_B1 = (column_B - start).clamp(0, scores_BI.shape[1] - 1)[:, None]
         score_B1 = torch.where(here_B1, scores_BI.gather(1, local_B1), score_B1)
-    rank_B = torch.ones_like(target_B)
-    for start in range(0, num_items, block_items):
-        scores_BI = first_BI if start == 0 else _block(x_BD, scores, start, block_items)
+    num_after_B = torch.zeros_like(target_B)
+    for block, start in enumerate(range(0, num_items, block_items)):
+        scores_BI = kept.pop(block) if block in kept else _block(x_BD, scores, start, block_items)
         column_I = torch.arange(start, start + scores_BI.shape[1], device=x_BD.device)
         stands_after_BI = (scores_BI == score_B1) & (column_I >= column_B[:, None])
         stands_after_BI |= scores_BI < score_B1
-        # Counted by what stands after, so that a score that is not a number ranks last, not first.
-        before_BI = ~stands_after_BI
         if seen_BT is not None:
-            before_BI[_cells(seen_BT, start, scores_BI.shape[1])] = False
+            stands_after_BI[_cells(seen_BT, start, scores_BI.shape[1])] = True
         # Summed in 32 bits: the 64 that a boolean's sum takes by itself are twice as slow.
-        rank_B += before_BI.sum(1, dtype=torch.int32)
-    return torch.where(target_B == PADDING, 0, rank_B)
+        num_after_B += stands_after_BI.sum(1, dtype=torch.int32)
+    # Counted by what stands after, so that a score that is not a number ranks last, not first. The
+    # target stands after itself.
+    return torch.where(target_B == PADDING, 0, 1 + num_items - num_after_B)
 
 
 @torch.no_grad()

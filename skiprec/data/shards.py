@@ -18,7 +18,7 @@ from skiprec.data.manifest import (
     file_sha256,
     read_manifest,
 )
-from skiprec.data.schema import ROWS_PER_FILE, row_schema
+from skiprec.data.schema import ITEMS_NAME, ROWS_PER_FILE, row_schema
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -97,6 +97,17 @@ class ShardSet:
             items_RW[low - start : high - start] = self._items[file][inside]
             user_R[low - start : high - start] = self._users[file][inside]
         return Rows(items_RW, user_R, np.arange(start, stop, dtype=np.int64))
+
+
+def items_hash(folder: Path) -> str:
+    """sha256 of which item each id means: equal for all splits and windows of the same items."""
+    digest = hashlib.sha256()
+    with pa.OSFile(str(folder / ITEMS_NAME)) as file:
+        reader = pa.ipc.open_file(file)
+        for index in range(reader.num_record_batches):
+            for item in reader.get_batch(index).column("original_id").to_pylist():
+                digest.update(f"{item}\n".encode())
+    return digest.hexdigest()
 
 
 def _map_file(path: Path, window: int, rows: int) -> tuple[Ints, Ints]:

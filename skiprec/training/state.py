@@ -7,7 +7,8 @@ class TrainState(BaseModel):
     """After `step` steps.
 
     Which rows come next is a function of `seed`, `step` and the data of `manifest_hash`; `samples`
-    counts the rows seen, for the log.
+    counts the rows seen, for the log. `items_hash`: which item each id means; None where a state is
+    of a version that did not say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -16,6 +17,7 @@ class TrainState(BaseModel):
     samples: int = 0
     seed: int = 0
     manifest_hash: str = ""
+    items_hash: str | None = None
     best_step: int | None = None
     best_metric: float | None = None
     validations_without_gain: int = 0

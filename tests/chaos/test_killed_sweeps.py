@@ -44,6 +44,7 @@ READ = {
     "the trial's worker": "rank 0 died; restarting from the newest good checkpoint",
     "the trial's driver": "Tune starts the trial again, which goes on",
     "the sweep": "the same command goes on with it",
+    "the sweep by Ctrl-C": "sweep k was interrupted; the same command goes on with its trials",
 }
 
 
@@ -65,7 +66,13 @@ def test_what_is_killed_goes_on_and_nothing_is_lost(tmp_path: Path, victim: str)
     elif victim == "the trial's driver":
         os.kill(json.loads((first.folder / "lease.json").read_text())["pid"], signal.SIGKILL)
     else:
-        kill_session(process)
+        if victim == "the sweep":
+            kill_session(process)
+        else:
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 3
+            assert "sweep 'k' was interrupted" in log.read_text()
+            assert not (tmp_path / "k/best.toml").exists()
         process = start_job("tune_policy.py", *arguments, log=log)
     text = finish(process, log, timeout_s=240)
     assert [row["complete"] for row in read_trials(tmp_path / "k")] == [True, True], text

@@ -1,7 +1,15 @@
-"""Two real Ray nodes of one CPU each, on this machine."""
+"""Real Ray clusters on this machine: two nodes of one CPU each, or a head that gets a node."""
 
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,3 +34,61 @@ def two_nodes(**head: Any) -> Iterator[tuple[Cluster, Any]]:
         finally:
             ray.shutdown()
             cluster.shutdown()
+
+
+# Ray's own provider for tests of its autoscaler: the machines that it starts are processes.
+GROWING = {
+    "cluster_name": "growing",
+    "max_workers": 1,
+    "upscaling_speed": 20.0,
+    "idle_timeout_minutes": 10,
+    "provider": {"type": "fake_multinode"},
+    "head_node_type": "head",
+    "available_node_types": {
+        "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "worker": {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 1},
+    },
+}
+
+
+@contextmanager
+def growing_cluster(folder: Path) -> Iterator[str]:
+    """A head without CPUs and an autoscaler that may add one machine of two; yields its address."""
+    file = folder / "growing.json"
+    file.write_text(json.dumps(GROWING))
+    port, dashboard, agent = (free_port() for _ in range(3))
+    ours = {
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_worker_niceness": "0",
+    }
+    command = [
+        *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=0"),
+        *(f"--port={port}", f"--dashboard-port={dashboard}", "--object-store-memory=100000000"),
+        *(f"--dashboard-agent-listen-port={agent}", f"--autoscaling-config={file}"),
+    ]
+    with (folder / "head.log").open("wb") as log:
+        head = subprocess.Popen(
+            command,
+            env=os.environ | ours,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while b"Ray runtime started" not in (folder / "head.log").read_bytes():
+            assert time.monotonic() < deadline, (folder / "head.log").read_text()
+            time.sleep(0.5)
+        yield f"127.0.0.1:{port}"
+    finally:
+        os.killpg(head.pid, signal.SIGTERM)
+        head.wait(60)
+
+
+def free_port() -> int:
+    """One that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -35,8 +35,13 @@ def smoke_config(root: Path, data: Path, *overrides: str) -> RunConfig:
     return load_config(SMOKE, (*places, *short, *overrides))
 
 
-def train_here(config: RunConfig, comm: Collectives | None = None, crash_at: int = 0) -> TrainState:
-    """Runs one rank in this process; `crash_at` dies right after the checkpoint of that step."""
+def train_here(
+    config: RunConfig, comm: Collectives | None = None, crash_at: int = 0, **hooks: Any
+) -> TrainState:
+    """Runs one rank in this process; `crash_at` dies right after the checkpoint of that step.
+
+    `hooks`: others of `RankHooks`.
+    """
 
     def report(state: TrainState, checkpoint: Path) -> None:
         if state.step == crash_at:
@@ -44,7 +49,7 @@ def train_here(config: RunConfig, comm: Collectives | None = None, crash_at: int
 
     config.folder.mkdir(parents=True, exist_ok=True)
     comm = comm or SingleProcess()
-    return run_rank(config, comm, torch.device("cpu"), RankHooks(report=report))
+    return run_rank(config, comm, torch.device("cpu"), RankHooks(report=report, **hooks))
 
 
 def metric(config: RunConfig, name: str) -> list[float]:

@@ -3,21 +3,26 @@
 import re
 import shutil
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import pytest
+import torch
 
 from cluster.checkpoint import (
     _prune,
     best_good,
     load_network,
     newest_good,
+    resume_point,
     start_from_backbone,
+    step_name,
     verify,
 )
 from cluster.run_folder import open_run
 from cluster.worker import build_network
 from skiprec.config import RunConfig
+from skiprec.training.collectives import SingleProcess
 from tests.testkit.runs import (
     build_smoke_data,
     last_weights,
@@ -100,13 +105,68 @@ def test_a_damaged_newest_is_passed_over(copied: RunConfig, damage: Callable[[Pa
 def test_a_run_goes_on_from_the_one_before_the_damage(
     trained: RunConfig, copied: RunConfig
 ) -> None:
-    flip_a_byte(copied.folder / "checkpoints/step-00000010")
+    folder = copied.folder / "checkpoints"
+    flip_a_byte(folder / "step-00000010")
     train_here(copied)
+    assert (folder / ".step-00000010.damaged").exists()
     assert (
         "passed over checkpoint step-00000010" in (copied.folder / "events-rank0.jsonl").read_text()
     )
     assert metric(copied, "train/loss") == metric(trained, "train/loss")
     assert same_weights(last_weights(copied), last_weights(trained))
+
+
+def test_a_checkpoint_and_the_end_wait_while_busy_and_the_watchdog_hears_of_it(
+    trained: RunConfig, tmp_path: Path
+) -> None:
+    answers = cycle([True, True, False])
+    beats: list[int] = []
+    beats_before: list[int] = []  # each question
+
+    def is_busy() -> bool:
+        beats_before.append(len(beats))
+        return next(answers)
+
+    config = trained.model_copy(update={"root": str(tmp_path)})
+    train_here(config, is_busy=is_busy, beat=beats.append)
+    num_saved = 4  # steps 3, 6, 9, 10, of which three were kept
+    assert len(beats_before) == 3 * (num_saved + 1)
+    for first, second, third in zip(*[iter(beats_before)] * 3, strict=True):
+        assert (second, third) == (first + 1, first + 2), "a beat between two questions"
+    assert metric(config, "train/loss") == metric(trained, "train/loss")
+
+
+def test_newer_damaged_ones_do_not_push_out_what_is_saved_after_them(copied: RunConfig) -> None:
+    folder = copied.folder / "checkpoints"
+    for step in (9, 10):
+        flip_a_byte(folder / step_name(step))
+    found, problems = resume_point(folder, SingleProcess(), torch.device("cpu"))
+    assert found == folder / step_name(6)
+    assert len(problems) == 2
+    shutil.copytree(found, folder / step_name(7))
+    _prune(folder, 1, best_step=6)
+    assert {path.name for path in folder.glob("step-*")} == {step_name(6), step_name(7)}
+
+
+class AsRank1(SingleProcess):
+    """Of two ranks, the first of which found this step."""
+
+    rank, world_size = 1, 2
+
+    def __init__(self, found_by_rank_0: int):
+        self.found = found_by_rank_0
+
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
+        return value + self.found
+
+
+def test_all_ranks_go_on_from_what_rank_0_found(copied: RunConfig) -> None:
+    folder = copied.folder / "checkpoints"
+    for step in (0, 6, 9):  # although this rank sees a newer one
+        path, _ = resume_point(folder, AsRank1(step), torch.device("cpu"))
+        assert path == (folder / step_name(step) if step else None)
+    with pytest.raises(RuntimeError, match=r"rank 1 does not see .*step-00000011"):
+        resume_point(folder, AsRank1(11), torch.device("cpu"))
 
 
 def test_the_best_is_not_replaced_by_another_when_damaged(copied: RunConfig) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from ray.exceptions import ActorDiedError, RayActorError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from safetensors import SafetensorError
 
 from cluster.failures import (
@@ -26,6 +27,11 @@ def told(folder: Path) -> list[str]:
     return [json.loads(line)["message"] for line in lines]
 
 
+def dead(how: Exception) -> Exception:
+    """As Ray Train hands a worker's death over."""
+    return WorkerHealthCheckFailedError("Worker actor died", failure=how)
+
+
 def error(step: int, what: str = "RuntimeError: x") -> StepFailedError:
     return StepFailedError(step, what, is_final=False)
 
@@ -33,7 +39,7 @@ def error(step: int, what: str = "RuntimeError: x") -> StepFailedError:
 def test_a_dead_worker_is_retried_as_often_as_is_allowed(tmp_path: Path) -> None:
     reports = FailureReports(tmp_path, max_failures=2)
     for number in (1, 2):
-        reports.after_exception(None, {0: error(number), 1: ActorDiedError()})
+        reports.after_exception(None, {0: error(number), 1: dead(ActorDiedError())})
         assert told(tmp_path)[-1] == (
             f"rank 1 died; restarting from the newest good checkpoint ({number} of 2 retries)"
         ), "the error of rank 0 is that it lost rank 1"
@@ -62,7 +68,7 @@ def test_the_same_step_ends_the_run_at_its_second_failure_another_step_does_not(
 def test_a_machine_that_is_taken_away_uses_no_retry(tmp_path: Path) -> None:
     reports = FailureReports(tmp_path, max_failures=0)
     for _ in range(3):
-        reports.after_exception(None, {0: error(3), 1: RayActorError(preempted=True)})
+        reports.after_exception(None, {0: error(3), 1: dead(RayActorError(preempted=True))})
     assert told(tmp_path)[0] == (
         "the machine of rank 1 was taken away; restarting from the newest good checkpoint"
     )
@@ -92,6 +98,13 @@ def test_what_only_a_person_can_mend_is_final(
     else:
         reports.after_exception(None, {0: failed})
     assert "in step 7" in told(tmp_path)[0]
+
+
+def test_a_run_ends_with_its_reason_on_a_disk_that_takes_no_more_events(tmp_path: Path) -> None:
+    reports = FailureReports(tmp_path / "no such folder", max_failures=9)
+    failed = step_failed(7, OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(RunFailedError, match="No space left"):
+        reports.after_exception(None, {0: failed})
 
 
 HANGING = """

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cluster.footprint import count_weights, footprint
+from cluster.footprint import count_weights, footprint, touched_rows
 from skiprec.config import RunConfig
 from skiprec.network import SkipRecNetwork
 from tests.testkit.networks import NUM_ITEMS, run_config
@@ -71,6 +71,34 @@ def test_offload_moves_the_optimizer_away_and_parameters_too_when_asked() -> Non
         {"weights", "gradients"},
         {"gradients"},
     ]
+
+
+FROZEN = {"policy": "gumbel", "init_from": "b", "training__freeze_backbone": True}
+
+
+def test_a_frozen_backbone_has_weights_and_nothing_else() -> None:
+    config = placed(0, **FROZEN)
+    network = SkipRecNetwork(config.model, config.policy, NUM_ITEMS)
+    assert network.policy is not None
+    policy = sum(p.numel() for p in network.policy.parameters())
+    total = sum(p.numel() for p in network.parameters())
+    frozen = count_weights(config, NUM_ITEMS)
+    assert (frozen.dense, frozen.frozen) == (policy, total - policy)
+    for stage, held in ((0, 4 * total + 8 * policy), (3, (4 * total + 16 * policy) / 4)):
+        found = footprint(placed(stage, **FROZEN), frozen, 4)
+        assert sum(found.held.values()) == held
+    assert footprint(config, frozen, 4).sent == 2 * 3 / 4 * policy * 4
+
+
+def test_touched_rows_are_those_of_each_table() -> None:
+    config = placed(0, **SPARSE, training__global_batch_rows=10)
+    weights = count_weights(config, NUM_ITEMS)
+    own = [name for name in weights.tables if not name.startswith("head.")]
+    assert len(weights.tables) == len(own) + 2
+    read = 3 * 7  # the largest part of 10 rows on 4 workers, 7 positions
+    expected = len(own) * read + 2 * (read + 4)
+    assert touched_rows(config, weights, 4, positions=7) == expected
+    assert touched_rows(placed(0), count_weights(placed(0), NUM_ITEMS), 4, positions=7) == 0
 
 
 def test_one_worker_sends_nothing() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster import run_folder
 from cluster.run_folder import DEAD_AFTER_S, lease, open_run, refuse_without_lease
 from skiprec.config import RunConfig
 from skiprec.config_files import parse_config
@@ -56,6 +57,39 @@ def test_another_machine_is_judged_by_its_heartbeat(tmp_path: Path) -> None:
     os.utime(path, (long_ago, long_ago))
     with lease(config):
         pass
+
+
+def test_one_that_was_thought_dead_leaves_its_successor_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "HEARTBEAT_S", 0.01)
+    config = run(tmp_path)
+    with lease(config):
+        path = write_lease(config, host="elsewhere", token="successor")
+        os.utime(path, (1.0, 1.0))
+        time.sleep(0.1)
+        assert path.stat().st_mtime == 1.0, "no heartbeat of ours on its lease"
+    assert json.loads(path.read_text())["token"] == "successor"
+
+
+def test_of_two_that_find_a_dead_lease_one_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other started a moment before this one renames what it has found dead."""
+    config = run(tmp_path)
+    path = write_lease(config, host="elsewhere", pid=1, token="dead")
+    os.utime(path, (1.0, 1.0))
+    rename = Path.rename
+
+    def after_the_other(self: Path, target: Path) -> Path:
+        if self == path:
+            write_lease(config, host="elsewhere", pid=2, token="other")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", after_the_other)
+    with pytest.raises(ValueError, match="process 2 on elsewhere"), lease(config):
+        pass
+    assert json.loads(path.read_text())["token"] == "other"
 
 
 def test_a_worker_whose_driver_lost_the_run_publishes_nothing(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pyarrow import fs
 
+from cluster import storage as storage_module
 from cluster import train
 from cluster.checkpoint import newest_good
 from cluster.run_folder import request_stop
@@ -187,17 +189,54 @@ def test_a_later_start_takes_the_storage_over(tmp_path: Path, uri: str) -> None:
     assert "config.json" not in storage.listing()
 
 
+def test_a_restore_that_was_cut_off_is_completed(tmp_path: Path, uri: str) -> None:
+    """Its checkpoints without seals do not count, neither as what is here nor as what to copy."""
+    folder, storage, other = tmp_path / "run", opened(uri), tmp_path / "other"
+    write(folder, **{"config.json": "c"})
+    for step in (3, 5):
+        checkpoint(folder, step)
+    upload(storage, folder, "me")
+    whole = restore(storage, other), contents(other)
+    for step in (3, 5):
+        (other / f"checkpoints/step-{step:08d}/manifest.json").unlink()
+    upload(storage, other, "me")
+    assert (restore(storage, other), contents(other)) == whole
+
+
+def test_a_slow_upload_is_waited_for_a_while_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_module, "POLL_S", 0.01)
+    folder, storage, may_go = tmp_path / "run", opened(str(tmp_path / "there")), Event()
+    write(folder, **{"config.json": "c"})
+
+    class Slow(Failing):
+        def open_output_stream(self, path: str) -> Any:
+            may_go.wait(30)
+            return super().open_output_stream(path)
+
+    uploads = Uploads(Storage(Slow(storage.files, 9), storage.path), folder, "me", print)
+    assert not uploads.is_busy(), "none was started"
+    uploads.start()
+    assert uploads.is_busy()
+    assert uploads.is_busy()
+    may_go.set()
+    while uploads.is_busy():
+        pass
+    assert "config.json" in storage.listing()
+
+
 def test_a_failed_upload_is_told_and_made_up_for(tmp_path: Path) -> None:
     folder, storage, told = tmp_path / "run", opened(str(tmp_path / "there")), []
     write(folder, **{"config.json": "c"})
     failing = Failing(storage.files, 0)
     uploads = Uploads(Storage(failing, storage.path), folder, "me", told.append)
     uploads.start()
-    uploads.wait()
+    assert not uploads.is_busy()
     assert "the storage is away" in told[0]
     failing.takes = 9
     uploads.start()
-    uploads.wait()
+    assert not uploads.is_busy()
     assert len(told) == 1
     assert "config.json" in storage.listing()
 

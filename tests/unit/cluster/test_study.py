@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray.train
 
 import cluster.study
+from cluster.failures import RunFailedError
 from cluster.run_folder import RunAliveError
 from cluster.study import _missing, _run_all
 from cluster.study_results import Run, runs_of
@@ -143,7 +143,7 @@ def test_what_starts_from_a_run_that_another_process_holds_waits(
 def test_what_starts_from_a_run_that_failed_is_left_out_and_the_rest_runs(
     tmp_path: Path, runs: list[Run], tried: dict[str, list[Any]]
 ) -> None:
-    tried["second"] = [ray.train.TrainingFailedError("broken")]
+    tried["second"] = [RunFailedError("broken")]
     assert _run_all(runs, tmp_path, "", lambda: None) == ["second-s0", "third-s0"]
     assert tried["order"] == ["plain", "other"]
 

@@ -8,40 +8,9 @@ from ray.tune.experiment import Trial
 
 from cluster.sweep_config import SweepConfig
 from cluster.sweep_results import front_of
-from cluster.tune import _scheduler, max_concurrent_trials, run_sweep
-from skiprec.config import ClusterConfig
+from cluster.tune import _scheduler, run_sweep
 from skiprec.config_files import apply_overrides, read_tree
 from tests.testkit.runs import SMOKE, build_smoke_data
-
-
-def node(cpus: int, gpus: int = 0, alive: bool = True) -> dict[str, Any]:
-    return {"Alive": alive, "Resources": {"CPU": float(cpus), "GPU": float(gpus)}}
-
-
-@pytest.mark.parametrize(
-    ("cluster", "nodes", "expected"),
-    [
-        ({}, [node(2)], 2),
-        ({"num_workers": 2}, [node(2)], 1),
-        ({"num_workers": 0}, [node(2)], 2),
-        ({"threads_per_worker": 3}, [node(4), node(4)], 2),  # a worker is within one machine
-        ({"num_workers": 2, "threads_per_worker": 3}, [node(4), node(4)], 1),
-        ({"use_gpu": True}, [node(16, 2), node(8)], 2),
-        ({}, [node(2), node(64, alive=False)], 2),
-    ],
-)
-def test_trials_at_once(
-    cluster: dict[str, Any], nodes: list[dict[str, Any]], expected: int
-) -> None:
-    assert max_concurrent_trials(ClusterConfig(**cluster), nodes) == expected
-
-
-def test_where_nothing_fits_the_error_has_the_arithmetic() -> None:
-    wide = ClusterConfig(num_workers=3, threads_per_worker=2)
-    with pytest.raises(ValueError, match=r"3 worker.*2 CPUs.*6 CPUs in all.*2 machine.*room for 2"):
-        max_concurrent_trials(wide, [node(3), node(2)])
-    with pytest.raises(ValueError, match="and a GPU"):
-        max_concurrent_trials(ClusterConfig(use_gpu=True), [node(8)])
 
 
 def smoke_tree(root: Path, *overrides: str) -> dict[str, Any]:
@@ -59,6 +28,10 @@ def sweep(**options: Any) -> SweepConfig:
     [
         ({"scheduler": "none", "space": {"policy.widht": [8]}}, "unknown key 'policy.widht'"),
         ({"scheduler": "none", "space": {"init_from": ["nobody"]}}, "not a finished run"),
+        (  # both of its ends are whole numbers
+            {"scheduler": "none", "space": {"training.warmup_steps": {"low": 0, "high": 10}}},
+            "training.warmup_steps",
+        ),
         (
             {"scheduler": "pbt", "perturb_samples": 128, "space": {"policy.width": [8, 16]}},
             "the space changes a network's weights",
@@ -79,10 +52,12 @@ def test_a_trial_that_could_not_run_is_found_before_the_first(
 
 def test_a_sweep_takes_no_names_of_other_runs(tmp_path: Path) -> None:
     build_smoke_data(tmp_path)
+    trees = {"gumbel": smoke_tree(tmp_path)}
+    (tmp_path / "s-2").mkdir()  # another sweep
     (tmp_path / "s-00000").mkdir()
     options = {"scheduler": "none", "space": {"policy.width": [8]}}
-    with pytest.raises(ValueError, match="choose another name for the sweep"):
-        run_sweep(sweep(**options), {"gumbel": smoke_tree(tmp_path)}, "test")
+    with pytest.raises(ValueError, match=r"like 's-00000'.* choose another name for the sweep"):
+        run_sweep(sweep(**options), trees, "test")
 
 
 def test_asha_stops_who_is_behind_at_a_rung_and_budgets_are_in_samples() -> None:
