@@ -284,4 +284,4 @@ def _publish(run_folder: Path, measured: Measured, report: dict[str, Any]) -> Pa
         (draft / "report.md").write_text(report_markdown(report, list(pictures)))
 
     write_evaluation(run_folder / "tensorboard", report, pictures)
-    return publish(run_folder, "report.json", json.dumps(report, indent=1), write)
+    return publish(run_folder, "report.json", json.dumps(report, indent=1, allow_nan=False), write)

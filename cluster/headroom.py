@@ -100,6 +100,10 @@ def _check(config: RunConfig, network: SkipRecNetwork, held: ShardSet, fit: Shar
             f"model.backbone={config.model.backbone!r} has no residual blocks, so no depth to "
             "choose; name the run of a backbone"
         )
+    if network.num_blocks < 2:
+        raise ValueError(
+            "a network of one block has no sets of blocks to compare; name a deeper one"
+        )
     if held.split == fit.split:
         raise ValueError(
             f"evaluation.split={held.split!r} is what the predictor learns from; set another"
@@ -123,7 +127,7 @@ def _conditions(
         "num_blocks": network.num_blocks,
         "width": config.model.width,
         "policy": config.policy.kind,
-        "trained_to_skip": config.policy.kind != "none"
+        "trained_to_skip": config.policy.kind not in ("none", "keep_all")
         or config.model.stochastic_depth is not None,
         "data": config.data.path,
         "split": config.evaluation.split,

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ import ray
 
 # Nothing of ours goes through the object store but small results; the default is 30 % of memory.
 LOCAL_OBJECT_STORE_BYTES = 256 * 2**20
+CONNECT_S = 10.0
 
 
 _is_own: list[bool] = []  # of the session that this process is in
@@ -25,6 +27,9 @@ def ray_session(num_cpus: int | None = None, with_dashboard: bool = False) -> It
 
     `num_cpus` is what a local Ray offers (None: all of the machine's). Its dashboard listens on
     this machine alone; without one Ray Train frees no CPUs when a driver within a job is killed.
+
+    Raises:
+        ValueError: nothing listens at RAY_ADDRESS.
     """
     if ray.is_initialized():  # a caller's session: jobs within a job share it
         yield
@@ -32,8 +37,9 @@ def ray_session(num_cpus: int | None = None, with_dashboard: bool = False) -> It
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     # Ray's default of 15 starves a training worker beside any ordinary process.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    joins = bool(os.environ.get("RAY_ADDRESS"))
-    if joins:
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _refuse_nobody(address)
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(
@@ -44,9 +50,23 @@ def ray_session(num_cpus: int | None = None, with_dashboard: bool = False) -> It
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    _is_own.append(not joins)
+    _is_own.append(not address)
     try:
         yield
     finally:
         _is_own.pop()
         ray.shutdown()
+
+
+def _refuse_nobody(address: str) -> None:
+    """Ray itself would try for a quarter of an hour."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdigit()):
+        return  # "auto", and whatever else Ray knows
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise ValueError(
+            f"no Ray answers at RAY_ADDRESS={address} ({error}); start one there "
+            "(ray start --head), or unset RAY_ADDRESS to use this machine alone"
+        ) from error

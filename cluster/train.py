@@ -64,12 +64,12 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         workers = config.cluster.num_workers
         where = f"{workers} worker(s)" if workers else "in this process"
         print(f"[{config.name}] starting {where}", flush=True)
-        with shown_progress(config.folder, config.name):
-            if workers == 0:
+        if workers == 0:
+            with shown_progress(config.folder, config.name):
                 _train_here(config, token)
-            else:
-                with ray_session():
-                    _fit(config, token)
+        else:
+            with ray_session():
+                _fit(config, token)
         result = _result(config, time.time() - started)
         write_text_durably(config.folder / "result.json", json.dumps(result, indent=1))
         _last_upload(config, storage, token)
@@ -152,7 +152,8 @@ def _fit(config: RunConfig, token: str) -> None:
         ),
     )
     try:
-        trainer.fit()
+        with shown_progress(config.folder, config.name):
+            trainer.fit()
     except ray.train.TrainingFailedError as error:
         reason = getattr(error, "controller_failure", error)
         if isinstance(reason, RunFailedError):

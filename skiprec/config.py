@@ -248,6 +248,15 @@ def _check_policy(config: RunConfig) -> None:
             f"init_growth with policy.kind={policy.kind!r}: grow the backbone in a run of its own "
             "first, then start the policy from that"
         )
+    if (
+        isinstance(policy, GumbelPolicyConfig)
+        and policy.learn_from is not None
+        and config.loss.last_position_weight is not None
+    ):
+        raise ValueError(
+            "loss.last_position_weight with policy.learn_from='last_position' would reach the "
+            "policy once for each position; remove one of them"
+        )
     if isinstance(policy, GumbelPolicyConfig) and policy.guide_weight and num_blocks == 1:
         raise ValueError(
             "policy.guide_weight has no effect on a backbone of one block, which has no deeper "

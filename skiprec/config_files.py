@@ -77,7 +77,7 @@ def read_tree(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `tree`, section by section; another policy.kind starts afresh."""
+    """`base` with the keys of `tree`, section by section; one that names its kind starts afresh."""
     merged = dict(base)
     for key, value in tree.items():
         old = base.get(key)

@@ -239,10 +239,11 @@ def _flops(measured: Measured, has_policy: bool) -> Record:
     }
     if has_policy:
         kept = float(kept_matrix(measured.table).mean(0) @ block_L)
+        with_policy = kept + cost.policy  # a fixed set of no blocks costs nothing at all
         found |= {
             "skiprec_row": float(column(measured.table, "flops_skiprec").mean()),
             "speedup_blocks": float(block_L.sum() / kept) if kept else None,
-            "speedup_policy": float(block_L.sum() / (kept + cost.policy)),
+            "speedup_policy": float(block_L.sum() / with_policy) if with_policy else None,
             "speedup_end_to_end": cost.full / float(column(measured.table, "flops_skiprec").mean()),
         }
     return found

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from skiprec.data.shards import Rows, ShardSet
+from skiprec.inference.executor import request_keys
 from skiprec.types import Batch
 
 TILE_ROWS = 64
@@ -48,8 +49,6 @@ def read_tiles(shards: ShardSet, row_R: Longs) -> tuple[Rows, list[Tile]]:
         num_real = len(row_R[part])
         items_BW = np.zeros((TILE_ROWS, shards.window), np.int64)
         items_BW[:num_real] = rows.items_RW[part]
-        key_B = np.zeros(TILE_ROWS, np.int64)
-        key_B[:num_real] = row_R[part]
-        batch = Batch(torch.from_numpy(items_BW), torch.from_numpy(key_B))
-        tiles.append(Tile(batch, num_real))
+        items = torch.from_numpy(items_BW)
+        tiles.append(Tile(Batch(items, request_keys(items[:, :-1])), num_real))
     return rows, tiles

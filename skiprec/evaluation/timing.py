@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skiprec.inference.executor import Decide, embed_requests, every_block, recommend
+from skiprec.keyed_random import mix, permutation
 from skiprec.models.stack import BlockStack
 from skiprec.network import SkipRecNetwork
 from skiprec.types import Execution, KeepDecision
 
 WARMUP_ROUNDS = 3
+ORDER_SEED = 20260101
 
 Clock = Callable[[], float]
 Stage = Callable[[int], object]
@@ -39,7 +41,7 @@ class TimingPlan:
 
     def rounds(self, batch: int, num_rows: int) -> int:
         """Rounds at this batch size."""
-        return max(self.repeats, -(-2 * num_rows // batch))
+        return max(self.repeats, 2 * -(-num_rows // batch))
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def time_arms(
 def interleave(
     stages: dict[str, Stage], rounds: int, finish: Callable[[], None], clock: Clock
 ) -> Seconds:
-    """Runs every stage once a round; who comes first rotates, so that no stage always follows
-    the same other one.
+    """Runs every stage once a round, each round in an order of its own, so that no stage has the
+    caches as the same other one leaves them.
 
     Args:
         finish: waits until the device has done what was asked of it.
@@ -82,8 +84,8 @@ def interleave(
     names = list(stages)
     seconds = {name: np.empty(rounds) for name in names}
     for index in range(-WARMUP_ROUNDS, rounds):
-        first = index % len(names)
-        for name in names[first:] + names[:first]:
+        order = permutation(mix(ORDER_SEED, index + WARMUP_ROUNDS), len(names))
+        for name in (names[place] for place in order):
             finish()
             started = clock()
             stages[name](max(index, 0))
@@ -137,8 +139,8 @@ class _Requests:
     ) -> None:
         self.network, self.plan = network, plan
         num_rows = len(sample.items_RT)
-        # A batch that is larger than the sample repeats it.
-        num_calls = max(1, num_rows // batch)
+        # Rows that are left over share a batch with the first ones, again.
+        num_calls = -(-num_rows // batch)
         row_N = torch.arange(num_calls * batch, device=sample.items_RT.device) % num_rows
         rows = row_N.view(num_calls, batch).unbind()
         self.items = [sample.items_RT[row_B] for row_B in rows]

@@ -18,14 +18,21 @@ RATIOS = {
 
 
 def timing_of(batch: int, seconds: Seconds) -> Record:
-    """Latencies of each stage, speedups of each arm with intervals, and users a second."""
+    """Latencies of each stage, speedups of each arm with intervals, and users a second.
+
+    A speedup is the median of paired ratios. Where rounds are of unlike users, as at batch 1, that
+    is the median user's; "in total" all users' times are added up, which is what a machine serves.
+    """
     speedups: dict[str, Record] = {}
+    in_total: dict[str, Record] = {}
     for arm in sorted({name.split("/")[0] for name in seconds} - {"full"}):
-        speedups[arm] = {}
+        speedups[arm], in_total[arm] = {}, {}
         for speedup, (reference, what) in RATIOS.items():
             if f"{arm}/{what}" in seconds:
                 ratio, bounds = median_ratio(seconds[reference], seconds[f"{arm}/{what}"])
                 speedups[arm] |= {speedup: ratio, f"{speedup}_interval": bounds}
+                total = seconds[reference].sum() / seconds[f"{arm}/{what}"].sum()
+                in_total[arm][speedup] = float(total)
     latency = {
         name: {f"p{q}_s": float(np.percentile(times, q)) for q in (50, 95, 99)}
         for name, times in seconds.items()
@@ -33,6 +40,7 @@ def timing_of(batch: int, seconds: Seconds) -> Record:
     return {
         "rounds": len(next(iter(seconds.values()))),
         "speedups": speedups,
+        "in_total": in_total,
         "latency": latency,
         "users_per_s": _users_per_s(batch, seconds),
     }
@@ -40,7 +48,7 @@ def timing_of(batch: int, seconds: Seconds) -> Record:
 
 def _users_per_s(batch: int, seconds: Seconds) -> dict[str, float]:
     return {
-        name.split("/")[0]: batch / float(np.median(times))
+        name.split("/")[0]: batch / float(np.mean(times))
         for name, times in seconds.items()
         if name.endswith("/end")
     }

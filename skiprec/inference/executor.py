@@ -41,8 +41,10 @@ def recommend(
 
 
 def embed_requests(network: SkipRecNetwork, items_BT: Tensor) -> History:
-    """What the policy and the blocks read.
+    """What the policy and the blocks read."""
+    return network.embed(items_BT, request_keys(items_BT))
 
-    A request's key is a function of its history: a policy that draws answers it alike each time.
-    """
-    return network.embed(items_BT, items_BT.sum(1))
+
+def request_keys(items_BT: Tensor) -> Tensor:
+    """Functions of the histories: a policy that draws answers a request alike each time."""
+    return items_BT.sum(1)

@@ -76,8 +76,17 @@ def log_uniform_prob(item_S: Tensor, num_items: int) -> Tensor:
 
 
 def draw_negatives(key: int, num_negatives: int, num_items: int, device: torch.device) -> Tensor:
-    """`negative_S`, shared by all rows of a step; the inverse of the distribution function."""
+    """`negative_S`, shared by all rows of a step; the inverse of the distribution function.
+
+    Of 46 random bits: with the 23 of one draw, most of the rare items of a large catalogue would
+    never be drawn (beyond id 600,000 of a million, neighbours are less than a step apart).
+    """
     key_1 = torch.tensor([key - (1 << 63)], dtype=torch.int64, device=device)
-    u_S = keyed_random.uniform(key_1, "negatives", num_negatives)[0].double()
+    coarse_S, fine_S = (
+        keyed_random.uniform(key_1, "negatives", 2 * num_negatives)[0]
+        .double()
+        .view(2, num_negatives)
+    )
+    u_S = coarse_S + (fine_S - 0.5) * 2.0**-23
     item_S = torch.exp(u_S * math.log(num_items + 1)).long()
     return item_S.clamp(1, num_items)

@@ -62,13 +62,13 @@ class Objective(nn.Module):
         cross_entropy = self._cross_entropy(x_TBD[is_scored_TB], target_TB[is_scored_TB], what.step)
         assert what.num_targets is not None
         loss = cross_entropy / what.num_targets + added
-        sums["cross_entropy"] = cross_entropy.detach()
+        sums["cross_entropy"] = _for_the_log(cross_entropy)
         extra = self.config.loss.last_position_weight
         if extra is not None:
             is_last_B = is_scored_TB[-1]
             last = self._cross_entropy(x_TBD[-1, is_last_B], target_TB[-1, is_last_B], what.step)
             loss = loss + extra * last / what.num_rows
-            sums["last_cross_entropy"] = last.detach()
+            sums["last_cross_entropy"] = _for_the_log(last)
         if decision is not None:
             sums["keep_L"] = decision.keep_BL.detach().sum(0)
         return {"loss": loss, **sums}
@@ -130,3 +130,8 @@ class Objective(nn.Module):
         if decision is not None and decision.prob_BL is not None:
             out["prob_BL"] = decision.prob_BL
         return out
+
+
+def _for_the_log(loss: Tensor) -> Tensor:
+    """In float32 at least: sums over passes and a window of steps would be wrong in bf16."""
+    return loss.detach().to(torch.promote_types(loss.dtype, torch.float32))

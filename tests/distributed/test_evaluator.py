@@ -232,7 +232,7 @@ def test_a_lost_actor_is_replaced_by_one_that_computes_the_same(
 ) -> None:
     config = evaluation_config(run_folder, list(QUICK))
     job = Job(config, run_folder, Path(config.data.path))
-    scorer = _remote(Scorer, config, 1).remote(job)
+    scorer = _remote(Scorer, {"CPU": 1.0}).remote(job)
     unit = slice(0, 2 * TILE_ROWS)
     before = ray.get(scorer.decide.remote(unit))
     ray.kill(scorer, no_restart=False)

@@ -42,48 +42,63 @@ GROWING = {
     "max_workers": 1,
     "upscaling_speed": 20.0,
     "idle_timeout_minutes": 10,
-    "provider": {"type": "fake_multinode"},
-    "head_node_type": "head",
+    "head_node_type": "ray.head.default",  # as the provider calls it
+    "auth": {},
+    "file_mounts": {},
+    "cluster_synced_files": [],
+    "initialization_commands": [],
+    "setup_commands": [],
+    "head_setup_commands": [],
+    "worker_setup_commands": [],
+    "head_start_ray_commands": [],
+    "worker_start_ray_commands": [],
     "available_node_types": {
-        "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "worker": {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 1},
     },
 }
 
 
 @contextmanager
-def growing_cluster(folder: Path) -> Iterator[str]:
-    """A head without CPUs and an autoscaler that may add one machine of two; yields its address."""
-    file = folder / "growing.json"
-    file.write_text(json.dumps(GROWING))
+def growing_cluster(folder: Path) -> Iterator[None]:
+    """A head without CPUs, whose autoscaler may add one machine of two, for the jobs of a block.
+
+    They find it by RAY_ADDRESS, and its token in a home of their own.
+    """
+    program = str(Path(sys.executable).parent / "ray")
+    file, log, home = folder / "growing.json", folder / "head.log", folder / "home"
+    home.mkdir()
     port, dashboard, agent = (free_port() for _ in range(3))
-    ours = {
-        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-        "RAY_FAKE_CLUSTER": "1",
-        "RAY_worker_niceness": "0",
-    }
-    command = [
-        *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=0"),
-        *(f"--port={port}", f"--dashboard-port={dashboard}", "--object-store-memory=100000000"),
-        *(f"--dashboard-agent-listen-port={agent}", f"--autoscaling-config={file}"),
-    ]
-    with (folder / "head.log").open("wb") as log:
+    address = f"{ray.util.get_node_ip_address()}:{port}"
+    provider = {"type": "fake_multinode", "gcs_address": address}
+    file.write_text(json.dumps(GROWING | {"provider": provider}))
+    with pytest.MonkeyPatch.context() as patch, log.open("wb") as output:
+        for key, value in {"HOME": str(home), "RAY_AUTH_MODE": "token"}.items():
+            patch.setenv(key, value)
+        patch.setenv("RAY_worker_niceness", "0")
+        subprocess.run([program, "get-auth-token", "--generate"], check=True, stdout=output)
+        fake = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1"}
         head = subprocess.Popen(
-            command,
-            env=os.environ | ours,
-            stdout=log,
+            [
+                *(program, "start", "--head", "--block", "--num-cpus=0", f"--port={port}"),
+                *(f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
+                *("--object-store-memory=100000000", f"--autoscaling-config={file}"),
+            ],
+            env=os.environ | fake,
+            stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    try:
-        deadline = time.monotonic() + 60
-        while b"Ray runtime started" not in (folder / "head.log").read_bytes():
-            assert time.monotonic() < deadline, (folder / "head.log").read_text()
-            time.sleep(0.5)
-        yield f"127.0.0.1:{port}"
-    finally:
-        os.killpg(head.pid, signal.SIGTERM)
-        head.wait(60)
+        patch.setenv("RAY_ADDRESS", address)
+        try:
+            deadline = time.monotonic() + 60
+            while b"Ray runtime started" not in log.read_bytes():
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.5)
+            yield
+        finally:
+            os.killpg(head.pid, signal.SIGTERM)
+            head.wait(60)
 
 
 def free_port() -> int:

@@ -190,6 +190,10 @@ def test_options_of_a_learned_policy_have_no_effect_on_a_control(kind: str, opti
             "model.stochastic_depth has no effect with policy.kind='gumbel'",
         ),
         ((*GUMBEL, "policy.guide_weight=1", "model.num_blocks=1"), "no deeper half"),
+        (
+            (*GUMBEL, "policy.learn_from=last_position", "loss.last_position_weight=1"),
+            "once for each position",
+        ),
         (("training.engine=torch", "cluster.num_workers=2"), "single-process reference"),
         (("training.engine=torch", "cluster.zero_stage=1"), "single-process reference"),
         (("cluster.num_workers=0",), "no process group for DeepSpeed"),

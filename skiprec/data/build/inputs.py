@@ -8,7 +8,7 @@ from zipfile import BadZipFile
 import pyarrow.compute as pc
 
 from skiprec.data.build.chunks import Chunk, Part, RawFile, Tally, ZipMember
-from skiprec.data.build.read_parquet import read_parquet
+from skiprec.data.build.read_parquet import read_parquet, refuse_unlike_times
 from skiprec.data.build.read_sequences import first_line_with_items, read_sequences
 from skiprec.data.build.read_text import first_line_of_user, read_text
 from skiprec.data.build.recipe import (
@@ -50,6 +50,8 @@ def check_inputs(recipe: Recipe, files: Files) -> None:
             raise ValueError(f"{path} is empty (0 bytes); expected interactions")
     if len({file.resolve() if isinstance(file, Path) else file for file, _ in files}) < len(files):
         raise ValueError("an input file is given twice; expected each once")
+    if isinstance(recipe.source, ParquetSource):
+        refuse_unlike_times([file for file, _ in files if isinstance(file, Path)], recipe.source)
 
 
 def read_inputs(

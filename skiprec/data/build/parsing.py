@@ -33,12 +33,14 @@ def parse_times(values: pa.Array, time_format: str) -> tuple[Longs, Bools]:
     """(int64 keys that order as the times do, readable_N).
 
     `time_format` says how text is read; columns that already have a type need none. Numbers
-    beyond 2^53 are unreadable as "number", since they would be ordered wrongly.
+    beyond 2^53 are unreadable as "number", since they would be ordered wrongly, and so are dates
+    before 1678 and after 2262.
     """
     if pa.types.is_integer(values.type):
         return parse_integers(values)
     if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
-        return parse_integers(values.cast(pa.timestamp("ns")).cast(pa.int64()))
+        stamp, readable_N = _convert(values, lambda part: part.cast(pa.timestamp("ns")))
+        return parse_integers(stamp.cast(pa.int64()))[0], readable_N
     if pa.types.is_floating(values.type) or time_format == "number":
         number_N, readable_N = parse_numbers(values)
         return order_key(number_N), readable_N & (np.abs(number_N) < _LARGEST_EXACT)

@@ -41,3 +41,32 @@ def read_parquet(
         raise ValueError(f"{path}: expected a whole Parquet file: {error}") from error
     if start == 0:
         raise ValueError(f"{path} has no rows; expected at least one interaction")
+
+
+def refuse_unlike_times(paths: list[Path], source: ParquetSource) -> None:
+    """ValueError if the files' times are of types that do not order with each other.
+
+    A column of whole numbers with one value missing becomes one of fractions in pandas.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        try:
+            schema = pyarrow.parquet.read_schema(path)
+        except pa.ArrowInvalid:
+            continue  # reading it will say what is wrong
+        if source.time_column in schema.names:
+            found.setdefault(_kind_of_time(schema.field(source.time_column).type), path)
+    if len(found) > 1:
+        (first, path), (second, other), *_ = found.items()
+        raise ValueError(
+            f"column {source.time_column!r} holds {first} in {path} and {second} in {other}; "
+            "expected one kind in all files, since they would be ordered by it"
+        )
+
+
+def _kind_of_time(kind: pa.DataType) -> str:
+    if pa.types.is_integer(kind):
+        return "whole numbers"
+    if pa.types.is_floating(kind):
+        return "fractions"
+    return "dates" if pa.types.is_temporal(kind) else "text"

@@ -1,6 +1,7 @@
 """One log in every format that can be read gives one and the same dataset."""
 
 import gzip
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from skiprec.data.build import build_dataset, make_recipe
 from skiprec.data.build.conditions import apply_condition, parse_condition
+from skiprec.data.build.inputs import check_inputs
 from skiprec.data.build.parsing import order_key, parse_times
+from skiprec.data.build.recipe import Recipe
 from skiprec.data.manifest import Manifest
 
 LOG = [(f"{n * 7 % 4}", f"{n * 5 % 9}", 100 - n // 3) for n in range(60)]
@@ -19,10 +22,13 @@ NUMBERED = {"user_column": "1", "item_column": "2", "time_column": "4", "header"
 
 
 def build(folder: Path, file: Path, source: dict[str, Any], **sizes: int) -> Manifest:
-    content = {"name": "t", "window": 5, "source": source, "split": {"kind": "by_window"}}
-    recipe = make_recipe(content, {}, origin="test")
     output = folder / file.name.replace(".", "_")
-    return build_dataset(recipe, [file], output, progress=str, num_buckets=3, **sizes)
+    return build_dataset(recipe_of(source), [file], output, progress=str, num_buckets=3, **sizes)
+
+
+def recipe_of(source: dict[str, Any]) -> Recipe:
+    content = {"name": "t", "window": 5, "source": source, "split": {"kind": "by_window"}}
+    return make_recipe(content, {}, origin="test")
 
 
 def write(path: Path, text: str) -> Path:
@@ -117,6 +123,27 @@ def test_parquet(tmp_path: Path, content_hash: str, user_type: Any, time_type: A
     pq.write_table(table, tmp_path / "log.parquet", row_group_size=17)
     built = build(tmp_path, tmp_path / "log.parquet", {"kind": "parquet"} | NAMED, block_bytes=320)
     assert built.content_hash == content_hash
+
+
+def test_parquet_files_whose_times_are_of_unlike_types_are_refused(tmp_path: Path) -> None:
+    files = []
+    for number, kind in enumerate([pa.int64(), pa.float64()]):
+        files.append(tmp_path / f"{number}.parquet")
+        times = pa.array([t for _, _, t in LOG]).cast(kind)
+        columns = {"user": [u for u, _, _ in LOG], "item": [i for _, i, _ in LOG], "time": times}
+        pq.write_table(pa.table(columns), files[-1])
+    recipe = recipe_of({"kind": "parquet"} | NAMED)
+    with pytest.raises(ValueError, match=r"whole numbers in .*0.parquet and fractions in .*1.parq"):
+        check_inputs(recipe, [(file, "train") for file in files])
+    check_inputs(recipe, [(files[1], "train")])
+
+
+def test_a_date_beyond_what_can_be_ordered_is_a_bad_row(tmp_path: Path) -> None:
+    days = [date(2020, 1, 1)] * (len(LOG) - 1) + [date(9999, 12, 31)]
+    columns = {"user": [u for u, _, _ in LOG], "item": [i for _, i, _ in LOG], "time": days}
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    with pytest.raises(ValueError, match=rf"row {len(LOG)}: unreadable time .*9999"):
+        build(tmp_path, tmp_path / "log.parquet", {"kind": "parquet"} | NAMED)
 
 
 @pytest.mark.parametrize("block_bytes", [3, 1 << 20])

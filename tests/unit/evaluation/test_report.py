@@ -16,6 +16,7 @@ from skiprec.evaluation.report import Measured, correlation, draw_pictures, make
 from skiprec.evaluation.report_text import report_markdown, terminal_table
 from skiprec.evaluation.statements import statements
 from skiprec.evaluation.table import column, kept_matrix, per_user_table
+from skiprec.evaluation.timing_numbers import timing_of
 
 COST = ComputeCost(embedding=10, policy=50, block_L=(100, 100, 100, 100), head=200)
 CONDITIONS = {"name": "tiny", "num_items": 500, "exclude_seen": False}
@@ -197,6 +198,32 @@ def test_the_claim_needs_every_control_and_names_what_fails(first: list[str], ri
     assert f"does not beat {rivals} (" in claim
     for rival in rivals.split(" or "):
         assert f"minus {rival} +0.0000" in claim
+
+
+def test_a_policy_that_learned_where_it_had_read_the_targets_is_warned_of() -> None:
+    report = report_of(varied_decisions())
+    for policy, is_warned in (
+        ({"kind": "gumbel"}, True),
+        ({"kind": "gumbel", "learn_from": "last_position"}, False),
+        ({"kind": "cost"}, False),
+    ):
+        report["conditions"]["policy"] = policy
+        assert any("CAUTION: in training" in text for text in statements(report)) == is_warned
+
+
+def test_requests_that_differ_much_are_told_in_total() -> None:
+    """Of three requests two are served in a tenth of the time, and one in all of it."""
+    full, served = np.array([10.0, 10.0, 10.0]), np.array([1.0, 1.0, 10.0])
+    found = timing_of(1, {"full/end": full, "skiprec/end": served})
+    assert found["speedups"]["skiprec"]["speedup_end_to_end"] == 10.0
+    assert found["in_total"]["skiprec"] == {"speedup_end_to_end": 2.5}
+    assert found["users_per_s"] == {"full": 0.1, "skiprec": 0.25}
+    report = report_of(varied_decisions())
+    assert not any("added up" in text for text in statements(report))
+    report["timing"]["1"] |= found
+    (told,) = [text for text in statements(report) if "added up" in text]
+    assert "10.00x at batch 1" in told
+    assert "2.50x" in told
 
 
 @pytest.mark.parametrize(("share", "is_collapsed"), [(0.0099, True), (0.0101, False)])

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from skiprec.data.shards import ShardSet
 from skiprec.evaluation.tiles import TILE_ROWS, evaluated_rows, read_tiles, work_units
+from skiprec.inference.executor import request_keys
 from tests.testkit.runs import build_smoke_data
 
 
@@ -31,7 +33,9 @@ def test_tiles_are_padded_with_empty_histories(tmp_path: Path) -> None:
     assert [tile.num_real for tile in tiles] == [TILE_ROWS, 5]
     assert all(len(tile.batch.items_BW) == TILE_ROWS for tile in tiles)
     assert np.array_equal(tiles[1].batch.items_BW[:5].numpy(), rows.items_RW[TILE_ROWS:])
-    assert tiles[1].batch.key_B[:5].tolist() == row_R[TILE_ROWS:].tolist()
+    # As a request has it: the policy is timed on the decisions that are scored.
+    inputs = torch.from_numpy(rows.items_RW[TILE_ROWS:, :-1].astype(np.int64))
+    assert torch.equal(tiles[1].batch.key_B[:5], request_keys(inputs))
     assert not tiles[1].batch.items_BW[5:].any()
     assert rows.items_RW[TILE_ROWS:].any(axis=1).all(), "real rows are not empty"
 

@@ -1,5 +1,8 @@
 """Who is timed next to whom, on which rows, and that a skipping arm does what it claims."""
 
+from collections import Counter
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,7 @@ from skiprec.evaluation.timing import (
     WARMUP_ROUNDS,
     TimingPlan,
     TimingSample,
+    _Requests,
     arm_stages,
     interleave,
     shallow_network,
@@ -56,7 +60,7 @@ def make_sample(num_rows: int = 10) -> TimingSample:
     return TimingSample(items_RT, NAMES, keep_ARL)
 
 
-def test_rounds_are_paired_and_the_order_rotates() -> None:
+def test_rounds_are_paired() -> None:
     clock = Clock()
     stages = {"full": clock.stage("full", 2.0), "half": clock.stage("half", 1.0)}
     seconds = interleave(stages, rounds=4, finish=lambda: None, clock=clock)
@@ -64,16 +68,33 @@ def test_rounds_are_paired_and_the_order_rotates() -> None:
     assert seconds["half"].tolist() == [1, 2, 3, 4]
     assert np.all(seconds["full"] / seconds["half"] == 2)
     timed = clock.log[2 * WARMUP_ROUNDS :]
-    assert timed == [
-        ("full", 0), ("half", 0), ("half", 1), ("full", 1),
-        ("full", 2), ("half", 2), ("half", 3), ("full", 3),
-    ]  # fmt: skip
+    assert [index for _, index in timed] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert all({timed[i][0], timed[i + 1][0]} == set(stages) for i in range(0, 8, 2))
 
 
-def test_every_row_of_the_sample_is_timed_twice_alone() -> None:
-    assert PLAN.rounds(1, 10) == 20
-    assert PLAN.rounds(4, 10) == 5
-    assert PLAN.rounds(16, 10) == 3
+def test_no_stage_has_one_predecessor() -> None:
+    clock, num_stages, rounds = Clock(), 13, 512
+    stages = {str(place): clock.stage(str(place), 1.0) for place in range(num_stages)}
+    interleave(stages, rounds, finish=lambda: None, clock=clock)
+    names = [name for name, _ in clock.log]
+    for stage in stages:
+        before = Counter(a for a, b in pairwise(names) if b == stage)
+        assert max(before.values()) < 0.15 * rounds, "a twelfth of them, give or take"
+        assert len(before) >= num_stages - 1
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 8, 16])
+def test_every_row_of_the_sample_is_timed_twice(batch: int) -> None:
+    network = build_network(model_config("nextitnet_plus"), None).eval()
+    num_rows = 10
+    items_RT = torch.arange(1, num_rows + 1)[:, None].repeat(1, 9)
+    sample = TimingSample(items_RT, (), torch.empty(0))
+    with torch.inference_mode():
+        calls = _Requests(network, sample, PLAN, batch).items
+    assert all(len(items_BT) == batch for items_BT in calls)
+    rounds = PLAN.rounds(batch, num_rows)
+    timed = [calls[index % len(calls)][:, 0] for index in range(rounds)]
+    assert torch.bincount(torch.cat(timed), minlength=num_rows + 1)[1:].min() >= 2
 
 
 def test_stages_compute_what_they_claim() -> None:

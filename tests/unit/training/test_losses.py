@@ -140,6 +140,18 @@ def test_sampled_softmax_tends_to_the_full_one() -> None:
     assert errors[0] > errors[1] > errors[2]
 
 
+def test_the_rare_items_of_a_large_catalogue_are_drawn_one_by_one() -> None:
+    """The last tenth of ten million: with a coarser draw, one id in twenty could come."""
+    num_items, num_drawn = 10_000_000, 400_000
+    drawn = draw_negatives(5, num_drawn, num_items, CPU)
+    tail = drawn[drawn > 0.9 * num_items]
+    expected = num_drawn * math.log(1 / 0.9) / math.log(num_items + 1)
+    assert abs(len(tail) / expected - 1) < 0.1
+    assert len(tail.unique()) > 0.995 * len(tail)
+    assert int(drawn.min()) == 1
+    assert int(drawn.max()) <= num_items
+
+
 def test_the_estimate_of_the_partition_is_unbiased() -> None:
     """E[sum over negatives of exp(s_j) / (S q_j)] is the sum over all items but the target."""
     num_keys, num_rows = 1500, 2
