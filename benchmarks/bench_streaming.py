@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from pairing import conditions, median_ratio, spread, verdict
+from pairing import conditions, interleaved, median_ratio, spread, verdict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -30,7 +30,7 @@ from skiprec.training.collectives import SingleProcess
 from skiprec.training.loop import run_step
 from skiprec.training.plan import make_plan
 
-ROWS, STEPS, ROUNDS, TIMES, BOUND = 256, 30, 3, 10, 0.9
+ROWS, STEPS, WARMUP, TIMES, BOUND = 256, 60, 3, 10, 0.9
 PART_READ = 5  # a fifth of the set, twice the limit
 CGROUP_2, CGROUP_1 = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory")
 
@@ -70,8 +70,9 @@ def forget(path: Path) -> None:
         os.close(descriptor)
 
 
-def train(path: Path) -> dict[str, float]:
-    """Reads some times the limit in the order of training, then trains all over the set."""
+def serve(path: Path) -> None:
+    """Reads some times the limit in the order of training; then trains a step for each line of the
+    input, all over the set. Says what it did, a line of JSON each."""
     torch.set_num_threads(2)
     keep_freed_memory()
     shards = ShardSet.open(path, "train")
@@ -94,19 +95,17 @@ def train(path: Path) -> dict[str, float]:
     for step in range(num_steps):
         reader.micro_batches(step)
     read_s = time.perf_counter() - started
-    seconds = []
-    for index in range(STEPS):
-        started = time.perf_counter()
-        step = index * plan.total_steps // STEPS  # all over the set
+    say(read_gb_per_s=num_steps * ROWS * 84 / read_s / 1e9)
+    for index, _ in enumerate(sys.stdin):
+        step = index * plan.total_steps // (STEPS + WARMUP)
         run_step(settings, plan, engine, reader.micro_batches(step), SingleProcess(), step)
-        seconds.append(time.perf_counter() - started)
-    status = Path("/proc/self/status").read_text().splitlines()
-    private = next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1024
-    return {
-        "samples_per_s": ROWS / statistics.median(seconds),
-        "read_gb_per_s": num_steps * ROWS * 84 / read_s / 1e9,
-        "private_mb": private,
-    }
+        status = Path("/proc/self/status").read_text().splitlines()
+        private = next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+        say(private_mb=private / 1024)
+
+
+def say(**found: float) -> None:
+    print(json.dumps(found), flush=True)
 
 
 @contextmanager
@@ -130,52 +129,79 @@ def memory_limit(limit_mb: int | None) -> Iterator[Path | None]:
         group.rmdir()
 
 
-def in_a_process(path: Path, limit_mb: int | None) -> tuple[dict[str, float], bool]:
-    command = [sys.executable, __file__, "--train", str(path)]
-    with memory_limit(limit_mb) as group:
+@contextmanager
+def trainer(path: Path, group: Path | None) -> Iterator[subprocess.Popen[str]]:
+    """A process of `serve`, in a cgroup."""
 
-        def enter() -> None:
-            if group is not None:
-                (group / "cgroup.procs").write_text(str(os.getpid()))
+    def enter() -> None:
+        if group is not None:
+            (group / "cgroup.procs").write_text(str(os.getpid()))
 
-        done = subprocess.run(command, check=True, capture_output=True, preexec_fn=enter)
-        return json.loads(done.stdout), group is not None
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--serve", str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=enter,
+    )
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(60)
+
+
+def answer(process: subprocess.Popen[str]) -> dict[str, float]:
+    """The next line of a trainer."""
+    assert process.stdout is not None
+    found: dict[str, float] = json.loads(process.stdout.readline())
+    return found
+
+
+def step(process: subprocess.Popen[str]) -> dict[str, float]:
+    """One step of a trainer."""
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return answer(process)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", type=Path, help="one measurement, in this process")
+    parser.add_argument("--serve", type=Path, help="steps over these shards, in this process")
     parser.add_argument("--limit-mb", type=int, default=768)
     arguments = parser.parse_args()
-    if arguments.train is not None:
-        print(json.dumps(train(arguments.train)))
+    if arguments.serve is not None:
+        serve(arguments.serve)
         return 0
     limit = arguments.limit_mb
     print(
-        f"a fifth of an epoch read, then steps of {ROWS} rows, 16 blocks of width 64; "
-        f"{conditions()}"
+        f"a fifth of an epoch read, then steps of {ROWS} rows, 16 blocks of width 64, of two "
+        f"processes in turns; {conditions()}"
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, memory_limit(limit) as group:
         small = build(Path(folder) / "small", 0)
         large = build(Path(folder) / "large", TIMES * limit * 2**20)
         size_mb = sum(file.stat().st_size for file in large.iterdir()) / 2**20
-        rates: dict[str, list[float]] = {"small": [], "large": []}
-        for _ in range(ROUNDS):
-            rates["small"].append(in_a_process(small, None)[0]["samples_per_s"])
-            forget(large)
-            found, is_limited = in_a_process(large, limit)
-            rates["large"].append(found["samples_per_s"])
-            print(
-                f"  {size_mb:,.0f} MB of shards, {limit} MB "
-                f"{'for the process and its page cache' if is_limited else 'not enforced here'}: "
-                f"{found['samples_per_s']:.0f} samples/s (small set, no limit: "
-                f"{rates['small'][-1]:.0f}), reads {found['read_gb_per_s']:.2f} GB/s, "
-                f"private memory {found['private_mb']:.0f} MB"
-            )
+        with trainer(small, None) as free, trainer(large, group) as limited:
+            answer(free)
+            reads = answer(limited)["read_gb_per_s"]
+            arms = {"small": lambda: step(free), "large": lambda: step(limited)}
+            seconds = interleaved(arms, STEPS, WARMUP)
+            private = step(limited)["private_mb"]
+    rates = {name: [ROWS / spent for spent in times] for name, times in seconds.items()}
+    print(
+        f"  {size_mb:,.0f} MB of shards, {limit} MB "
+        f"{'not enforced here' if group is None else 'for the process and its page cache'}: "
+        f"{statistics.median(rates['large']):.0f} samples/s (small set, no limit: "
+        f"{statistics.median(rates['small']):.0f}), reads {reads:.2f} GB/s, private memory "
+        f"{private:.0f} MB"
+    )
     ratio = median_ratio(rates["large"], rates["small"])
     print(f"  {ratio:.2f} of the small set [{spread(rates['large'], rates['small'])}] ", end="")
     print(verdict(ratio, BOUND))
-    return int(ratio < BOUND or found["private_mb"] > limit)
+    return int(ratio < BOUND or private > limit)
 
 
 if __name__ == "__main__":

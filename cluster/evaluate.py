@@ -125,11 +125,8 @@ def _accuracy_pass(job: Job, place_V: Longs, row_R: Longs, policy: nn.Module | N
     """All decisions, then the ranks of all arms: the controls need every row's decision first."""
     evaluation = job.config.evaluation
     units = work_units(len(row_R), evaluation.batch_rows)
-    cluster, worker = job.config.cluster, worker_resources(job.config.cluster)
     num_actors = min(evaluation.num_workers, len(units))
-    wanted = "evaluation workers (evaluation.num_workers, cluster.threads_per_worker)"
-    wait_for_room(job.config.name, worker, num_actors, wanted, cluster.room_timeout_s)
-    actor = _remote(Scorer, worker)
+    actor = _remote(Scorer, _room_for(job.config, num_actors))
     place = ray.put(place_V)
     scorers = [actor.remote(job) for _ in range(num_actors)]
     turn = [scorers[index % len(scorers)] for index in range(len(units))]
@@ -182,7 +179,7 @@ def _timing_pass(
         evaluation.exclude_seen,
     )
     # All CPUs of a node, so that Ray puts nothing beside it; it waits until there is such a node.
-    worker = worker_resources(job.config.cluster)
+    worker = _room_for(job.config, 1)
     able = [node for node in ray.nodes() if places(worker, [node])]  # type: ignore[no-untyped-call]
     worker["CPU"] = max(node["Resources"]["CPU"] for node in able)
     timer = _remote(Timer, worker).remote(job)
@@ -191,6 +188,14 @@ def _timing_pass(
         return seconds, ray.get(timer.machine.remote())
     finally:
         _end([timer])
+
+
+def _room_for(config: RunConfig, num_workers: int) -> dict[str, float]:
+    """What one worker asks for, once there is room for so many."""
+    worker = worker_resources(config.cluster)
+    wanted = "evaluation workers (evaluation.num_workers, cluster.threads_per_worker)"
+    wait_for_room(config.name, worker, num_workers, wanted, config.cluster.room_timeout_s)
+    return worker
 
 
 def _remote(kind: type, resources: dict[str, float]) -> Any:

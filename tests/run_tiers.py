@@ -86,7 +86,7 @@ def run_tier(tier: str, which: str) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", f"tests/{tier}", *marker]
-        command.append(f"--junitxml={report}")
+        command += [f"--junitxml={report}", "--durations=10", "--durations-min=20"]
         code = subprocess.run(command, cwd=ROOT).returncode
         passed, failed, skipped = count(report)
     return Row(
