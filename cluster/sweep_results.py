@@ -158,15 +158,21 @@ def _markdown(sweep: SweepConfig, trials: list[Record], front: list[Record], com
     lines += ["", "On validation rows. Evaluated on test rows, one by one (*):", ""]
     lines += [_line(["trial", "MRR@20 [95 %]", "FLOPs", "end to end"]), _line(["---"] * 4)]
     for row in front:
-        found = row.get("test") or {}
-        low, high = found.get("mrr@20_interval") or (float("nan"), float("nan"))
-        speed = found.get("speedup_end_to_end")
-        cells = [f"{found['mrr@20']:.4f} [{low:.4f}, {high:.4f}]", f"{found['speedup_flops']:.2f}x"]
-        shown = [*cells, f"{speed:.2f}x" if speed else ""] if found else ["not complete", "", ""]
+        shown = _tested(row["test"]) if "test" in row else ["not complete", "", ""]
         lines.append(_line([row["trial"], *shown]))
     lines += ["", f"- command: `{command}`"]
     lines.append(f"- {sweep.searcher} search, scheduler {sweep.scheduler}, seed {sweep.seed}")
     return "\n".join(lines) + "\n"
+
+
+def _tested(found: Record) -> list[str]:
+    low, high = found["mrr@20_interval"]
+    speed = found["speedup_end_to_end"]
+    return [
+        f"{found['mrr@20']:.4f} [{low:.4f}, {high:.4f}]",
+        f"{found['speedup_flops']:.2f}x",
+        f"{speed:.2f}x" if speed else "",
+    ]
 
 
 def _short(value: object) -> str:

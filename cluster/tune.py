@@ -28,7 +28,7 @@ from cluster.run_folder import lease, provenance
 from cluster.session import ray_session
 from cluster.sweep_config import KIND, Range, Space, SweepConfig, trial_config
 from cluster.sweep_results import Ledger, publish_sweep
-from cluster.train import RunStoppedError, check_inputs
+from cluster.train import check_inputs
 from cluster.trial import SweepJob, SweepTrial
 from cluster.worker import build_network
 from skiprec.config import ClusterConfig, RunConfig
@@ -47,7 +47,6 @@ def run_sweep(sweep: SweepConfig, trees: dict[str, dict[str, Any]], command: str
 
     Raises:
         ValueError: anything a user can mend.
-        RunStoppedError: it was interrupted.
     """
     base = parse_config(next(iter(trees.values())), "the sweep's configuration")
     home = base.model_copy(update={"name": sweep.name})
@@ -189,11 +188,7 @@ def _search(job: SweepJob, home: RunConfig, limit: int) -> None:
         else:
             print(f"[{sweep.name}] {sweep.num_trials} trials, {limit} at a time", flush=True)
             tuner = _new_tuner(job, home, trainable, state, limit)
-        found = tuner.fit()
-    if found.num_terminated + found.num_errors < sweep.num_trials:  # Tune took Ctrl-C, and returned
-        raise RunStoppedError(
-            f"sweep {sweep.name!r} was interrupted; the same command goes on with its trials"
-        )
+        tuner.fit()
 
 
 def _new_tuner(
@@ -282,8 +277,15 @@ def _resources(cluster: ClusterConfig) -> dict[str, float]:
 
 @contextmanager
 def _quiet_tune() -> Iterator[None]:
-    """The ledger and the runs' own files take the place of Tune's loggers and its console."""
-    quiet = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    """The ledger and the runs' own files take the place of Tune's loggers and its console.
+
+    Ctrl-C ends the sweep: Tune would take it, and return as if its trials had ended.
+    """
+    quiet = {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    }
     before = {key: os.environ.get(key) for key in quiet}
     os.environ.update(quiet)
     try:
