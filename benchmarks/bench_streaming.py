@@ -71,8 +71,8 @@ def forget(path: Path) -> None:
 
 
 def serve(path: Path) -> None:
-    """Reads some times the limit in the order of training; then trains a step for each line of the
-    input, all over the set. Says what it did, a line of JSON each."""
+    """Reads some times the limit in the order of training, then goes on in it: a step for each line
+    of the input. Says what it did, a line of JSON each."""
     torch.set_num_threads(2)
     keep_freed_memory()
     shards = ShardSet.open(path, "train")
@@ -96,8 +96,7 @@ def serve(path: Path) -> None:
         reader.micro_batches(step)
     read_s = time.perf_counter() - started
     say(read_gb_per_s=num_steps * ROWS * 84 / read_s / 1e9)
-    for index, _ in enumerate(sys.stdin):
-        step = index * plan.total_steps // (STEPS + WARMUP)
+    for step, _ in enumerate(sys.stdin, start=num_steps):  # rows that were not read yet
         run_step(settings, plan, engine, reader.micro_batches(step), SingleProcess(), step)
         status = Path("/proc/self/status").read_text().splitlines()
         private = next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
