@@ -24,7 +24,6 @@ from tests.testkit.ranks import run_ranks
 
 BLOCKS, WIDTH, ITEMS, ROWS, WORKERS = (24, 48), 512, 1000, 8, 2
 BOUND = 0.1
-ZERO_3_PEAK = 0.15  # when it frees what it gathered differs from run to run
 
 
 def config(precision: str, zero_stage: int, num_blocks: int) -> RunConfig:
@@ -102,7 +101,7 @@ def main() -> int:
         f"width {WIDTH} ({few.dense / 1e6:.0f} to {many.dense / 1e6:.0f} M); {conditions()}"
     )
     print("  precision  ZeRO | held: arithmetic, measured | peak: arithmetic, measured | fixed MB")
-    worst, is_within = 0.0, True
+    worst = 0.0
     for precision in ("fp32", "bf16"):
         for stage in range(4):
             settings = config(precision, stage, BLOCKS[1])
@@ -116,18 +115,14 @@ def main() -> int:
                 (b - a) / (many.dense - few.dense) for a, b in zip(small, large, strict=True)
             )
             fixed_mb = (large[1] - peak_here * many.dense) / 1e6
-            held_off, peak_off = abs(held_here / held - 1), abs(peak_here / peak - 1)
-            worst = max(worst, held_off, peak_off)
-            is_within &= held_off < BOUND and peak_off < (ZERO_3_PEAK if stage == 3 else BOUND)
+            worst = max(worst, abs(held_here / held - 1), abs(peak_here / peak - 1))
             print(
                 f"  {precision:9s}  {stage:4d} | {held:16.2f} {held_here:9.2f} "
                 f"| {peak:16.2f} {peak_here:9.2f} | {fixed_mb:8.0f}"
             )
-    print(
-        f"  largest difference {worst:.0%}: {'ok' if is_within else 'ABOVE'} "
-        f"(below {BOUND:.0%}, the peak of ZeRO 3 below {ZERO_3_PEAK:.0%})"
-    )
-    return int(not is_within)
+    verdict = "ok" if worst < BOUND else "ABOVE"
+    print(f"  largest difference {worst:.0%}: {verdict} (below {BOUND:.0%})")
+    return int(worst >= BOUND)
 
 
 if __name__ == "__main__":

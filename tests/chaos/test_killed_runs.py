@@ -137,3 +137,17 @@ def test_a_lost_disk_is_restored_from_s3(tmp_path: Path, data: Path, unbroken: R
     assert_nothing_was_lost(config, unbroken)
     read = restored.partition(" from s3:")[0] + " from s3://…"
     note_recovery("machine and disk lost, same command", config, killed_at, read)
+
+
+def test_two_workers_under_zero_2_survive_the_loss_of_one(tmp_path: Path, data: Path) -> None:
+    settings = ("cluster.num_workers=2", "cluster.zero_stage=2")
+    whole, arguments = job_arguments(tmp_path / "whole", data, *settings)
+    log = tmp_path / "whole.txt"
+    finish(start_job("train_gumbel.py", *arguments, log=log), log)
+    config, arguments = job_arguments(tmp_path / "broken", data, *settings)
+    log = tmp_path / "broken.txt"
+    process = start_job("train_gumbel.py", *arguments, log=log)
+    wait_for_step(config.folder, 12)
+    os.kill(worker_pid(config.folder, rank=1), signal.SIGKILL)
+    assert finish(process, log).count("training from step") == 2
+    assert_nothing_was_lost(config, whole)
