@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from skiprec.config import RunConfig
 from skiprec.ranking import target_ranks
-from skiprec.training.objective import Objective
+from skiprec.training.objective import Objective, _for_the_log
 from skiprec.training.passes import Pass
 from skiprec.types import PADDING, Batch
 from tests.testkit.networks import (
@@ -225,3 +225,8 @@ def test_a_batch_of_the_last_rows_alone_is_the_same_rows() -> None:
     batch = random_batch(8)
     part = take_rows(batch, slice(5, 8))
     assert torch.equal(part.is_scored_BT, batch.is_scored_BT[5:])
+
+
+def test_what_is_summed_for_the_log_is_float32_at_least() -> None:
+    for dtype, expected in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
+        assert _for_the_log(torch.ones(1, dtype=dtype)).dtype == expected
