@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from pairing import conditions, interleaved, median_ratio, spread, verdict
 from torch import Tensor
 
-from cluster.process import keep_freed_memory
-from skiprec.config import ModelConfig
+from cluster.machine.process import keep_freed_memory
+from skiprec.config.model import ModelConfig
 from skiprec.models.nextitnet import NextItNetBlock, nextitnet_plus_blocks
 
 WINDOW, NUM_BLOCKS, PRODUCTS = 20, 8, 12

@@ -10,10 +10,10 @@ from pairing import conditions, interleaved, median_ratio, spread
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cluster.process import keep_freed_memory
-from cluster.worker import build_engine, build_network
-from skiprec.config import RunConfig
-from skiprec.config_files import parse_config
+from cluster.machine.process import keep_freed_memory
+from cluster.training.build import build_engine, build_network
+from skiprec.config.files import parse_config
+from skiprec.config.run import RunConfig
 from skiprec.data.batching import TrainingReader
 from skiprec.training.collectives import SingleProcess
 from skiprec.training.loop import run_step

@@ -6,8 +6,8 @@ import sys
 import torch
 from pairing import conditions, interleaved, median_ratio, spread
 
-from cluster.process import keep_freed_memory
-from skiprec.evaluation.tiles import TILE_ROWS
+from cluster.machine.process import keep_freed_memory
+from skiprec.evaluation.measure.tiles import TILE_ROWS
 from skiprec.ranking import target_ranks, top_items
 from skiprec.scores import DotProduct
 

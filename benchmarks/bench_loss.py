@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pairing import conditions, interleaved, median_ratio, spread
 from torch import Tensor
 
-from cluster.process import keep_freed_memory
+from cluster.machine.process import keep_freed_memory
 from skiprec.scores import DotProduct
 from skiprec.training.losses import draw_negatives, full_softmax, sampled_softmax
 

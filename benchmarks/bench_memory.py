@@ -1,4 +1,5 @@
-"""What a worker holds at each ZeRO stage, against the arithmetic of cluster/footprint.py."""
+"""What a worker holds at each ZeRO stage, against the arithmetic of
+cluster/training/footprint.py."""
 
 import gc
 import os
@@ -10,11 +11,11 @@ from pairing import conditions
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cluster.deepspeed_engine import prepare_process
-from cluster.footprint import count_weights, footprint
-from cluster.worker import build_engine, build_network
-from skiprec.config import RunConfig
-from skiprec.config_files import parse_config
+from cluster.training.build import build_engine, build_network
+from cluster.training.deepspeed_engine import prepare_process
+from cluster.training.footprint import count_weights, footprint
+from skiprec.config.files import parse_config
+from skiprec.config.run import RunConfig
 from skiprec.data.batching import TrainingReader
 from skiprec.training.collectives import ProcessGroup
 from skiprec.training.loop import run_step

@@ -11,14 +11,14 @@ import psutil
 import torch
 from pairing import conditions, verdict
 
-from cluster.process import keep_freed_memory
-from skiprec.config import ModelConfig
+from cluster.machine.process import keep_freed_memory
+from skiprec.config.model import ModelConfig
 from skiprec.data.batching import TrainingReader
-from skiprec.data.build import build_dataset, make_recipe
+from skiprec.data.ingest import build_dataset, make_recipe
 from skiprec.data.order import DataOrder
 from skiprec.data.shards import ShardSet
 from skiprec.network import SkipRecNetwork
-from skiprec.policy_config import NoPolicy
+from skiprec.policy.kinds import policy_section
 
 ROWS, WINDOW, BOUND = 256, 20, 50.0
 USERS = {"small": 5_000, "ten times": 50_000}
@@ -55,7 +55,7 @@ def read(path: Path) -> tuple[float, int, float]:
 def training_rows_per_s() -> float:
     """What two cores consume at the smallest shape of interest: 16 blocks of width 64, no head."""
     torch.set_num_threads(2)
-    network = SkipRecNetwork(ModelConfig(num_blocks=16, width=64), NoPolicy(), 1000)
+    network = SkipRecNetwork(ModelConfig(num_blocks=16, width=64), policy_section("none"), 1000)
     network.reset_parameters(0)
     items_BT = torch.from_numpy(np.random.default_rng(0).integers(1, 1001, (ROWS, WINDOW - 1)))
     history = network.embed(items_BT, torch.arange(ROWS))

@@ -15,9 +15,9 @@ from pairing import conditions, interleaved, median_ratio, spread, verdict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cluster.process import keep_freed_memory
-from skiprec.config import RunConfig
-from skiprec.config_files import parse_config
+from cluster.machine.process import keep_freed_memory
+from skiprec.config.files import parse_config
+from skiprec.config.run import RunConfig
 from skiprec.network import SkipRecNetwork
 from skiprec.training.collectives import SingleProcess
 from skiprec.training.engine import TorchEngine

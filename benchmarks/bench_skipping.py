@@ -9,10 +9,10 @@ import sys
 import torch
 from pairing import conditions, interleaved, median_ratio, verdict
 
-from cluster.process import keep_freed_memory
-from skiprec.config import ModelConfig
+from cluster.machine.process import keep_freed_memory
+from skiprec.config.model import ModelConfig
 from skiprec.network import SkipRecNetwork
-from skiprec.policy_config import NoPolicy
+from skiprec.policy.kinds import policy_section
 from skiprec.types import Execution, History, KeepDecision
 
 WINDOW, KEEP = 20, 0.5
@@ -26,7 +26,7 @@ def measure(
     model: ModelConfig, num_rows: int, repeats: int, device: str = "cpu"
 ) -> tuple[float, str, float, float]:
     """Median share of the ideal, its quartiles, the keep rate that was drawn, dense seconds."""
-    network = SkipRecNetwork(model, NoPolicy(), num_items=100).eval()
+    network = SkipRecNetwork(model, policy_section("none"), num_items=100).eval()
     network.reset_parameters(0)
     network.to(device)
     generator = torch.Generator().manual_seed(num_rows)

@@ -18,11 +18,11 @@ from pairing import conditions, interleaved, median_ratio, spread, verdict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cluster.process import keep_freed_memory
-from cluster.worker import build_engine, build_network
-from skiprec.config_files import parse_config
+from cluster.machine.process import keep_freed_memory
+from cluster.training.build import build_engine, build_network
+from skiprec.config.files import parse_config
 from skiprec.data.batching import TrainingReader
-from skiprec.data.build import build_dataset, make_recipe
+from skiprec.data.ingest import build_dataset, make_recipe
 from skiprec.data.manifest import read_manifest, write_manifest
 from skiprec.data.order import DataOrder
 from skiprec.data.shards import ShardSet

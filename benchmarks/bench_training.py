@@ -11,12 +11,12 @@ from pairing import conditions, median_ratio, spread, verdict
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from cluster.process import keep_freed_memory
-from cluster.worker import build_engine, build_network
-from skiprec.config import RunConfig
-from skiprec.config_files import parse_config
+from cluster.machine.process import keep_freed_memory
+from cluster.training.build import build_engine, build_network
+from skiprec.config.files import parse_config
+from skiprec.config.run import RunConfig
 from skiprec.data.batching import TrainingReader
-from skiprec.data.build import build_dataset, make_recipe
+from skiprec.data.ingest import build_dataset, make_recipe
 from skiprec.data.order import DataOrder
 from skiprec.data.shards import ShardSet
 from skiprec.training.collectives import Collectives, ProcessGroup, SingleProcess

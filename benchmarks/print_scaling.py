@@ -1,15 +1,17 @@
-"""The tables of docs/scaling.md, from cluster/footprint.py and the assumptions below. No timing."""
+"""The tables of docs/scaling.md, from cluster/training/footprint.py and the assumptions below. No
+timing."""
 
 import sys
 from collections.abc import Iterator
 
 import torch
 
-from cluster.footprint import Footprint, Weights, count_weights, footprint, touched_rows
-from skiprec.config import ModelConfig, RunConfig
-from skiprec.config_files import parse_config
+from cluster.training.footprint import Footprint, Weights, count_weights, footprint, touched_rows
+from skiprec.config.files import parse_config
+from skiprec.config.model import ModelConfig
+from skiprec.config.run import RunConfig
 from skiprec.network import SkipRecNetwork
-from skiprec.policy_config import NoPolicy
+from skiprec.policy.kinds import policy_section
 
 DEPTHS, WIDTHS, STAGES = (64, 128, 256), (256, 512, 1024, 2048), (0, 1, 2, 3)
 CATALOGUES = (54_000, 1_000_000, 10_000_000, 100_000_000)
@@ -44,7 +46,9 @@ def saved_by_a_block() -> float:
     """Numbers that a block keeps for its backward pass, per position and channel."""
     width, sizes = 64, []
     for num_blocks in (1, 2):
-        network = SkipRecNetwork(ModelConfig(num_blocks=num_blocks, width=width), NoPolicy(), 10)
+        network = SkipRecNetwork(
+            ModelConfig(num_blocks=num_blocks, width=width), policy_section("none"), 10
+        )
         network.reset_parameters(0)
         own = {p.data_ptr() for p in network.parameters()}
         kept: dict[int, int] = {}

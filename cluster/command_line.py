@@ -8,16 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster.deepspeed_config import deepspeed_config
-from cluster.failures import RunFailedError
-from cluster.footprint import count_weights, footprint, touched_rows
-from cluster.train import RunStoppedError, launch_training
-from skiprec.config import RunConfig
-from skiprec.config_files import load_config
+from cluster.training.deepspeed_config import deepspeed_config
+from cluster.training.failures import RunFailedError
+from cluster.training.footprint import count_weights, footprint, touched_rows
+from cluster.training.launch import RunStoppedError, launch_training
+from skiprec.config.files import load_config
+from skiprec.config.run import RunConfig
 from skiprec.data.manifest import read_manifest
 from skiprec.data.order import rank_slices
 from skiprec.data.schema import MANIFEST_NAME
-from skiprec.evaluation.report_text import terminal_table
+from skiprec.evaluation.report.text import terminal_table
 
 
 def config_from_arguments(

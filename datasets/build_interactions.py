@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from skiprec.data.build.pipeline import build_dataset
-from skiprec.data.build.recipe import load_recipe, make_recipe, parse_override
+from skiprec.data.ingest.pipeline import build_dataset
+from skiprec.data.ingest.recipe import load_recipe, make_recipe, parse_override
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from skiprec.data.build.download import download
-from skiprec.data.build.movielens import BASE_URL, EDITIONS, build_movielens
-from skiprec.data.build.recipe import load_recipe, make_recipe, parse_override
+from skiprec.data.ingest.download import download
+from skiprec.data.ingest.movielens import BASE_URL, EDITIONS, build_movielens
+from skiprec.data.ingest.recipe import load_recipe, make_recipe, parse_override
 
 
 def main(argv: list[str]) -> int:

@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from skiprec.data.build.pipeline import build_dataset
-from skiprec.data.build.recipe import load_recipe, parse_override
+from skiprec.data.ingest.pipeline import build_dataset
+from skiprec.data.ingest.recipe import load_recipe, parse_override
 
 RECIPE = Path(__file__).parent / "recipes" / "synthetic.toml"
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cluster import environment
+from cluster.machine import environment
 
 
 def main(argv: list[str]) -> int:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from cluster.command_line import print_report, run_job
-from cluster.evaluate import evaluate_run, evaluation_config
+from cluster.evaluation.evaluate import evaluate_run, evaluation_config
 
 
 def main(argv: list[str]) -> int:

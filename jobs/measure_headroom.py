@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from cluster.command_line import run_job
-from cluster.evaluate import evaluation_config
-from cluster.headroom import measure_run, print_headroom
+from cluster.evaluation.evaluate import evaluation_config
+from cluster.evaluation.headroom import measure_run, print_headroom
 
 
 def main(argv: list[str]) -> int:

@@ -3,8 +3,8 @@
 import sys
 
 from cluster.command_line import config_from_arguments, run_job
-from cluster.train import launch_training
-from skiprec.config import backbone_config
+from cluster.training.launch import launch_training
+from skiprec.config.run import backbone_config
 
 
 def main(argv: list[str]) -> int:

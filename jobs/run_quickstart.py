@@ -4,10 +4,10 @@ import sys
 import time
 
 from cluster.command_line import config_from_arguments, print_report, run_job
-from cluster.evaluate import evaluate_run
-from cluster.session import ray_session
-from cluster.train import launch_training
-from skiprec.config import backbone_config
+from cluster.evaluation.evaluate import evaluate_run
+from cluster.machine.session import ray_session
+from cluster.training.launch import launch_training
+from skiprec.config.run import backbone_config
 
 CONFIG = "jobs/configs/quickstart.toml"
 

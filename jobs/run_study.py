@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from cluster.command_line import run_job
-from cluster.study import run_study
+from cluster.studies.run import run_study
 
 STUDIES = Path("jobs/studies")
 

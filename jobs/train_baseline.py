@@ -3,8 +3,8 @@
 import sys
 
 from cluster.command_line import config_from_arguments, run_job
-from cluster.train import launch_training
-from skiprec.config import RunConfig
+from cluster.training.launch import launch_training
+from skiprec.config.run import RunConfig
 from skiprec.models.registry import BASELINES
 
 

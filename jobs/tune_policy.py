@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.command_line import run_job, warn_of_lost_outputs
-from cluster.sweep_config import load_sweep
-from cluster.tune import run_sweep
-from skiprec.config_files import apply_overrides, parse_config, read_tree
+from cluster.sweeps.search import run_sweep
+from cluster.sweeps.sweep import load_sweep
+from skiprec.config.files import apply_overrides, parse_config, read_tree
 
 
 def main(argv: list[str]) -> int:

@@ -1,47 +1,44 @@
 """The whole network: embedding -> policy -> stack of blocks -> head."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from skiprec import keyed_random
-from skiprec.config import ModelConfig
+from skiprec.config.model import ModelConfig
 from skiprec.layers import ItemEmbedding, KeyedDropout
 from skiprec.models.registry import architecture_of
 from skiprec.models.stack import BlockStack, WholeEncoder
-from skiprec.policy.registry import build_policy
-from skiprec.policy_config import PolicyConfig
+from skiprec.policy.build import build_policy
+from skiprec.policy.section import PolicySection
 from skiprec.types import PADDING, Execution, History, KeepDecision
 
 
 class SkipRecNetwork(nn.Module):
-    """A backbone and, unless `policy.kind` is "none", the policy that decides what of it runs."""
+    """A backbone and, if there is one, the policy that decides which of its blocks run."""
 
     def __init__(
         self,
         model: ModelConfig,
-        policy: PolicyConfig,
+        policy: PolicySection,
         num_items: int,
         activation_checkpointing: bool = False,
     ):
         super().__init__()
         architecture = architecture_of(model)
-        if policy.kind != "none" and not architecture.is_residual:
+        if policy.decides and not architecture.is_residual:
             raise ValueError(
                 f"model.backbone={model.backbone!r} is a baseline without residual blocks, so "
-                f"policy.kind={policy.kind!r} has nothing to skip; set policy.kind='none'"
+                f"policy.kind={policy.kind!r} has nothing to skip; remove the [policy] section"
             )
         self.model_config = model
         self.num_items = num_items
         self.embedding = ItemEmbedding(num_items, model.width)
         self.entry = None if architecture.entry is None else architecture.entry(model)
         self.input_dropout = KeyedDropout(model.dropout, "input")
-        self.policy = (
-            None
-            if policy.kind == "none"
-            else build_policy(policy, num_items, model.width, model.num_blocks)
-        )
+        self.policy = build_policy(policy, num_items, model.width, model.num_blocks)
         blocks = architecture.blocks(model)
         self.stack: BlockStack | WholeEncoder
         if architecture.is_residual:
@@ -111,3 +108,14 @@ class SkipRecNetwork(nn.Module):
         """`[M, B, D]`: the last position after the first n blocks, for each n of `sizes`."""
         assert isinstance(self.stack, BlockStack)
         return self.stack.prefixes(history.x_TBD, history.is_item_TB1, history.key_B, sizes)
+
+
+@contextmanager
+def without_dropout(network: nn.Module) -> Iterator[None]:
+    """Inside the block, the network computes as in serving."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)

@@ -8,6 +8,7 @@ the frequent items.
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from skiprec.scores import Scores
@@ -77,6 +78,36 @@ def target_ranks(
     # Counted by what stands after, so that a score that is not a number ranks last, not first. The
     # target stands after itself.
     return torch.where(target_B == PADDING, 0, 1 + num_items - num_after_B)
+
+
+def target_hits(x_BD: Tensor, scores: Scores, *, target_B: Tensor, cut: int) -> Tensor:
+    """`[B]`, bool: whether each row's target is among the `cut` best items.
+
+    A row without a target (0) hits nothing. Under ZeRO-3 the head is a collective, so every rank
+    calls it, if need be with no rows.
+    """
+    if len(target_B) == 0:  # a pass of the last rows may leave a rank without any
+        return target_B > 0
+    rank_B = target_ranks(x_BD, scores, target_B=target_B)
+    return (rank_B >= 1) & (rank_B <= cut)
+
+
+@torch.no_grad()
+def row_cross_entropy(x_ND: Tensor, scores: Scores, *, target_N: Tensor) -> Tensor:
+    """`[N]`: each row's own loss over the whole catalogue, in nats, without gradient.
+
+    The scores are made in chunks.
+    """
+    size = max(1, MAX_SCORES // scores.num_items)
+    parts = [
+        F.cross_entropy(
+            scores.columns(x_ND[start : start + size].float(), 0, scores.num_items),
+            (target_N[start : start + size] - 1).clamp(min=0),
+            reduction="none",
+        )
+        for start in range(0, max(1, len(x_ND)), size)
+    ]
+    return torch.cat(parts)
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ Sequences run time-major, `x_TBD`: a causal convolution is then a sum of product
 shifted views (see `models/nextitnet.py`). Rows are left-padded with item 0.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -66,3 +67,31 @@ class KeepDecision:
     keep_BL: Tensor
     prob_BL: Tensor | None
     cost_BM: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The purpose of one forward pass, and what it must know about the global batch.
+
+    loss: the loss of some rows. statistics: sums of their keep decisions. validate: the ranks of
+    the targets at the last position, with the decisions of serving. decide: those decisions.
+
+    Args:
+        step: of the optimizer, counted from 0.
+        progress: of training, from 0 to 1; None where decisions are those of serving.
+        num_targets: scored positions of the global batch.
+        num_rows: rows of the global batch.
+        statistics: sums over the global batch, by the names of `PolicyTraining.statistics`.
+    """
+
+    kind: Literal["loss", "statistics", "validate", "decide"]
+    step: int = 0
+    progress: float | None = None
+    num_targets: Tensor | None = None
+    num_rows: int = 1
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def turns_dropout_off(self) -> bool:
+        """Whether the network computes as in serving."""
+        return self.kind in ("validate", "decide")

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skiprec.config import ModelConfig
+from skiprec.config.model import ModelConfig
 
 # The authors' values for MovieLens.
 LENGTH = 5

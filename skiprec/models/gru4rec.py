@@ -10,7 +10,7 @@ torch's form of the cell: the reset gate comes after its product, and z is the p
 import torch
 from torch import Tensor, nn
 
-from skiprec.config import ModelConfig
+from skiprec.config.model import ModelConfig
 
 
 class Gru4RecEncoder(nn.Module):

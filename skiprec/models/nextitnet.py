@@ -8,7 +8,7 @@ lambda is 1 in NextItNet and one learnable scalar a block, first 0 (ReZero), in 
 import torch
 from torch import Tensor, nn
 
-from skiprec.config import ModelConfig
+from skiprec.config.model import ModelConfig
 from skiprec.layers import CausalConv, MaskedNormRelu
 
 DILATIONS = (1, 4)

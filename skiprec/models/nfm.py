@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skiprec.config import ModelConfig
+from skiprec.config.model import ModelConfig
 from skiprec.scores import Scores, rows_of
 
 # Of the hidden layer, at once: 64 MB in float32.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from skiprec.config import ModelConfig
+from skiprec.config.model import ModelConfig
 from skiprec.models.caser import caser_encoder
 from skiprec.models.gru4rec import gru4rec_encoder
 from skiprec.models.head import ItemHead

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from skiprec.attention import FeedForward, SelfAttention
-from skiprec.config import ModelConfig
+from skiprec.config.model import ModelConfig
 
 NUM_HEADS = 2
 MAX_POSITIONS = 200

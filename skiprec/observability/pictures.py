@@ -16,16 +16,16 @@ Keep = NDArray[Any]
 
 KEPT, SKIPPED, INK, FAINT, ACCENT = "#1f5f8b", "#eef2f5", "#22303c", "#8a97a3", "#d1495b"
 # A picture has no more lines than this; of more users every n-th is drawn.
-MAX_USERS = 1200
+MAX_ROWS = 1200
 
 
-def keep_heat_map(keep_UL: Keep) -> Figure:
+def keep_heat_map(keep_RL: Keep) -> Figure:
     """Users (rows, most blocks first) by blocks (columns); dark where the block runs."""
-    num_users, num_blocks = keep_UL.shape
-    keep = np.asarray(keep_UL) > 0
+    num_rows, num_blocks = keep_RL.shape
+    keep = np.asarray(keep_RL) > 0
     # Users who keep equally many stand together by decision, so that equal decisions show as bands.
-    order_U = np.lexsort((*keep.T[::-1], keep.sum(1)))[::-1]
-    shown = order_U[np.linspace(0, num_users - 1, min(num_users, MAX_USERS)).round().astype(int)]
+    order_R = np.lexsort((*keep.T[::-1], keep.sum(1)))[::-1]
+    shown = order_R[np.linspace(0, num_rows - 1, min(num_rows, MAX_ROWS)).round().astype(int)]
     figure, axes = new_figure(6.4, 4.8)
     axes.imshow(
         keep[shown],
@@ -34,34 +34,34 @@ def keep_heat_map(keep_UL: Keep) -> Figure:
         cmap=ListedColormap([SKIPPED, KEPT]),
         vmin=0,
         vmax=1,
-        extent=(-0.5, num_blocks - 0.5, num_users, 0),
+        extent=(-0.5, num_blocks - 0.5, num_rows, 0),
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=16))
     for edge in range(1, num_blocks if num_blocks <= 64 else 1):
         axes.axvline(edge - 0.5, color="white", linewidth=0.8)
     axes.set_xlabel("block")
     axes.set_ylabel("rows of users, most kept blocks first")
-    kept_U = keep.sum(1)
+    kept_R = keep.sum(1)
     write_title(
         axes,
         "Blocks kept for each user",
-        f"{num_users:,} rows · {len(np.unique(keep, axis=0)):,} distinct decisions · "
-        f"mean {kept_U.mean():.1f} of {num_blocks} blocks",
+        f"{num_rows:,} rows · {len(np.unique(keep, axis=0)):,} distinct decisions · "
+        f"mean {kept_R.mean():.1f} of {num_blocks} blocks",
     )
     return figure
 
 
-def kept_blocks_histogram(keep_UL: Keep) -> Figure:
+def kept_blocks_histogram(keep_RL: Keep) -> Figure:
     """How many users keep how many blocks."""
-    num_users, num_blocks = keep_UL.shape
-    kept_U = (np.asarray(keep_UL) > 0).sum(1)
-    share = np.bincount(kept_U, minlength=num_blocks + 1) / num_users
+    num_rows, num_blocks = keep_RL.shape
+    kept_R = (np.asarray(keep_RL) > 0).sum(1)
+    share = np.bincount(kept_R, minlength=num_blocks + 1) / num_rows
     figure, axes = new_figure(6.4, 3.6)
     bars = axes.bar(np.arange(num_blocks + 1), share, width=0.8, color=KEPT)
     if num_blocks <= 24:
         labels = [f"{100 * s:.0f}" if s >= 0.005 else "" for s in share]
         axes.bar_label(bars, labels, padding=2, fontsize=8, color=INK)
-    axes.axvline(kept_U.mean(), color=ACCENT, linewidth=1.2, linestyle="--")
+    axes.axvline(kept_R.mean(), color=ACCENT, linewidth=1.2, linestyle="--")
     axes.set_xlim(-0.7, num_blocks + 0.7)
     axes.set_ylim(0, 1.15 * share.max())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=17))
@@ -71,15 +71,15 @@ def kept_blocks_histogram(keep_UL: Keep) -> Figure:
     write_title(
         axes,
         "How many blocks users keep",
-        f"mean {kept_U.mean():.1f} of {num_blocks} (dashed) · "
-        f"standard deviation {kept_U.std():.2f}",
+        f"mean {kept_R.mean():.1f} of {num_blocks} (dashed) · "
+        f"standard deviation {kept_R.std():.2f}",
     )
     return figure
 
 
-def block_keep_rates(keep_UL: Keep) -> Figure:
+def block_keep_rates(keep_RL: Keep) -> Figure:
     """The share of rows that keep each block. Only bars between 0 and 1 can be personal."""
-    rate_L = (np.asarray(keep_UL) > 0).mean(0)
+    rate_L = (np.asarray(keep_RL) > 0).mean(0)
     num_blocks = len(rate_L)
     figure, axes = new_figure(6.4, 3.2)
     axes.bar(np.arange(num_blocks), np.ones(num_blocks), width=0.8, color=SKIPPED)

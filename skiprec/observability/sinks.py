@@ -17,7 +17,7 @@ class Sink(Protocol):
         """One value a name."""
         ...
 
-    def decisions(self, step: int, keep_UL: Decisions) -> None:
+    def decisions(self, step: int, keep_RL: Decisions) -> None:
         """The decisions of serving over the validation rows."""
         ...
 
@@ -32,7 +32,7 @@ class NoSink:
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Drops them."""
 
-    def decisions(self, step: int, keep_UL: Decisions) -> None:
+    def decisions(self, step: int, keep_RL: Decisions) -> None:
         """Drops them."""
 
     def close(self) -> None:
@@ -50,10 +50,10 @@ class SeveralSinks:
         for sink in self.sinks:
             sink.scalars(step, values)
 
-    def decisions(self, step: int, keep_UL: Decisions) -> None:
+    def decisions(self, step: int, keep_RL: Decisions) -> None:
         """To each."""
         for sink in self.sinks:
-            sink.decisions(step, keep_UL)
+            sink.decisions(step, keep_RL)
 
     def close(self) -> None:
         """Each."""
@@ -85,7 +85,7 @@ class JsonlSink:
         self.file.write(json.dumps({"step": step, **values}) + "\n")
         self.file.flush()
 
-    def decisions(self, step: int, keep_UL: Decisions) -> None:
+    def decisions(self, step: int, keep_RL: Decisions) -> None:
         """Pictures are not for this file."""
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ class ConsoleSink:
             return
         print(f"[{self.run_name}] {text}", flush=True)
 
-    def decisions(self, step: int, keep_UL: Decisions) -> None:
+    def decisions(self, step: int, keep_RL: Decisions) -> None:
         """Pictures are not for the console."""
 
     def close(self) -> None:

@@ -30,11 +30,11 @@ class TensorBoardSink:
             if name.startswith("validation/"):
                 self.last_validation[f"hparam/{name}"] = value
 
-    def decisions(self, step: int, keep_UL: Decisions) -> None:
+    def decisions(self, step: int, keep_RL: Decisions) -> None:
         """A heat map of blocks by users, and a histogram of kept blocks."""
         for name, figure in (
-            ("policy/blocks_by_users", keep_heat_map(keep_UL)),
-            ("policy/kept_blocks", kept_blocks_histogram(keep_UL)),
+            ("policy/blocks_by_users", keep_heat_map(keep_RL)),
+            ("policy/kept_blocks", kept_blocks_histogram(keep_RL)),
         ):
             self.writer.add_image(name, figure_to_array(figure), step, dataformats="HWC")
 

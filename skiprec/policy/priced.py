@@ -1,16 +1,21 @@
-"""The price of a block: a number that training moves without a gradient."""
+"""A policy with a price: a number that training moves without a gradient."""
 
 from collections.abc import Callable
 from typing import Self
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from skiprec.policy.base import PolicyModule
+from skiprec.policy.knobs import NUM_POINTS, Knob, Numbers, OperatingPoint
+from skiprec.policy.prices import choices_by_price, price_for
 
 
-class PricedPolicy(nn.Module):
-    """A policy with a price, in nats for all blocks.
+class PricedPolicy(PolicyModule):
+    """`price_1` is the price of all blocks, in nats.
 
-    The price stays float32 in a bfloat16 network, which would round its small moves away.
+    It stays float32 in a bfloat16 network, which would round its small moves away.
     """
 
     price_1: Tensor
@@ -24,3 +29,36 @@ class PricedPolicy(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.price_1 = price_1.to(self.price_1.device)
         return self
+
+
+class PriceKnob(Knob):
+    """The price of a policy that offers nested sets: the first n blocks, for some n.
+
+    Args:
+        policy: whose price is read and set.
+        size_M: number of blocks of each offered set, rising; all blocks come last.
+    """
+
+    name = "price"
+
+    def __init__(self, policy: PricedPolicy, size_M: Tensor):
+        self.policy, self.size_M = policy, size_M.cpu()
+        self.served = float(policy.price_1)
+
+    def points(self, numbers_RK: Numbers) -> list[OperatingPoint]:
+        """See `Knob`; the prices spread the kept share evenly."""
+        block_L = np.arange(int(self.size_M[-1]))
+        return [
+            OperatingPoint(price, block_L < size_R.numpy()[:, None])
+            for price, size_R in choices_by_price(
+                torch.from_numpy(numbers_RK), self.size_M, NUM_POINTS
+            )
+        ]
+
+    def setting_for(self, numbers_RK: Numbers, keep_frac: float) -> float:
+        """The lowest price at which these rows keep at most `keep_frac` of the block calls."""
+        return price_for(torch.from_numpy(numbers_RK), self.size_M, keep_frac)
+
+    def turn(self, setting: float) -> None:
+        """Serves at this price from now on."""
+        self.policy.price_1.fill_(setting)

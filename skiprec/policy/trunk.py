@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from skiprec.layers import ItemEmbedding
 from skiprec.policy.encoders import ENCODERS
-from skiprec.policy_config import LearnedPolicyConfig
+from skiprec.policy.section import LearnedSection
 from skiprec.types import History
 
 
@@ -16,7 +16,7 @@ class PolicyTrunk(nn.Module):
         backbone_width: channels of `History.x_TBD`, projected to the policy's width when slim.
     """
 
-    def __init__(self, config: LearnedPolicyConfig, num_items: int, backbone_width: int):
+    def __init__(self, config: LearnedSection, num_items: int, backbone_width: int):
         super().__init__()
         if config.encoder not in ENCODERS:
             raise ValueError(

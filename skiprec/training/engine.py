@@ -7,26 +7,26 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from skiprec.config import TrainingConfig
+from skiprec.config.training import TrainingConfig
 from skiprec.training.collectives import SingleProcess
 from skiprec.training.fragments import Fragment, load_fragments, save_fragments, whole_fragments
 from skiprec.training.item_tables import ItemTables, table_masters
 from skiprec.training.objective import Objective
 from skiprec.training.optim import set_learning_rates
-from skiprec.training.passes import Pass
-from skiprec.types import Batch
+from skiprec.types import Batch, Pass
 
 
 class Engine(Protocol):
     """Owns weights, gradients and optimizer. Every rank calls each method equally often."""
 
     device: torch.device
+    objective: Objective
 
-    def forward_backward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
+    def forward_backward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:
         """One pass of a step: its loss is added to the gradient. Returns the pass's sums."""
         ...
 
-    def forward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:
         """A pass without gradient, with the weights as they are."""
         ...
 
@@ -71,18 +71,18 @@ class TorchEngine:
             self._keep_masters()
         self.tables = ItemTables(objective.network, tables, training)
 
-    def forward_backward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
+    def forward_backward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:
         """See `Engine`."""
         self.objective.train()
-        sums: dict[str, Tensor] = self.objective(batch, what)
+        sums: dict[str, Tensor] = self.objective(batch, pass_)
         sums.pop("loss").backward()  # type: ignore[no-untyped-call]
         return sums
 
     @torch.no_grad()
-    def forward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:
         """See `Engine`. Dropout is off where the pass says so."""
-        self.objective.train(not what.turns_dropout_off)
-        sums: dict[str, Tensor] = self.objective(batch, what)
+        self.objective.train(not pass_.turns_dropout_off)
+        sums: dict[str, Tensor] = self.objective(batch, pass_)
         return sums
 
     def step(self, lr_factor: float) -> dict[str, Tensor | float]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from skiprec.config import TrainingConfig
+from skiprec.config.training import TrainingConfig
 from skiprec.network import SkipRecNetwork
 from skiprec.training.collectives import Collectives
 from skiprec.training.fragments import Fragment, adam_state, whole_fragments

@@ -1,25 +1,23 @@
 """The training loop. It knows no Ray, no DeepSpeed, no files and no clock of its own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from skiprec.config import RunConfig
+from skiprec.config.run import RunConfig
 from skiprec.data.batching import TrainingReader
 from skiprec.observability.sinks import Sink
-from skiprec.policy.schedules import logged_settings
-from skiprec.policy_config import GumbelPolicyConfig
+from skiprec.policy.training import PolicyTraining
 from skiprec.training.collectives import Collectives
 from skiprec.training.engine import Engine
-from skiprec.training.gumbel_terms import needs_statistics
-from skiprec.training.passes import Pass
 from skiprec.training.plan import StepPlan, lr_factor, progress_at
 from skiprec.training.state import TrainState
 from skiprec.training.validation import Validation
-from skiprec.types import Batch
+from skiprec.types import Batch, Pass
 
 BEST_METRIC = "validation/mrr@20"
 
@@ -36,27 +34,36 @@ class NotFiniteError(FloatingPointError):
 
 
 class Request(IntEnum):
-    """What the surroundings ask of a running loop. The larger one counts where ranks differ."""
+    """What a running loop may be asked to do. Where ranks differ, the larger value counts."""
 
     NONE = 0
     SAVE = 1
     STOP = 2
 
 
-@dataclass(frozen=True)
-class LoopHooks:
-    """What the loop asks of its surroundings; every rank calls each of them equally often.
+class LoopHooks(Protocol):
+    """What the loop calls in the process around it. Every rank calls each method equally often."""
 
-    `beat` says in which step the loop is, before each step, validation and checkpoint. `request` is
-    asked with each line of the log; ranks may have different answers.
-    """
+    def clock(self) -> float:
+        """Seconds since some fixed moment."""
+        ...
 
-    beat: Callable[[int], None]
+    def beat(self, step: int) -> None:
+        """The loop is alive and in this step; called before each step, validation and
+        checkpoint."""
+        ...
 
-    validate: Callable[[], Validation]
-    save: Callable[[TrainState], None]
-    request: Callable[[], Request]
-    clock: Callable[[], float]
+    def validate(self) -> Validation:
+        """Scores the validation rows."""
+        ...
+
+    def save(self, state: TrainState) -> None:
+        """Writes a checkpoint."""
+        ...
+
+    def request(self) -> Request:
+        """What this rank is asked for; called with each line of the log, and ranks may differ."""
+        ...
 
 
 def train(
@@ -76,6 +83,7 @@ def train(
     Raises:
         NotFiniteError: a loss or gradient norm is not finite (seen at the next log line).
     """
+    policy = engine.objective.policy_training
     window = _LogWindow(hooks.clock, state.step)
     while state.step < plan.total_steps and not state.stopped_early:
         hooks.beat(state.step)
@@ -87,15 +95,15 @@ def train(
         state = state.advanced(config.training.global_batch_rows)
         request = Request.NONE
         if plan.logs(state.step):
-            sink.scalars(state.step, window.flush(config, plan, comm, state))
+            sink.scalars(state.step, window.flush(config, plan, policy, comm, state))
             request = agreed(hooks.request(), comm, engine.device)
         if plan.validates(state.step):
             hooks.beat(state.step)
-            found = hooks.validate()
-            state = state.validated(found.scalars[BEST_METRIC], config.training.patience)
-            sink.scalars(state.step, found.scalars)
-            if config.policy.kind != "none":
-                sink.decisions(state.step, found.keep_UL)
+            validation = hooks.validate()
+            state = state.validated(validation.scalars[BEST_METRIC], config.training.patience)
+            sink.scalars(state.step, validation.scalars)
+            if config.policy.decides:
+                sink.decisions(state.step, validation.keep_RL)
         if plan.checkpoints(state.step) or request != Request.NONE:
             hooks.beat(state.step)
             hooks.save(state)
@@ -133,35 +141,48 @@ def run_step(
     The counts that the loss is divided by, and the mean decisions that its terms need, are of the
     global batch: they are summed over passes and ranks before the first backward pass.
     """
+    policy = engine.objective.policy_training
     progress = progress_at(step, plan.total_steps)
-    num_rows, num_blocks = config.training.global_batch_rows, config.model.num_blocks
-    counts = torch.zeros(3 + num_blocks, dtype=torch.float64, device=engine.device)
+    num_targets = torch.zeros((), dtype=torch.float64, device=engine.device)
+    statistics: dict[str, Tensor] = {}
     for batch in batches:
-        counts[0] += batch.is_scored_BT.sum()
-        if needs_statistics(config.policy):
-            found = engine.forward(batch, Pass("statistics", step, progress))
-            counts[1] += found["keep_sum"].double()
-            counts[2] += found["served_sum"].double()
-            counts[3:] += found["prob_sum_L"].double()
-    num_targets, keep_sum, served_sum, *_ = totals = comm.sum(counts).float()
-    what = Pass(
+        num_targets += batch.is_scored_BT.sum()
+        if policy.needs_statistics:
+            sums = engine.forward(batch, Pass("statistics", step, progress))
+            add_sums(statistics, {name: value.double() for name, value in sums.items()})
+    totals = sum_over_ranks({"num_targets": num_targets, **statistics}, comm)
+    pass_ = Pass(
         "loss",
         step,
         progress,
-        num_targets=num_targets.clamp(min=1),
-        num_rows=num_rows,
-        keep_frac=keep_sum / (num_rows * num_blocks),
-        served_frac=served_sum / (num_rows * num_blocks),
-        prob_L=totals[3:] / num_rows,
+        num_targets=totals["num_targets"].clamp(min=1),
+        num_rows=config.training.global_batch_rows,
+        statistics=totals,
     )
-    sums: dict[str, Tensor] = {}
-    for index, batch in enumerate(batches, start=1):
-        found = engine.forward_backward(batch, replace(what, is_last=index == len(batches)))
-        for name, value in found.items():
-            sums[name] = sums[name] + value if name in sums else value
+    sums = {}
+    for batch in batches:
+        add_sums(sums, engine.forward_backward(batch, pass_))
     settings = engine.step(lr_factor(config.training, step, plan.total_steps))
-    settings |= logged_settings(config.policy, num_blocks, progress)
-    return StepResult(num_targets, sums, settings)
+    policy.after_step(pass_)
+    settings |= policy.step_scalars(progress)
+    return StepResult(totals["num_targets"], sums, settings)
+
+
+def add_sums(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
+    """Adds `more` to `sums`, name by name, in place."""
+    for name, value in more.items():
+        sums[name] = sums[name] + value if name in sums else value
+
+
+def sum_over_ranks(sums: dict[str, Tensor], comm: Collectives) -> dict[str, Tensor]:
+    """The sums of all ranks in float32, added up in float64; one collective."""
+    flat = torch.cat([value.double().reshape(-1) for value in sums.values()])
+    sizes = [value.numel() for value in sums.values()]
+    parts = torch.split(comm.sum(flat).float(), sizes)
+    return {
+        name: part.reshape(value.shape)
+        for (name, value), part in zip(sums.items(), parts, strict=True)
+    }
 
 
 class _LogWindow:
@@ -185,13 +206,17 @@ class _LogWindow:
         self.num_targets = self.num_targets + result.num_targets
         self.settings = result.settings
         self.health.append(result.sums["cross_entropy"].detach() + result.settings["grad_norm"])
-        for name, value in result.sums.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        add_sums(self.sums, result.sums)
         for name, seconds in times.items():
             self.times[name] += seconds
 
     def flush(
-        self, config: RunConfig, plan: StepPlan, comm: Collectives, state: TrainState
+        self,
+        config: RunConfig,
+        plan: StepPlan,
+        policy: PolicyTraining,
+        comm: Collectives,
+        state: TrainState,
     ) -> dict[str, float]:
         """One line of the log; the only place where the loop waits for the device."""
         steps = state.step - self.step
@@ -203,7 +228,7 @@ class _LogWindow:
         line = {"train/loss": loss}
         if "keep_L" in means:
             kept = float(means.pop("keep_L").mean())
-            line |= {"policy/sampled_keep_frac": kept, **budget_line(config, kept)}
+            line |= {"policy/sampled_keep_frac": kept, **policy.window_scalars(kept)}
         for name, mean in means.items():
             line[f"train/{name}"] = float(mean)
         for name, value in self.settings.items():
@@ -234,13 +259,3 @@ class _LogWindow:
         }
         self.reset(state.step)
         return line
-
-
-def budget_line(config: RunConfig, kept: float) -> dict[str, float]:
-    """The batch budget's penalty at the window's mean decision."""
-    policy = config.policy
-    if not isinstance(policy, GumbelPolicyConfig) or policy.budget != "batch":
-        return {}
-    if policy.budget_weight is None or policy.target_keep_frac is None:
-        return {}
-    return {"train/budget": policy.budget_weight * (kept - policy.target_keep_frac) ** 2}

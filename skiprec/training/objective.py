@@ -1,26 +1,21 @@
-"""What is minimised: L = CE over the global batch's targets + what the policy's kind adds.
+"""The loss: cross-entropy over the targets of the global batch + what the policy's kind adds.
 
 `Objective` is the one module that an engine wraps; each of its calls is a `Pass`.
 """
 
-from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from skiprec import keyed_random
-from skiprec.config import RunConfig
+from skiprec.config.run import RunConfig
 from skiprec.network import SkipRecNetwork
-from skiprec.policy_config import CostPolicyConfig, GumbelPolicyConfig, ReinforcePolicyConfig
+from skiprec.policy.training import policy_training
 from skiprec.ranking import target_ranks
-from skiprec.training.cost_terms import cost_loss
-from skiprec.training.gumbel_terms import at_the_last_position, gumbel_loss
 from skiprec.training.losses import draw_negatives, full_softmax, sampled_softmax
-from skiprec.training.passes import Pass
-from skiprec.training.self_critical import self_critical_loss
 from skiprec.training.stochastic_depth import kept_at_random
-from skiprec.types import Batch, Execution, History, KeepDecision
+from skiprec.types import Batch, Execution, History, KeepDecision, Pass
 
 
 class Objective(nn.Module):
@@ -30,71 +25,53 @@ class Objective(nn.Module):
         super().__init__()
         self.network = network
         self.config = config
+        self.policy_training = policy_training(config, network)
 
-    def forward(self, batch: Batch, what: Pass) -> dict[str, Tensor]:
-        """See `Pass`. Losses are sums over `batch` divided by counts of the global batch.
+    def forward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:
+        """See `Pass`. The loss is a sum over `batch`, divided by counts of the global batch.
 
-        All but "loss" are sums over the rows at hand, for the log.
+        Everything but "loss" is a sum over the rows at hand, for the log.
         """
-        if what.kind == "validate":
+        if pass_.kind == "validate":
             return self._validate(batch)
         history = self.network.embed(batch.input_BT, batch.key_B)
-        decision = self.network.decide(history, what.progress)
-        if what.kind == "decide":
+        decision = self.network.decide(history, pass_.progress)
+        if pass_.kind == "decide":
             assert decision is not None
             return {name: value for name, value in vars(decision).items() if value is not None}
-        if what.kind == "statistics":
+        if pass_.kind == "statistics":
             assert decision is not None
-            assert decision.prob_BL is not None
-            return {
-                "keep_sum": decision.keep_BL.sum(),
-                "served_sum": (decision.prob_BL > 0.5).sum(),
-                "prob_sum_L": decision.prob_BL.sum(0),
-            }
-        return self._loss(batch, history, decision, what)
+            return self.policy_training.statistics(decision)
+        return self._loss(batch, history, decision, pass_)
 
     def _loss(
-        self, batch: Batch, history: History, decision: KeepDecision | None, what: Pass
+        self, batch: Batch, history: History, decision: KeepDecision | None, pass_: Pass
     ) -> dict[str, Tensor]:
-        added, sums = self._policy_loss(batch, decision, what)
+        added: Tensor | float = 0.0
+        sums: dict[str, Tensor] = {}
+        if decision is not None:
+            added, sums = self.policy_training.loss(batch, decision, pass_)
         x_TBD = self._encode(history, decision)
         is_scored_TB, target_TB = batch.is_scored_BT.t(), batch.target_BT.t()
-        cross_entropy = self._cross_entropy(x_TBD[is_scored_TB], target_TB[is_scored_TB], what.step)
-        assert what.num_targets is not None
-        loss = cross_entropy / what.num_targets + added
+        x_ND, target_N = x_TBD[is_scored_TB], target_TB[is_scored_TB]
+        cross_entropy = self._cross_entropy(x_ND, target_N, pass_.step)
+        assert pass_.num_targets is not None
+        loss = cross_entropy / pass_.num_targets + added
         sums["cross_entropy"] = _for_the_log(cross_entropy)
         extra = self.config.loss.last_position_weight
         if extra is not None:
             is_last_B = is_scored_TB[-1]
-            last = self._cross_entropy(x_TBD[-1, is_last_B], target_TB[-1, is_last_B], what.step)
-            loss = loss + extra * last / what.num_rows
+            last = self._cross_entropy(x_TBD[-1, is_last_B], target_TB[-1, is_last_B], pass_.step)
+            loss = loss + extra * last / pass_.num_rows
             sums["last_cross_entropy"] = _for_the_log(last)
         if decision is not None:
             sums["keep_L"] = decision.keep_BL.detach().sum(0)
         return {"loss": loss, **sums}
 
-    def _policy_loss(
-        self, batch: Batch, decision: KeepDecision | None, what: Pass
-    ) -> tuple[Tensor | float, dict[str, Tensor]]:
-        policy = self.config.policy
-        if decision is None:
-            return 0.0, {}
-        if isinstance(policy, GumbelPolicyConfig):
-            return gumbel_loss(self.network, policy, batch, decision, what)
-        if isinstance(policy, ReinforcePolicyConfig):
-            execution = self.config.training.execution
-            return self_critical_loss(self.network, policy, execution, batch, decision, what)
-        if isinstance(policy, CostPolicyConfig):
-            return cost_loss(self.network, policy, batch, decision, what)
-        return 0.0, {}
-
     def _encode(self, history: History, decision: KeepDecision | None) -> Tensor:
         execution: Execution = self.config.training.execution
-        policy = self.config.policy
-        if isinstance(policy, GumbelPolicyConfig) and policy.learn_from == "last_position":
-            assert decision is not None
-            keep_TBL = at_the_last_position(decision.keep_BL, len(history.x_TBD))
-            decision = replace(decision, keep_BL=keep_TBL)
+        if decision is not None:
+            decision = self.policy_training.decision_of_blocks(decision, len(history.x_TBD))
         rate = self.config.model.stochastic_depth
         if decision is None and rate is not None and self.training:
             decision = kept_at_random(history.key_B, rate, self.network.num_blocks)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skiprec.config import TrainingConfig
+from skiprec.config.training import TrainingConfig
 from skiprec.network import SkipRecNetwork
 
 

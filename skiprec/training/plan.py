@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from skiprec.config import TrainingConfig
+from skiprec.config.training import TrainingConfig
 
 
 @dataclass(frozen=True)

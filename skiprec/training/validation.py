@@ -7,22 +7,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skiprec.policy.cost import CostPolicy, price_for
 from skiprec.ranking import metrics_from_ranks
 from skiprec.training.collectives import Collectives
 from skiprec.training.engine import Engine
-from skiprec.training.passes import Pass
-from skiprec.types import Batch
+from skiprec.types import Batch, Pass
 
 VALIDATION_TILE_ROWS = 128
 
 
 @dataclass(frozen=True)
 class Validation:
-    """`scalars` for the log, `keep_UL` the decisions of serving (rows by blocks)."""
+    """`scalars` for the log, `keep_RL` the decisions of serving (rows by blocks)."""
 
     scalars: dict[str, float]
-    keep_UL: NDArray[np.float32]
+    keep_RL: NDArray[np.float32]
 
 
 def validate(
@@ -42,46 +40,42 @@ def validate(
         f"validation/{name}": value
         for name, value in metrics_from_ranks(gathered["rank_B"][is_real]).items()
     }
-    keep_UL = gathered["keep_BL"][is_real].float()
+    keep_RL = gathered["keep_BL"][is_real].float()
     if with_policy:
-        prob_UL = gathered.get("prob_BL")
-        scalars |= policy_scalars(keep_UL, None if prob_UL is None else prob_UL[is_real].float())
-    return Validation(scalars, keep_UL.numpy())
+        prob_RL = gathered.get("prob_BL")
+        scalars |= policy_scalars(keep_RL, None if prob_RL is None else prob_RL[is_real].float())
+    return Validation(scalars, keep_RL.numpy())
 
 
-def calibrate_price(
-    engine: Engine,
-    tiles: list[tuple[Batch, int]],
-    comm: Collectives,
-    policy: CostPolicy,
-    keep_frac: float,
-) -> None:
-    """Sets the price of a policy that predicts costs, so that these rows keep `keep_frac`.
+def decide_rows(
+    engine: Engine, tiles: list[tuple[Batch, int]], comm: Collectives
+) -> dict[str, Tensor]:
+    """What the policy decides in serving about the rows of all ranks: fields of `KeepDecision`.
 
     The same on every rank, as `validate`.
     """
-    parts = []
+    parts: list[dict[str, Tensor]] = []
     for batch, num_real in tiles:
-        cost_BM = engine.forward(batch.to(engine.device), Pass("decide"))["cost_BM"]
-        is_real_B1 = (torch.arange(len(cost_BM), device=engine.device) < num_real)[:, None]
-        parts.append(torch.cat([cost_BM, is_real_B1.to(cost_BM.dtype)], dim=1))
-    gathered = comm.gather(torch.cat(parts))
-    cost_UM = gathered[gathered[:, -1] > 0, :-1]
-    policy.price_1.fill_(price_for(cost_UM, policy.size_M, keep_frac))
+        decision = engine.forward(batch.to(engine.device), Pass("decide"))
+        is_real_B = torch.arange(len(batch.items_BW), device=engine.device) < num_real
+        parts.append({**decision, "is_real_B": is_real_B})
+    gathered = {name: comm.gather(torch.cat([part[name] for part in parts])) for name in parts[0]}
+    is_real_R = gathered.pop("is_real_B").bool()
+    return {name: value[is_real_R] for name, value in gathered.items()}
 
 
-def policy_scalars(keep_UL: Tensor, prob_UL: Tensor | None) -> dict[str, float]:
+def policy_scalars(keep_RL: Tensor, prob_RL: Tensor | None) -> dict[str, float]:
     """How much is kept, and how personally: a collapsed policy has a good mean, no variance."""
-    kept_U = keep_UL.sum(1)
+    kept_R = keep_RL.sum(1)
     scalars = {
-        "policy/keep_frac": keep_UL.mean().item(),
-        "policy/distinct_decisions": float(len(torch.unique(keep_UL, dim=0))),
-        "policy/kept_blocks_std_between_users": kept_U.std(correction=0).item(),
+        "policy/keep_frac": keep_RL.mean().item(),
+        "policy/distinct_decisions": float(len(torch.unique(keep_RL, dim=0))),
+        "policy/kept_blocks_std_between_users": kept_R.std(correction=0).item(),
     }
-    if prob_UL is not None:
+    if prob_RL is not None:
         scalars["policy/keep_prob_var_between_users"] = (
-            prob_UL.var(dim=0, correction=0).mean().item()
+            prob_RL.var(dim=0, correction=0).mean().item()
         )
-    for block, rate in enumerate(keep_UL.mean(0).tolist()):
+    for block, rate in enumerate(keep_RL.mean(0).tolist()):
         scalars[f"policy_blocks/{block:03d}"] = rate
     return scalars

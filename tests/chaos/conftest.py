@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import ray
 
-from cluster.session import ray_session
-from cluster.train import launch_training
-from skiprec.config import RunConfig
+from cluster.machine.session import ray_session
+from cluster.training.launch import launch_training
+from skiprec.config.run import RunConfig
 from tests.testkit.faults import FAULT_SETTINGS, TABLE
 from tests.testkit.runs import build_smoke_data, smoke_config
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from ray.train.v2._internal.constants import CHECKPOINT_MANAGER_SNAPSHOT_FILENAME
 
-from cluster import train
-from cluster.run_folder import lease
-from skiprec.config import RunConfig
+from cluster.runs.folder import lease
+from cluster.training import launch as train
+from skiprec.config.run import RunConfig
 from tests.testkit.faults import FAULT_SETTINGS, note_fault
 from tests.testkit.runs import (
     best_weights,

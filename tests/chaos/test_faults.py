@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from cluster import train
-from cluster.checkpoint import newest_good, step_name
-from cluster.failures import EVENTS, RunFailedError
-from skiprec.config import RunConfig
+from cluster.runs.events import controller_events
+from cluster.training import launch as train
+from cluster.training.failures import RunFailedError
+from skiprec.checkpoints.files import newest_good, step_name
+from skiprec.config.run import RunConfig
 from tests.testkit.faults import FAULT_SETTINGS, FAULT_STEP, note_fault, with_fault
 from tests.testkit.runs import (
     best_weights,
@@ -66,7 +67,7 @@ def test_a_failed_worker_costs_nothing(
     (message,) = messages(config)
     assert "restarting from the newest good checkpoint (1 of 2 retries)" in message
     assert "rank 1" in message
-    failed_at = json.loads((config.folder / EVENTS).read_text())["time"]
+    failed_at = json.loads(controller_events(config.folder).read_text())["time"]
     fault_at = (config.folder / "FAULT").stat().st_mtime
     if fault == "rank 1 hangs":
         assert "time.sleep" not in message

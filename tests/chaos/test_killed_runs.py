@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skiprec.config import RunConfig
+from skiprec.config.run import RunConfig
 from tests.testkit.faults import note_fault
 from tests.testkit.jobs import finish, kill_session, start_job, wait_for_step, worker_pid
 from tests.testkit.runs import (

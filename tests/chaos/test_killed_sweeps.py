@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.session import ray_session
-from cluster.sweep_results import read_trials
-from cluster.train import launch_training
-from skiprec.config import RunConfig
-from skiprec.config_files import load_config
+from cluster.machine.session import ray_session
+from cluster.sweeps.results import read_trials
+from cluster.training.launch import launch_training
+from skiprec.config.files import load_config
+from skiprec.config.run import RunConfig
 from tests.testkit.faults import note_fault
 from tests.testkit.jobs import finish, kill_session, start_job, wait_for_step, worker_pid
 from tests.testkit.runs import (

@@ -11,8 +11,8 @@ from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
-from cluster import train
-from skiprec.config import RunConfig
+from cluster.training import launch as train
+from skiprec.config.run import RunConfig
 from tests.testkit.faults import hurry, note_fault, slow_worker
 from tests.testkit.nodes import NODE, two_nodes
 from tests.testkit.runs import (

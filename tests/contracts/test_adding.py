@@ -35,10 +35,10 @@ def apply_examples(root: Path) -> None:
     encoders = root / "skiprec/policy/encoders.py"
     put(encoders, "ENCODERS: ", example("class MeanEncoder") + "\n\n")
     put(encoders, '    "gru": ', '    "mean": MeanEncoder,\n')
-    schema = root / "skiprec/policy_config.py"
+    schema = root / "skiprec/policy/section.py"
     put(schema, "PolicyConfig = Annotated[", example("class LengthPolicyConfig") + "\n\n")
     put(schema, "    | GumbelPolicyConfig\n", "    | LengthPolicyConfig\n")
-    policies = root / "skiprec/policy/registry.py"
+    policies = root / "skiprec/policy/kinds.py"
     put(policies, "\ndef _keep_all", "\n" + example("def _length"))
     put(policies, '    "random": ', '    "length": _length,\n')
     imports = "from skiprec.policy.length import LengthPolicy\n"

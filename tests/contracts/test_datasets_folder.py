@@ -48,7 +48,7 @@ def test_script_names_are_two_words_that_shadow_nothing() -> None:
 
 def test_the_builder_loads_neither_torch_nor_ray_nor_pandas() -> None:
     code = (
-        "import sys, skiprec.data.build, skiprec.data.shards;"
+        "import sys, skiprec.data.ingest, skiprec.data.shards;"
         "print([m for m in ('torch', 'ray', 'pandas', 'argparse') if m in sys.modules])"
     )
     loaded = python(code, ROOT)

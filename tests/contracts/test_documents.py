@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from skiprec.config_files import load_config
+from skiprec.config.files import load_config
 from tests.testkit.repository import ROOT, Command, document_commands, make_targets, split_shell
 
 DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))

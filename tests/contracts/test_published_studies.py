@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.study_results import publish_study, runs_of
-from skiprec.evaluation.study import load_study
+from cluster.studies.results import publish_study, runs_of
+from cluster.studies.study import load_study
 from tests.testkit.runs import REPOSITORY
 
 STUDIES = REPOSITORY / "jobs/studies"

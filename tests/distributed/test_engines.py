@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cluster.run_folder import open_run
-from skiprec.config import RunConfig
-from skiprec.policy.gumbel import FIRST_PRICE
+from cluster.runs.folder import open_run
+from skiprec.config.run import RunConfig
+from skiprec.policy.gumbel.module import FIRST_PRICE
 from skiprec.training.collectives import ProcessGroup
 from tests.testkit.ranks import run_ranks
 from tests.testkit.runs import (

@@ -14,21 +14,15 @@ import ray
 import torch
 from safetensors.torch import load_file, save_file
 
-from cluster.checkpoint import (
-    MANIFEST,
-    WEIGHTS,
-    CheckpointFile,
-    best_good,
-    load_network,
-    read_manifest,
-)
-from cluster.evaluate import _remote, evaluate_run, evaluation_config
-from cluster.run_folder import open_run
-from cluster.scorers import Job, Scorer
-from cluster.session import ray_session
+from cluster.evaluation.actors import Job, Scorer
+from cluster.evaluation.evaluate import _remote, evaluate_run, evaluation_config
+from cluster.machine.session import ray_session
+from cluster.runs.folder import open_run
+from skiprec.checkpoints.files import MANIFEST, WEIGHTS, CheckpointFile, best_good, read_manifest
+from skiprec.checkpoints.network import load_network
 from skiprec.data.shards import ShardSet
-from skiprec.evaluation.scoring import decide_unit
-from skiprec.evaluation.tiles import TILE_ROWS, read_tiles
+from skiprec.evaluation.measure.scoring import decide_unit
+from skiprec.evaluation.measure.tiles import TILE_ROWS, read_tiles
 from tests.testkit.runs import build_smoke_data, smoke_config, train_here
 
 QUICK = (
@@ -239,7 +233,7 @@ def test_a_lost_actor_is_replaced_by_one_that_computes_the_same(
     after = ray.get(scorer.decide.remote(unit))
     ray.kill(scorer)
     assert np.array_equal(before.keep_RL, after.keep_RL)
-    assert np.array_equal(before.knob_RK, after.knob_RK)
+    assert np.array_equal(before.numbers_RK, after.numbers_RK)
 
 
 def test_a_report_is_whole_or_not_there(

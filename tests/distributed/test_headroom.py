@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster import headroom
-from cluster.evaluate import evaluation_config
-from cluster.headroom import measure_run, print_headroom
-from cluster.run_folder import open_run
-from skiprec.evaluation.statements import METRIC
+from cluster.evaluation import headroom
+from cluster.evaluation.evaluate import evaluation_config
+from cluster.evaluation.headroom import measure_run, print_headroom
+from cluster.runs.folder import open_run
+from skiprec.evaluation.report.statements import METRIC
 from tests.testkit.runs import build_smoke_data, smoke_config, train_here
 
 NO_POLICY = ("policy={kind='none'}", "training.execution=dense")

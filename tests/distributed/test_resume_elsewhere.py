@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cluster.checkpoint import ENGINE, WEIGHTS, step_name
-from cluster.worker import build_engine, build_network
-from skiprec.config import RunConfig
+from cluster.training.build import build_engine, build_network
+from skiprec.checkpoints.files import ENGINE, WEIGHTS, step_name
+from skiprec.config.run import RunConfig
 from skiprec.data.batching import TrainingReader
 from skiprec.data.order import DataOrder
 from skiprec.data.shards import ShardSet

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skiprec.evaluation.study import load_study
+from cluster.studies.study import load_study
 from tests.testkit.runs import REPOSITORY, build_smoke_data
 
 STUDIES = {path.stem: load_study(path) for path in (REPOSITORY / "jobs/studies").glob("*.toml")}

@@ -9,12 +9,12 @@ import pytest
 import ray
 from ray.tune.schedulers import FIFOScheduler
 
-from cluster.session import ray_session
-from cluster.sweep_config import SweepConfig
-from cluster.sweep_results import read_trials
-from cluster.train import launch_training
-from cluster.tune import run_sweep
-from skiprec.config_files import apply_overrides, load_config, read_tree
+from cluster.machine.session import ray_session
+from cluster.sweeps.results import read_trials
+from cluster.sweeps.search import run_sweep
+from cluster.sweeps.sweep import SweepConfig
+from cluster.training.launch import launch_training
+from skiprec.config.files import apply_overrides, load_config, read_tree
 from tests.testkit.runs import SMOKE, build_smoke_data, last_weights, metric, same_weights
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def test_trials_are_stopped_and_every_cpu_is_free_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_smoke_data(tmp_path)
-    monkeypatch.setattr("cluster.tune._scheduler", lambda *_: StopsTheOdd())
+    monkeypatch.setattr("cluster.sweeps.search._scheduler", lambda *_: StopsTheOdd())
     asha = sweep(num_trials=4, grace_samples=REPORT_STEPS * STEP_ROWS, steps=40)
     with ray_session(num_cpus=2):
         folder = run_sweep(asha, {"gumbel": tree(tmp_path)}, "a command")

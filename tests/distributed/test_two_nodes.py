@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster import train
-from cluster.evaluate import evaluate_run
-from cluster.sweep_config import SweepConfig
-from cluster.sweep_results import read_trials
-from cluster.tune import run_sweep
-from skiprec.config_files import apply_overrides, load_config, read_tree
+from cluster.evaluation.evaluate import evaluate_run
+from cluster.sweeps.results import read_trials
+from cluster.sweeps.search import run_sweep
+from cluster.sweeps.sweep import SweepConfig
+from cluster.training import launch as train
+from skiprec.config.files import apply_overrides, load_config, read_tree
 from tests.testkit.nodes import two_nodes
 from tests.testkit.runs import SMOKE, build_smoke_data, smoke_config, starts
 

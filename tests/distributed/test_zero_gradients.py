@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from cluster.deepspeed_config import deepspeed_config
-from cluster.deepspeed_engine import DeepSpeedEngine, prepare_process
-from skiprec.config import RunConfig
-from skiprec.config_files import parse_config
+from cluster.training.deepspeed_config import deepspeed_config
+from cluster.training.deepspeed_engine import DeepSpeedEngine, prepare_process
+from skiprec.config.files import parse_config
+from skiprec.config.run import RunConfig
 from skiprec.network import SkipRecNetwork
 from skiprec.training.collectives import ProcessGroup, SingleProcess
 from skiprec.training.engine import TorchEngine

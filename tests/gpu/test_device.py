@@ -8,8 +8,8 @@ from skiprec.training.engine import TorchEngine
 from skiprec.training.loop import run_step
 from skiprec.training.objective import Objective
 from skiprec.training.optim import build_optimizer
-from skiprec.training.passes import Pass
 from skiprec.training.plan import StepPlan
+from skiprec.types import Pass
 from tests.testkit.networks import POLICY_NAMES, build_network, random_batch, run_config
 
 DEVICE = torch.device("cuda")

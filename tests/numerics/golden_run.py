@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from skiprec.config import RunConfig
+from skiprec.config.run import RunConfig
 from skiprec.models.registry import BASELINES
 from skiprec.network import SkipRecNetwork
 from skiprec.training.engine import TorchEngine

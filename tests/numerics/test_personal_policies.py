@@ -12,16 +12,16 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from cluster.checkpoint import load_network
-from cluster.run_folder import open_run
-from skiprec.config import RunConfig
-from skiprec.config_files import load_config
-from skiprec.data.build import build_dataset, load_recipe
+from cluster.runs.folder import open_run
+from skiprec.checkpoints.network import load_network
+from skiprec.config.files import load_config
+from skiprec.config.run import RunConfig
+from skiprec.data.ingest import build_dataset, load_recipe
 from skiprec.data.shards import ShardSet
-from skiprec.evaluation.arms import arms_of
-from skiprec.evaluation.intervals import UserBootstrap, interval
-from skiprec.evaluation.scoring import decide_unit, score_arms
-from skiprec.evaluation.tiles import evaluated_rows, read_tiles
+from skiprec.evaluation.measure.arms import arms_of
+from skiprec.evaluation.measure.intervals import UserBootstrap, interval
+from skiprec.evaluation.measure.scoring import decide_unit, score_arms
+from skiprec.evaluation.measure.tiles import evaluated_rows, read_tiles
 from tests.testkit.runs import REPOSITORY, train_here
 
 CONFIGS = REPOSITORY / "jobs/configs/synthetic"

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from skiprec.config import RunConfig
+from skiprec.config.run import RunConfig
 from tests.testkit.runs import REPOSITORY
 
 FAULT_STEP = 7
@@ -65,7 +65,7 @@ def once(folder: Path, act: Callable[[], None]) -> None:
 
 def sabotage(place: str, step: int, act: Callable[[], None]) -> None:
     """Puts `act` at a place of the step; only this process is changed."""
-    from cluster import worker
+    from cluster.training import rank
     from skiprec.training import loop
 
     current = {"step": -1}
@@ -85,7 +85,7 @@ def sabotage(place: str, step: int, act: Callable[[], None]) -> None:
         return original_step(config, plan, engine, batches, comm, at)
 
     loop.run_step = run_step
-    original_save = worker.save_checkpoint
+    original_save = rank.save_checkpoint
 
     def save_checkpoint(folder: Path, state: Any, engine: Any, *rest: Any) -> None:
         if state.step >= step and place == "saving":
@@ -95,14 +95,14 @@ def sabotage(place: str, step: int, act: Callable[[], None]) -> None:
         if state.step >= step and place == "reporting":
             act()
 
-    worker.save_checkpoint = save_checkpoint
+    rank.save_checkpoint = save_checkpoint
 
 
 def faulty_worker(job: dict[str, Any], place: str, act: str, rank: int, repeats: bool) -> None:
-    """`cluster.worker.ray_train_worker` with a fault on one rank."""
+    """`cluster.training.worker.ray_train_worker` with a fault on one rank."""
     import ray.train
 
-    from cluster.worker import ray_train_worker
+    from cluster.training.worker import ray_train_worker
 
     if ray.train.get_context().get_world_rank() == rank:
         what: Callable[[], None] = globals()[act]
@@ -117,8 +117,8 @@ def with_fault(place: str, act: str, rank: int = 1, repeats: bool = False) -> Ca
 
 
 def slow_worker(job: dict[str, Any]) -> None:
-    """`cluster.worker.ray_train_worker` with time between its steps, until `hurry` was called."""
-    from cluster.worker import ray_train_worker
+    """`cluster.training.worker.ray_train_worker` that pauses between steps until `hurry`."""
+    from cluster.training.worker import ray_train_worker
     from skiprec.training import loop
 
     folder = Path(job["config"]["root"]) / job["config"]["name"]

@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from skiprec.config import ModelConfig, RunConfig
-from skiprec.config_files import parse_config
+from skiprec.config.files import parse_config
+from skiprec.config.model import ModelConfig
+from skiprec.config.run import RunConfig
 from skiprec.models.registry import BACKBONES, architecture_of
 from skiprec.network import SkipRecNetwork
-from skiprec.policy.registry import POLICIES
-from skiprec.policy_config import NoPolicy, PolicyConfig, policy_section
+from skiprec.policy.kinds import OPTIONS, policy_section
+from skiprec.policy.section import PolicySection
 from skiprec.types import PADDING, Batch
 
 NUM_ITEMS = 30
@@ -19,7 +20,7 @@ WIDTH = 8
 WINDOW = 10  # so 9 positions: shorter than the reach of the last dilations
 
 BACKBONE_NAMES = sorted(BACKBONES)
-POLICY_NAMES = sorted(POLICIES)
+POLICY_NAMES = sorted(kind for kind, options in OPTIONS.items() if options.decides)
 # What a policy cannot be built without, or what makes its decisions differ between rows.
 POLICY_OPTIONS: dict[str, dict[str, Any]] = {
     "fixed": {"keep_blocks": (0, 2)},
@@ -28,14 +29,14 @@ POLICY_OPTIONS: dict[str, dict[str, Any]] = {
     "reinforce": {"width": 6, "initial_keep_prob": 0.5},
     "cost": {"width": 6, "nest_sizes": (1, 2)},
 }
-LEARNED = sorted(set(POLICY_NAMES) - {"fixed", "random", "keep_all"})
+LEARNED = sorted(kind for kind, options in OPTIONS.items() if options.is_learned)
 
 
 def model_config(backbone: str = "nextitnet_plus", **changes: Any) -> ModelConfig:
     return ModelConfig(**{"backbone": backbone, "num_blocks": NUM_BLOCKS, "width": WIDTH} | changes)
 
 
-def policy_config(kind: str, **changes: Any) -> PolicyConfig:
+def policy_config(kind: str, **changes: Any) -> PolicySection:
     return policy_section(kind, **POLICY_OPTIONS.get(kind, {}) | changes)
 
 
@@ -44,9 +45,9 @@ def build_blocks(model: ModelConfig) -> list[nn.Module]:
 
 
 def build_network(
-    model: ModelConfig, policy: PolicyConfig | None = None, seed: int = 0, awake: bool = True
+    model: ModelConfig, policy: PolicySection | None = None, seed: int = 0, awake: bool = True
 ) -> SkipRecNetwork:
-    network = SkipRecNetwork(model, policy or NoPolicy(), NUM_ITEMS)
+    network = SkipRecNetwork(model, policy or policy_section("none"), NUM_ITEMS)
     network.reset_parameters(seed)
     if awake:
         awaken(network, seed)

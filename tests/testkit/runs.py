@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from cluster.checkpoint import best_good, newest_good
-from cluster.failures import EVENTS
-from cluster.worker import RankHooks, run_rank
-from skiprec.config import RunConfig
-from skiprec.config_files import load_config
-from skiprec.data.build import build_dataset, load_recipe
+from cluster.runs.events import controller_events, rank_events
+from cluster.training.rank import run_rank
+from cluster.training.surroundings import Surroundings
+from skiprec.checkpoints.files import best_good, newest_good
+from skiprec.config.files import load_config
+from skiprec.config.run import RunConfig
+from skiprec.data.ingest import build_dataset, load_recipe
 from skiprec.training.collectives import Collectives, SingleProcess
 from skiprec.training.state import TrainState
 
@@ -35,21 +36,28 @@ def smoke_config(root: Path, data: Path, *overrides: str) -> RunConfig:
     return load_config(SMOKE, (*places, *short, *overrides))
 
 
+class Crash(Surroundings):
+    """Ends the run right after the checkpoint of a step."""
+
+    def __init__(self, config: RunConfig, step: int) -> None:
+        super().__init__(config)
+        self.step = step
+
+    def checkpoint_is_sealed(self, state: TrainState, checkpoint: Path) -> None:
+        if state.step == self.step:
+            raise InterruptedError(f"the test ends the run at step {self.step}")
+
+
 def train_here(
-    config: RunConfig, comm: Collectives | None = None, crash_at: int = 0, **hooks: Any
+    config: RunConfig,
+    comm: Collectives | None = None,
+    crash_at: int = 0,
+    surroundings: Surroundings | None = None,
 ) -> TrainState:
-    """Runs one rank in this process; `crash_at` dies right after the checkpoint of that step.
-
-    `hooks`: others of `RankHooks`.
-    """
-
-    def report(state: TrainState, checkpoint: Path) -> None:
-        if state.step == crash_at:
-            raise InterruptedError(f"the test ends the run at step {crash_at}")
-
+    """Runs one rank in this process; `crash_at` dies right after the checkpoint of that step."""
     config.folder.mkdir(parents=True, exist_ok=True)
-    comm = comm or SingleProcess()
-    return run_rank(config, comm, torch.device("cpu"), RankHooks(report=report, **hooks))
+    surroundings = surroundings or Crash(config, crash_at)
+    return run_rank(config, comm or SingleProcess(), torch.device("cpu"), surroundings)
 
 
 def metric(config: RunConfig, name: str) -> list[float]:
@@ -60,14 +68,14 @@ def metric(config: RunConfig, name: str) -> list[float]:
 
 def starts(config: RunConfig, rank: int = 0) -> list[dict[str, Any]]:
     """The events of a rank's starts: message, step, world size, node, time."""
-    path = config.folder / f"events-rank{rank}.jsonl"
+    path = rank_events(config.folder, rank)
     lines = path.read_text().splitlines() if path.exists() else []
     return [row for row in map(json.loads, lines) if "training from step" in row["message"]]
 
 
 def messages(config: RunConfig) -> list[str]:
     """What was said of the run's failures."""
-    lines = (config.folder / EVENTS).read_text().splitlines()
+    lines = controller_events(config.folder).read_text().splitlines()
     return [json.loads(line)["message"] for line in lines]
 
 

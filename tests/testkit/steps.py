@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from skiprec.config import RunConfig
+from skiprec.config.run import RunConfig
 from skiprec.data.order import rank_slices
 from skiprec.network import SkipRecNetwork
 from skiprec.training.collectives import SingleProcess
 from skiprec.training.engine import TorchEngine
-from skiprec.training.loop import LoopHooks, Request, run_step, train
+from skiprec.training.loop import Request, run_step, train
 from skiprec.training.objective import Objective
 from skiprec.training.optim import build_optimizer
 from skiprec.training.plan import StepPlan
@@ -44,7 +44,7 @@ class MemorySink:
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self.lines.append((step, values))
 
-    def decisions(self, step: int, keep_UL: Any) -> None:
+    def decisions(self, step: int, keep_RL: Any) -> None:
         self.pictures.append(step)
 
     def close(self) -> None: ...
@@ -86,7 +86,10 @@ def step_gradient(
 
 @dataclass
 class Run:
-    """`train` with everything around it in memory; `metrics` are what validations will say."""
+    """`train` with everything around it in memory, which is also its `LoopHooks`.
+
+    `metrics` are the results of the validations to come.
+    """
 
     config: RunConfig
     total_steps: int
@@ -116,22 +119,24 @@ class Run:
             reader or MemoryReader(training.global_batch_rows, training.micro_batch_rows),
             SingleProcess(),
             self.sink,
-            LoopHooks(lambda step: None, self._validate, self._save, self._request, self._clock),
+            self,
             state or TrainState(),
         )
 
-    def _validate(self) -> Validation:
+    def beat(self, step: int) -> None: ...
+
+    def validate(self) -> Validation:
         done = len(self.sink.steps("validation/mrr@20"))
         metric = self.metrics[done] if done < len(self.metrics) else 0.0
-        keep_UL = np.ones((3, self.config.model.num_blocks), np.float32)
-        return Validation({"validation/mrr@20": metric}, keep_UL)
+        keep_RL = np.ones((3, self.config.model.num_blocks), np.float32)
+        return Validation({"validation/mrr@20": metric}, keep_RL)
 
-    def _save(self, state: TrainState) -> None:
+    def save(self, state: TrainState) -> None:
         self.saved.append((state.step, state.best_step == state.step))
 
-    def _request(self) -> Request:
+    def request(self) -> Request:
         return self.requests.get(self.sink.steps("train/loss")[-1], Request.NONE)
 
-    def _clock(self) -> float:
+    def clock(self) -> float:
         self.ticks += 1
         return float(self.ticks)

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from skiprec.config import RunConfig, backbone_config
-from skiprec.config_files import (
+from skiprec.config.files import (
     apply_overrides,
     changed_keys,
     config_hash,
@@ -15,6 +14,7 @@ from skiprec.config_files import (
     load_config,
     parse_config,
 )
+from skiprec.config.run import RunConfig, backbone_config
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "jobs/configs").rglob("*.toml"))
 CONFIGS = [path for path in SHIPPED if not path.name.startswith("sweep_")]

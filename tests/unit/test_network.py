@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from skiprec.config import ModelConfig
-from skiprec.policy.registry import build_policy
-from skiprec.policy_config import NoPolicy
+from skiprec.config.model import ModelConfig
+from skiprec.policy.build import build_policy
+from skiprec.policy.kinds import policy_section
 from skiprec.types import Batch
 from tests.testkit.networks import (
     NUM_ITEMS,
@@ -76,8 +76,12 @@ def test_unknown_names_are_told_with_the_known_ones() -> None:
         ValueError, match=r"unknown model.backbone 'x'; there are: .*nextitnet_plus"
     ):
         build_blocks(ModelConfig(backbone="x"))
-    with pytest.raises(ValueError, match=r"unknown policy.kind 'none'; there are: .*gumbel"):
-        build_policy(NoPolicy(), 3, 4, 5)
+    with pytest.raises(ValueError, match=r"unknown policy.kind 'x'; there are: .*gumbel"):
+        policy_section("x")
+
+
+def test_without_a_policy_none_is_built() -> None:
+    assert build_policy(policy_section("none"), 3, 4, 5) is None
 
 
 @pytest.mark.parametrize("policy", [None, "gumbel", "fixed"])

@@ -9,19 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from cluster.checkpoint import (
-    _prune,
-    best_good,
-    load_network,
-    newest_good,
-    resume_point,
-    start_from_backbone,
-    step_name,
-    verify,
-)
-from cluster.run_folder import open_run
-from cluster.worker import build_network
-from skiprec.config import RunConfig
+from cluster.runs.folder import open_run
+from cluster.training.build import build_network
+from cluster.training.checkpoint import _prune, resume_point
+from cluster.training.surroundings import Surroundings
+from skiprec.checkpoints.files import best_good, newest_good, step_name, verify
+from skiprec.checkpoints.network import load_network, start_from_backbone
+from skiprec.config.run import RunConfig
 from skiprec.training.collectives import SingleProcess
 from tests.testkit.runs import (
     build_smoke_data,
@@ -123,12 +117,16 @@ def test_a_checkpoint_and_the_end_wait_while_busy_and_the_watchdog_hears_of_it(
     beats: list[int] = []
     beats_before: list[int] = []  # each question
 
-    def is_busy() -> bool:
-        beats_before.append(len(beats))
-        return next(answers)
+    class Busy(Surroundings):
+        def is_uploading(self) -> bool:
+            beats_before.append(len(beats))
+            return next(answers)
+
+        def beat(self, step: int) -> None:
+            beats.append(step)
 
     config = trained.model_copy(update={"root": str(tmp_path)})
-    train_here(config, is_busy=is_busy, beat=beats.append)
+    train_here(config, surroundings=Busy(config))
     num_saved = 4  # steps 3, 6, 9, 10, of which three were kept
     assert len(beats_before) == 3 * (num_saved + 1)
     for first, second, third in zip(*[iter(beats_before)] * 3, strict=True):

@@ -7,12 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cluster.data import refuse_other_items
-from cluster.evaluate import evaluate_run
-from cluster.run_folder import open_run
-from cluster.train import check_inputs
-from skiprec.config import RunConfig
-from skiprec.data.build import build_dataset, load_recipe
+from cluster.evaluation.evaluate import evaluate_run
+from cluster.runs.data import refuse_other_items
+from cluster.runs.folder import open_run
+from cluster.training.launch import check_inputs
+from skiprec.config.run import RunConfig
+from skiprec.data.ingest import build_dataset, load_recipe
 from skiprec.data.manifest import read_manifest
 from skiprec.data.shards import items_hash
 from tests.testkit.runs import SMOKE_RECIPE, build_smoke_data, smoke_config, train_here
@@ -74,7 +74,7 @@ def test_evaluation_and_a_second_stage_refuse_other_items(
         evaluate_run(elsewhere, trained.folder, "a test")
     second = elsewhere.model_copy(update={"name": "second", "init_from": trained.name})
     (trained.folder / "result.json").write_text("{}")
-    monkeypatch.setattr("cluster.train.verify_files", lambda folder, manifest: None)
+    monkeypatch.setattr("cluster.training.launch.verify_files", lambda folder, manifest: None)
     with pytest.raises(ValueError, match="trained on other items"):
         check_inputs(second)
 

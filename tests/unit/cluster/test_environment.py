@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import environment
+from cluster.machine import environment
 from skiprec.models.registry import BACKBONES, BASELINES
 from skiprec.policy.encoders import ENCODERS
-from skiprec.policy.registry import POLICIES
+from skiprec.policy.kinds import KINDS, NO_POLICY
 from tests.testkit.runs import REPOSITORY
 
 
@@ -18,7 +18,7 @@ def test_components_are_the_registries(capsys: pytest.CaptureFixture[str]) -> No
     said = json.loads(capsys.readouterr().out)
     assert set(said["backbones"]) == set(BACKBONES) >= {"nextitnet_plus", "sasrec_plus"}
     assert set(said["baselines"]) == set(BASELINES) >= {"nfm", "gru4rec", "caser"}
-    assert set(said["policies"]) == set(POLICIES) >= {"gumbel", "reinforce", "cost"}
+    assert set(said["policies"]) == set(KINDS) - {NO_POLICY} >= {"gumbel", "reinforce", "cost"}
     assert set(said["encoders"]) == set(ENCODERS) >= {"conv", "gru", "attention"}
     assert {"shuffled", "oracle", "fixed", "random"} <= set(said["evaluation_arms"])
     assert "synthetic_smoke" in said["recipes"]

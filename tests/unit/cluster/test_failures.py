@@ -11,8 +11,8 @@ from ray.exceptions import ActorDiedError, RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from safetensors import SafetensorError
 
-from cluster.failures import (
-    EVENTS,
+from cluster.runs.events import controller_events
+from cluster.training.failures import (
     FailureReports,
     RunFailedError,
     StepFailedError,
@@ -23,7 +23,7 @@ from tests.testkit.runs import REPOSITORY
 
 
 def told(folder: Path) -> list[str]:
-    lines = (folder / EVENTS).read_text().splitlines()
+    lines = controller_events(folder).read_text().splitlines()
     return [json.loads(line)["message"] for line in lines]
 
 
@@ -110,7 +110,7 @@ def test_a_run_ends_with_its_reason_on_a_disk_that_takes_no_more_events(tmp_path
 HANGING = """
 import sys, time
 from pathlib import Path
-from cluster.failures import Watchdog
+from cluster.training.failures import Watchdog
 watchdog = Watchdog(Path(sys.argv[1]), 3, 0.5)
 for step in range(3):
     watchdog.beat(step)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from cluster.footprint import count_weights, footprint, touched_rows
-from skiprec.config import RunConfig
+from cluster.training.footprint import count_weights, footprint, touched_rows
+from skiprec.config.run import RunConfig
 from skiprec.network import SkipRecNetwork
 from tests.testkit.networks import NUM_ITEMS, run_config
 

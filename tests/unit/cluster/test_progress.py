@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import progress
-from cluster.failures import EVENTS
-from cluster.progress import Follower, shown_progress
+from cluster.runs.events import controller_events, rank_events
+from cluster.training import progress
+from cluster.training.progress import Follower, shown_progress
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +42,9 @@ def test_events_are_shown_and_silence_is_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "SILENT_S", 0.1)
-    for file in ("events-rank0.jsonl", EVENTS):
+    for file in (rank_events(tmp_path, 0), controller_events(tmp_path)):
         with shown_progress(tmp_path, "r"):
-            append(tmp_path / file, json.dumps({"message": f"of {file}"}) + "\n")
+            append(file, json.dumps({"message": f"of {file}"}) + "\n")
             time.sleep(0.3)
         assert capsys.readouterr().out == f"[r] of {file}\n"
     with shown_progress(tmp_path, "r"):

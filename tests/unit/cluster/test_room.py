@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from cluster import room
-from cluster.room import places, wait_for_room, worker_resources
-from skiprec.config import ClusterConfig
+from cluster.machine import room
+from cluster.machine.room import places, wait_for_room, worker_resources
+from skiprec.config.cluster import ClusterConfig
 
 
 def node(cpus: int, gpus: int = 0, alive: bool = True, **more: float) -> dict[str, Any]:

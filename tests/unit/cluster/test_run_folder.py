@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster import run_folder
-from cluster.run_folder import DEAD_AFTER_S, lease, open_run, refuse_without_lease
-from skiprec.config import RunConfig
-from skiprec.config_files import parse_config
+from cluster.runs import folder as run_folder
+from cluster.runs.folder import DEAD_AFTER_S, lease, open_run, refuse_without_lease
+from skiprec.config.files import parse_config
+from skiprec.config.run import RunConfig
 
 
 def run(root: Path, **training: object) -> RunConfig:

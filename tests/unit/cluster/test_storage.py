@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
-from cluster import storage as storage_module
-from cluster import train
-from cluster.checkpoint import newest_good
-from cluster.run_folder import request_stop
-from cluster.storage import (
+from cluster.runs import storage as storage_module
+from cluster.runs.folder import request_stop
+from cluster.runs.storage import (
     Storage,
     TakenOverError,
     Uploads,
@@ -23,7 +21,10 @@ from cluster.storage import (
     take_over,
     upload,
 )
-from skiprec.config import ClusterConfig, RunConfig
+from cluster.training import launch as train
+from skiprec.checkpoints.files import newest_good
+from skiprec.config.cluster import ClusterConfig
+from skiprec.config.run import RunConfig
 from tests.testkit.runs import (
     build_smoke_data,
     last_weights,

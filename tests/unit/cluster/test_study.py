@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-import cluster.study
-from cluster.failures import RunFailedError
-from cluster.run_folder import RunAliveError
-from cluster.study import _missing, _run_all
-from cluster.study_results import Run, runs_of
-from skiprec.config_files import config_hash
-from skiprec.evaluation.study import Study
+from cluster.runs.folder import RunAliveError
+from cluster.studies import run as study_run
+from cluster.studies.results import Run, runs_of
+from cluster.studies.run import _missing, _run_all
+from cluster.studies.study import Study
+from cluster.training.failures import RunFailedError
+from skiprec.config.files import config_hash
 
 ROWS = ("plain", "second", "third", "other")
 STARTS_FROM = {"second": "plain", "third": "second"}
@@ -126,8 +126,8 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Exception | None]]:
         order.append(run.row.name)
 
     order: list[str] = []
-    monkeypatch.setattr(cluster.study, "_run_one", run_one)
-    monkeypatch.setattr(cluster.study, "WAIT_S", 0.0)
+    monkeypatch.setattr(study_run, "_run_one", run_one)
+    monkeypatch.setattr(study_run, "WAIT_S", 0.0)
     outcomes["order"] = order  # type: ignore[assignment]
     return outcomes
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from cluster.sweep_config import SweepConfig, load_sweep, trial_config
-from skiprec.config_files import apply_overrides, config_toml, load_config, parse_config, read_tree
+from cluster.sweeps.sweep import SweepConfig, load_sweep, trial_config
+from skiprec.config.files import apply_overrides, config_toml, load_config, parse_config, read_tree
 from tests.testkit.runs import REPOSITORY, SMOKE
 
 SHIPPED = sorted((REPOSITORY / "jobs/configs").glob("sweep_*.toml"))

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cluster.sweep_config import SweepConfig
-from cluster.sweep_results import _markdown
+from cluster.sweeps.results import _markdown
+from cluster.sweeps.sweep import SweepConfig
 
 SWEEP = SweepConfig.model_validate(
     {

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from cluster.run_folder import RunAliveError, lease, request_stop
-from cluster.train import RunStoppedError, launch_training
+from cluster.runs.folder import RunAliveError, lease, request_stop
+from cluster.training.launch import RunStoppedError, launch_training
 from tests.testkit.runs import (
     best_weights,
     build_smoke_data,

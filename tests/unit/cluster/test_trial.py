@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cluster.run_folder import open_run
-from cluster.trial import run_from, set_aside, validations
-from cluster.worker import build_network
-from skiprec.config import RunConfig
-from skiprec.evaluation.compute_cost import measure_cost
+from cluster.runs.folder import open_run
+from cluster.sweeps.trial import run_from, set_aside, validations
+from cluster.training.build import build_network
+from skiprec.config.run import RunConfig
+from skiprec.evaluation.measure.compute_cost import measure_cost
 from tests.testkit.runs import (
     build_smoke_data,
     last_weights,

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from ray.tune.experiment import Trial
 
-from cluster.sweep_config import SweepConfig
-from cluster.sweep_results import front_of
-from cluster.tune import _scheduler, run_sweep
-from skiprec.config_files import apply_overrides, read_tree
+from cluster.sweeps.results import front_of
+from cluster.sweeps.search import _scheduler, run_sweep
+from cluster.sweeps.sweep import SweepConfig
+from skiprec.config.files import apply_overrides, read_tree
 from tests.testkit.runs import SMOKE, build_smoke_data
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from skiprec.data.build import build_dataset, make_recipe
+from skiprec.data.ingest import build_dataset, make_recipe
 from skiprec.data.manifest import Manifest
 
 TEXT = {"kind": "text", "user_column": "user", "item_column": "item", "time_column": "time"}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skiprec.data.build import Recipe, build_dataset
+from skiprec.data.ingest import Recipe, build_dataset
 from skiprec.data.manifest import verify_files
 
 MASK = 2**64 - 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from skiprec.data.build import download
+from skiprec.data.ingest import download
 
 CONTENT = bytes(range(256)) * 20_000
 

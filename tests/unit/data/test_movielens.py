@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from skiprec.data.build import build_movielens, make_recipe
-from skiprec.data.build.movielens import EDITIONS
-from skiprec.data.build.recipe import Recipe
+from skiprec.data.ingest import build_movielens, make_recipe
+from skiprec.data.ingest.movielens import EDITIONS
+from skiprec.data.ingest.recipe import Recipe
 from skiprec.data.manifest import Manifest
 
 RATINGS = [(n % 6 + 1, n * 7 % 11 + 1, 4, 1000 - n // 2) for n in range(90)]

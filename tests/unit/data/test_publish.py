@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skiprec.data.build.publish import publishing
+from skiprec.data.ingest.publish import publishing
 
 ROOT = Path(__file__).parents[3]
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 HALF = """
 import sys, time
 from pathlib import Path
-from skiprec.data.build.publish import publishing
+from skiprec.data.ingest.publish import publishing
 with publishing(Path(sys.argv[1])) as folder:
     (folder / "scratch").mkdir()
     (folder / "train-00000.arrow").write_text("half")

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from skiprec.data.build import build_dataset, make_recipe
-from skiprec.data.build.conditions import apply_condition, parse_condition
-from skiprec.data.build.inputs import check_inputs
-from skiprec.data.build.parsing import order_key, parse_times
-from skiprec.data.build.recipe import Recipe
+from skiprec.data.ingest import build_dataset, make_recipe
+from skiprec.data.ingest.conditions import apply_condition, parse_condition
+from skiprec.data.ingest.inputs import check_inputs
+from skiprec.data.ingest.parsing import order_key, parse_times
+from skiprec.data.ingest.recipe import Recipe
 from skiprec.data.manifest import Manifest
 
 LOG = [(f"{n * 7 % 4}", f"{n * 5 % 9}", 100 - n // 3) for n in range(60)]

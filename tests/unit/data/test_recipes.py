@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from skiprec.data.build.recipe import Recipe, load_recipe, make_recipe, parse_override
+from skiprec.data.ingest.recipe import Recipe, load_recipe, make_recipe, parse_override
 
 RECIPES = sorted((Path(__file__).parents[3] / "datasets" / "recipes").glob("*.toml"))
 CONTENT: dict[str, Any] = {

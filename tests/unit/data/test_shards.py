@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skiprec.data import shards as shards_module
-from skiprec.data.build import Recipe, build_dataset, is_built, make_recipe
+from skiprec.data.ingest import Recipe, build_dataset, is_built, make_recipe
 from skiprec.data.manifest import read_manifest, verify_files
 from skiprec.data.shards import ShardSet, ShardWriter, TableWriter
 

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from skiprec.data.build.recipe import SyntheticSource
-from skiprec.data.build.synthetic import generate_chunks, kind_of_user
+from skiprec.data.ingest.recipe import SyntheticSource
+from skiprec.data.ingest.synthetic import generate_chunks, kind_of_user
 
 
 def histories(**settings: Any) -> dict[str, list[str]]:

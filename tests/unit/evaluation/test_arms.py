@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skiprec.evaluation.arms import (
+from skiprec.evaluation.measure.arms import (
     POLICY_ARMS,
     Decided,
     arms_of,
@@ -72,10 +72,10 @@ def test_rows_are_taken_of_every_arm() -> None:
 
 
 def test_parts_are_joined_in_order() -> None:
-    keep_RL, knob_RK = draw_decisions(6), np.arange(12, dtype=np.float32).reshape(6, 2)
-    parts = [Decided(keep_RL[:4], knob_RK[:4]), Decided(keep_RL[4:], knob_RK[4:])]
+    keep_RL, numbers_RK = draw_decisions(6), np.arange(12, dtype=np.float32).reshape(6, 2)
+    parts = [Decided(keep_RL[:4], numbers_RK[:4]), Decided(keep_RL[4:], numbers_RK[4:])]
     joined = concatenate(parts)
     assert np.array_equal(joined.keep_RL, keep_RL)
-    assert joined.knob_RK is not None
-    assert np.array_equal(joined.knob_RK, knob_RK)
-    assert concatenate([Decided(keep_RL, None)]).knob_RK is None
+    assert joined.numbers_RK is not None
+    assert np.array_equal(joined.numbers_RK, numbers_RK)
+    assert concatenate([Decided(keep_RL, None)]).numbers_RK is None

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from skiprec.data.shards import Rows
-from skiprec.evaluation import baselines
-from skiprec.evaluation.baselines import own_item_ranks, popularity_places, popularity_ranks
-from skiprec.evaluation.scoring import score_baselines
+from skiprec.evaluation.measure import baselines
+from skiprec.evaluation.measure.baselines import own_item_ranks, popularity_places, popularity_ranks
+from skiprec.evaluation.measure.scoring import score_baselines
 
 NUM_ITEMS = 12
 

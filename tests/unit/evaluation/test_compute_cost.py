@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from skiprec.evaluation.compute_cost import PRODUCTS, count_flops, measure_cost
+from skiprec.evaluation.measure.compute_cost import PRODUCTS, count_flops, measure_cost
 from skiprec.models.nextitnet import NextItNetBlock
 from skiprec.policy.encoders import ENCODERS
 from tests.testkit.networks import (

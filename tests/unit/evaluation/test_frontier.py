@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from skiprec.evaluation.arms import Decided
-from skiprec.evaluation.frontier import MAX_SIZES, bracket, frontier_sizes, hull_sizes
-from skiprec.evaluation.operating_points import NUM_POINTS, choices_by_price, operating_points
-from skiprec.policy.registry import build_policy
+from skiprec.evaluation.measure.arms import Decided
+from skiprec.evaluation.measure.frontier import MAX_SIZES, bracket, frontier_sizes, hull_sizes
+from skiprec.evaluation.measure.operating_points import operating_points
+from skiprec.policy.build import build_policy
+from skiprec.policy.knobs import NUM_POINTS
+from skiprec.policy.prices import choices_by_price
 from tests.testkit.networks import NUM_BLOCKS, NUM_ITEMS, WIDTH, policy_config
 
 
@@ -75,7 +77,7 @@ def test_points_of_a_priced_policy_spread_over_the_range_of_its_nest() -> None:
     keep_RL = np.ones((300, NUM_BLOCKS), bool)
     knob, arms = operating_points(policy, Decided(keep_RL, cost_RM))
     assert knob is not None
-    assert (knob.name, knob.served) == ("price", 0.25)
+    assert (knob.knob, knob.served) == ("price", 0.25)
     assert list(arms) == [f"learned_0{i}" for i in range(NUM_POINTS)]
     shares = [keep.mean() for keep in arms.values()]
     assert (np.diff(shares) > 0).all()
@@ -93,7 +95,7 @@ def test_points_of_a_policy_with_probabilities_are_thresholds(kind: str) -> None
     prob_RL = np.random.default_rng(0).random((300, NUM_BLOCKS), np.float32)
     knob, arms = operating_points(policy, Decided(prob_RL > 0.5, prob_RL))
     assert knob is not None
-    assert (knob.name, knob.served) == ("threshold", 0.5)
+    assert (knob.knob, knob.served) == ("threshold", 0.5)
     shares = [keep.mean() for keep in arms.values()]
     assert shares == pytest.approx(np.linspace(0, 1, NUM_POINTS + 2)[1:-1], abs=0.005)
     for looser, stricter in itertools.pairwise(list(arms.values())[::-1]):
@@ -112,7 +114,7 @@ def test_settings_that_decide_alike_are_one_and_a_control_has_none() -> None:
 
 def test_choices_fall_as_the_price_rises() -> None:
     cost_RM = torch.tensor([[2.0, 0.5, 0.0], [0.1, 0.05, 0.0]])
-    found = choices_by_price(cost_RM, torch.tensor([2, 4, 16]))
+    found = choices_by_price(cost_RM, torch.tensor([2, 4, 16]), NUM_POINTS)
     prices = [price for price, _ in found]
     assert prices == sorted(prices, reverse=True)
     sizes = np.array([size_R.tolist() for _, size_R in found])

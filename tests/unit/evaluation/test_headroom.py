@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from skiprec.evaluation import headroom, intervals
-from skiprec.evaluation.block_sets import (
+from skiprec.evaluation.headroom import regression as headroom
+from skiprec.evaluation.headroom.block_sets import (
     entropy_without_each,
     history_features,
     measure_sets,
     outputs_without_each,
 )
-from skiprec.evaluation.headroom import (
+from skiprec.evaluation.headroom.regression import (
     PENALTIES,
     correlation_interval,
     fit_ridge,
@@ -21,12 +21,12 @@ from skiprec.evaluation.headroom import (
     nested_sets,
     removal_order,
 )
-from skiprec.evaluation.headroom_report import SetsOfRows, draw_headroom, headroom_report
-from skiprec.evaluation.headroom_text import headroom_markdown
-from skiprec.evaluation.intervals import SEED, UserBootstrap
-from skiprec.evaluation.tiles import TILE_ROWS, Tile
+from skiprec.evaluation.headroom.report import SetsOfRows, draw_headroom, headroom_report
+from skiprec.evaluation.headroom.text import headroom_markdown
+from skiprec.evaluation.measure import intervals
+from skiprec.evaluation.measure.intervals import SEED, UserBootstrap
+from skiprec.evaluation.measure.tiles import TILE_ROWS, Tile
 from skiprec.network import SkipRecNetwork
-from skiprec.training.cost_terms import row_cross_entropy
 from skiprec.types import Batch, KeepDecision
 from tests.testkit.networks import NUM_BLOCKS, WIDTH, build_network, model_config, random_batch
 
@@ -71,13 +71,11 @@ def test_the_greedy_order_is_that_of_trying_every_removal() -> None:
             block: entropy_under(network, items_BW, [b for b in kept if b != block]).mean()
             for block in kept
         }
-        found = entropy_without_each(network, tiles, tuple(kept), row_cross_entropy)
+        found = entropy_without_each(network, tiles, tuple(kept))
         np.testing.assert_allclose(found, [tried[block] for block in kept], rtol=1e-4)
         expected.append(min(tried, key=lambda block: tried[block]))
         kept.remove(expected[-1])
-    order = removal_order(
-        NUM_BLOCKS, lambda kept: entropy_without_each(network, tiles, kept, row_cross_entropy)
-    )
+    order = removal_order(NUM_BLOCKS, lambda kept: entropy_without_each(network, tiles, kept))
     assert list(order) == expected
     assert list(order) != sorted(order), "else any order would do"
 
@@ -120,7 +118,7 @@ def test_of_many_blocks_several_go_at_once(monkeypatch: pytest.MonkeyPatch) -> N
 def test_sets_are_measured_as_their_rows_alone_would_be() -> None:
     network, tiles = build_network(model_config("nextitnet_plus")).eval(), make_tiles()
     keep_SL = nested_sets((1, 3, 0, 2))
-    entropy_RS, rank_RS = measure_sets(network, tiles, keep_SL, row_cross_entropy)
+    entropy_RS, rank_RS = measure_sets(network, tiles, keep_SL)
     items_BW = real_rows(tiles)
     for column, keep_L in enumerate(keep_SL):
         kept = np.flatnonzero(keep_L).tolist()

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from skiprec.evaluation import intervals
-from skiprec.evaluation.intervals import SEED, UserBootstrap, interval, median_ratio
+from skiprec.evaluation.measure import intervals
+from skiprec.evaluation.measure.intervals import SEED, UserBootstrap, interval, median_ratio
 
 
 def test_resampled_means_are_means_over_the_rows_of_drawn_users(monkeypatch) -> None:

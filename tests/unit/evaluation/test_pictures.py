@@ -38,7 +38,7 @@ def test_heat_map_puts_who_keeps_most_first() -> None:
     assert kept[0] > kept[-1]
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 128), (pictures.MAX_USERS + 7, 4)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 128), (pictures.MAX_ROWS + 7, 4)])
 def test_any_shape_can_be_drawn(shape: tuple[int, int]) -> None:
     keep_UL = np.random.default_rng(0).random(shape) < 0.5
     for draw in (keep_heat_map, kept_blocks_histogram, block_keep_rates):

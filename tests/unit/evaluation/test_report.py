@@ -7,16 +7,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from skiprec.evaluation import intervals
-from skiprec.evaluation.arms import arms_of
-from skiprec.evaluation.compute_cost import ComputeCost
-from skiprec.evaluation.intervals import SEED
-from skiprec.evaluation.operating_points import Knob
-from skiprec.evaluation.report import Measured, correlation, draw_pictures, make_report
-from skiprec.evaluation.report_text import report_markdown, terminal_table
-from skiprec.evaluation.statements import statements
-from skiprec.evaluation.table import column, kept_matrix, per_user_table
-from skiprec.evaluation.timing_numbers import timing_of
+from skiprec.evaluation.measure import intervals
+from skiprec.evaluation.measure.arms import arms_of
+from skiprec.evaluation.measure.compute_cost import ComputeCost
+from skiprec.evaluation.measure.intervals import SEED
+from skiprec.evaluation.measure.operating_points import Curve
+from skiprec.evaluation.report.make import Measured, correlation, draw_pictures, make_report
+from skiprec.evaluation.report.statements import statements
+from skiprec.evaluation.report.table import column, kept_matrix, per_user_table
+from skiprec.evaluation.report.text import report_markdown, terminal_table
+from skiprec.evaluation.report.timing_numbers import timing_of
+from skiprec.policy.kinds import policy_section
 
 COST = ComputeCost(embedding=10, policy=50, block_L=(100, 100, 100, 100), head=200)
 CONDITIONS = {"name": "tiny", "num_items": 500, "exclude_seen": False}
@@ -28,7 +29,7 @@ def ranks_around(middle: float, seed: int) -> np.ndarray:
     return (1 + draw.geometric(1 / middle, NUM_ROWS)).astype(np.int32)
 
 
-KNOB = Knob("price", 0.1, (0.3, 0.05))
+CURVE = Curve("price", 0.1, (0.3, 0.05))
 
 
 def make_table(keep_RL: np.ndarray, **given: int | np.ndarray) -> pa.Table:
@@ -89,7 +90,7 @@ def varied_decisions() -> np.ndarray:
 
 def report_of(keep_RL: np.ndarray, **changes: Any) -> dict[str, Any]:
     table = make_table(keep_RL, **changes)
-    return make_report(Measured(table, TIMES, COST, KNOB), dict(CONDITIONS))
+    return make_report(Measured(table, TIMES, COST, CURVE), dict(CONDITIONS))
 
 
 def row(report: dict[str, Any], name: str) -> dict[str, Any]:
@@ -203,12 +204,12 @@ def test_the_claim_needs_every_control_and_names_what_fails(first: list[str], ri
 def test_a_policy_that_learned_where_it_had_read_the_targets_is_warned_of() -> None:
     report = report_of(varied_decisions())
     for policy, is_warned in (
-        ({"kind": "gumbel"}, True),
-        ({"kind": "gumbel", "learn_from": "last_position"}, False),
-        ({"kind": "cost"}, False),
+        (policy_section("gumbel"), True),
+        (policy_section("gumbel", learn_from="last_position"), False),
+        (policy_section("cost", nest_sizes=(1,)), False),
     ):
-        report["conditions"]["policy"] = policy
-        assert any("CAUTION: in training" in text for text in statements(report)) == is_warned
+        texts = statements(report, policy.caution)
+        assert any("CAUTION: in training" in text for text in texts) == is_warned
 
 
 def test_requests_that_differ_much_are_told_in_total() -> None:
@@ -219,9 +220,9 @@ def test_requests_that_differ_much_are_told_in_total() -> None:
     assert found["in_total"]["skiprec"] == {"speedup_end_to_end": 2.5}
     assert found["users_per_s"] == {"full": 0.1, "skiprec": 0.25}
     report = report_of(varied_decisions())
-    assert not any("added up" in text for text in statements(report))
+    assert not any("added up" in text for text in statements(report, None))
     report["timing"]["1"] |= found
-    (told,) = [text for text in statements(report) if "added up" in text]
+    (told,) = [text for text in statements(report, None) if "added up" in text]
     assert "10.00x at batch 1" in told
     assert "2.50x" in told
 
@@ -231,7 +232,9 @@ def test_hardly_any_variance_between_users_is_a_collapse(share: float, is_collap
     report = report_of(varied_decisions())
     assert not any("collapsed" in text for text in report["statements"])
     report["policy"]["between_user_share"] = share
-    warned = [text for text in statements(report) if "WARNING: the policy has collapsed" in text]
+    warned = [
+        text for text in statements(report, None) if "WARNING: the policy has collapsed" in text
+    ]
     assert bool(warned) == is_collapsed
 
 
@@ -246,7 +249,7 @@ def test_the_frontier_lies_between_the_two_sets_around_the_mean(
         for seed, name in enumerate(["skiprec", "learned_00", "fixed_02", "fixed_03", "fixed_01"])
     }
     table = make_table(keep_RL, **ranks)
-    report = make_report(Measured(table, TIMES, COST, KNOB), dict(CONDITIONS))
+    report = make_report(Measured(table, TIMES, COST, CURVE), dict(CONDITIONS))
     weight = 7 / 3 - 2
 
     def value(name: str) -> np.ndarray:
@@ -299,7 +302,7 @@ def test_the_frontier_names_its_sets() -> None:
 
 
 def test_without_times_the_report_says_so() -> None:
-    measured = Measured(make_table(varied_decisions()), {}, COST, KNOB)
+    measured = Measured(make_table(varied_decisions()), {}, COST, CURVE)
     report = make_report(measured, dict(CONDITIONS))
     assert report["timing"] == {}
     assert "masked" not in [r["name"] for r in report["rows"]]
@@ -314,7 +317,7 @@ def test_masked_that_is_faster_than_full_is_a_warning() -> None:
     assert not any("WARNING" in text for text in report_of(varied_decisions())["statements"])
     disturbed = {1: TIMES[1] | {"masked/blocks": TIMES[1]["full/blocks"] / 1.2}}
     table = make_table(varied_decisions())
-    report = make_report(Measured(table, disturbed, COST, KNOB), dict(CONDITIONS))
+    report = make_report(Measured(table, disturbed, COST, CURVE), dict(CONDITIONS))
     assert any("masked execution" in text for text in report["statements"])
 
 
@@ -336,7 +339,7 @@ def test_a_network_without_a_policy_has_the_full_backbone_alone() -> None:
 
 
 def test_texts_and_pictures_show_the_rows() -> None:
-    measured = Measured(make_table(varied_decisions()), TIMES, COST, KNOB)
+    measured = Measured(make_table(varied_decisions()), TIMES, COST, CURVE)
     report = make_report(measured, dict(CONDITIONS))
     figures = draw_pictures(measured, report)
     assert list(figures)[:2] == ["speed_accuracy.png", "frontier.png"]

@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from skiprec.evaluation import scoring
-from skiprec.evaluation.arms import arms_of, stack_arms
-from skiprec.evaluation.scoring import decide_unit, differing_decisions, score_arms, score_full
-from skiprec.evaluation.tiles import TILE_ROWS, Tile
+from skiprec.evaluation.measure import scoring
+from skiprec.evaluation.measure.arms import arms_of, stack_arms
+from skiprec.evaluation.measure.scoring import (
+    decide_unit,
+    differing_decisions,
+    score_arms,
+    score_full,
+)
+from skiprec.evaluation.measure.tiles import TILE_ROWS, Tile
 from skiprec.network import SkipRecNetwork
 from skiprec.types import Batch, History, KeepDecision
 from tests.testkit.networks import (
@@ -111,15 +116,15 @@ def test_what_a_knob_turns_comes_with_the_decisions(policy: str) -> None:
     tiles = make_tiles()
     decided = decide_unit(network, tiles)
     if policy == "fixed":
-        assert decided.knob_RK is None
+        assert decided.numbers_RK is None
         return
-    assert decided.knob_RK is not None
+    assert decided.numbers_RK is not None
     batch = Batch(real_rows(tiles), torch.cat([t.batch.key_B[: t.num_real] for t in tiles]))
     decision = network.decide(network.embed(batch.input_BT, batch.key_B))
     assert decision is not None
     expected = decision.prob_BL if policy == "gumbel" else decision.cost_BM
     assert expected is not None
-    np.testing.assert_allclose(decided.knob_RK, expected.detach(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(decided.numbers_RK, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_decision_about_a_row_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from skiprec.evaluation.study import Study, load_study, study_runs
-from skiprec.evaluation.study_table import METRICS, against, study_markdown
+from cluster.studies.study import Study, load_study, study_runs
+from cluster.studies.table import METRICS, against, study_markdown
 
 STUDIES = sorted((Path(__file__).resolve().parents[3] / "jobs/studies").glob("*.toml"))
 REQUIRED = {

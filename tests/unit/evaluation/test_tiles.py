@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from skiprec.data.shards import ShardSet
-from skiprec.evaluation.tiles import TILE_ROWS, evaluated_rows, read_tiles, work_units
+from skiprec.evaluation.measure.tiles import TILE_ROWS, evaluated_rows, read_tiles, work_units
 from skiprec.inference.executor import request_keys
 from tests.testkit.runs import build_smoke_data
 

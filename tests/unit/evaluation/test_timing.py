@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from skiprec.evaluation.timing import (
+from skiprec.evaluation.measure.timing import (
     WARMUP_ROUNDS,
     TimingPlan,
     TimingSample,

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skiprec.config import ModelConfig
+from skiprec.config.model import ModelConfig
 from skiprec.layers import CausalConv, MaskedNormRelu, _NormReluMask, _ShiftedProducts
 from skiprec.models.nextitnet import NextItNetBlock, nextitnet_blocks, nextitnet_plus_blocks
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from skiprec.network import SkipRecNetwork
-from skiprec.policy.cost import cheapest, price_for
+from skiprec.policy.prices import cheapest, price_for
 from skiprec.types import Batch, KeepDecision
 from tests.testkit.networks import build_network, model_config, policy_config, random_batch
 

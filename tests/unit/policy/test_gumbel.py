@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from skiprec import keyed_random
-from skiprec.policy.decisions import KEEP, SKIP, argmax_keep, gumbel_keep
+from skiprec.policy.decisions import KEEP, SKIP, argmax_keep
+from skiprec.policy.gumbel.module import gumbel_keep
 
 NUM_ROWS = 20_000
 

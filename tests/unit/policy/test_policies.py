@@ -1,13 +1,14 @@
-"""What every registered policy promises: see `skiprec/policy/registry.py`."""
+"""What every registered policy promises: see `skiprec/policy/base.py`."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from skiprec.network import SkipRecNetwork
-from skiprec.policy.cost import price_for
 from skiprec.policy.encoders import ENCODERS
-from skiprec.policy_config import POLICY_CONFIGS, PolicyConfig
+from skiprec.policy.kinds import OPTIONS
+from skiprec.policy.prices import price_for
+from skiprec.policy.section import PolicySection
 from skiprec.types import PADDING, Batch, KeepDecision
 from tests.testkit.networks import (
     LEARNED,
@@ -33,7 +34,7 @@ each_way = pytest.mark.parametrize("progress", [None, 0.7], ids=["serving", "tra
 
 def each_with(option: str) -> pytest.MarkDecorator:
     """The learned policies whose section has this option."""
-    kinds = {kind for kind in LEARNED if option in POLICY_CONFIGS[kind].model_fields}
+    kinds = {kind for kind in LEARNED if option in OPTIONS[kind].model_fields}
     assert kinds, f"no learned policy has the option {option}"
     return pytest.mark.parametrize(
         "kind", [name for name in LEARNED_KINDS if name.partition("/")[0] in kinds]
@@ -61,7 +62,7 @@ def sharpen(network: SkipRecNetwork, factor: float) -> None:
                 parameter.mul_(factor)
 
 
-def policy_of(kind: str, **changes: object) -> PolicyConfig:
+def policy_of(kind: str, **changes: object) -> PolicySection:
     name, _, encoder = kind.partition("/")
     return policy_config(name, **({"encoder": encoder} if encoder else {}) | changes)
 

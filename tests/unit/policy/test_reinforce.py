@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from skiprec.network import SkipRecNetwork
-from skiprec.policy.reinforce import bounded
+from skiprec.policy.reinforce.module import bounded
 from skiprec.types import Batch, KeepDecision
 from tests.testkit.networks import (
     NUM_BLOCKS,

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from skiprec.config import TrainingConfig
+from skiprec.config.training import TrainingConfig
 from skiprec.training.optim import build_optimizer, set_learning_rates
-from skiprec.training.passes import Pass
+from skiprec.types import Pass
 from tests.testkit.networks import (
     build_network,
     model_config,
@@ -19,7 +19,7 @@ from tests.testkit.steps import make_engine
 
 
 def loss_pass(rows: int = 12) -> Pass:
-    return Pass("loss", 0, 1.0, torch.tensor(50.0), rows, torch.tensor(0.5))
+    return Pass("loss", 0, 1.0, torch.tensor(50.0), rows, {"sampled": torch.tensor(2.0 * rows)})
 
 
 def test_a_step_is_a_step_of_adamw() -> None:
@@ -104,7 +104,7 @@ def test_validation_turns_dropout_off_and_the_loss_turns_it_on() -> None:
 def test_forward_leaves_no_gradient() -> None:
     engine = make_engine(run_config("gumbel"))
     out = engine.forward(random_batch(4), Pass("statistics", 0, 1.0))
-    assert not out["keep_sum"].requires_grad
+    assert not out["sampled"].requires_grad
 
 
 def test_load_brings_back_weights_and_moments(tmp_path: Path) -> None:

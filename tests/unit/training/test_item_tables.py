@@ -5,11 +5,10 @@ import torch
 from torch import Tensor
 
 from skiprec import keyed_random
-from skiprec.config import RunConfig
+from skiprec.config.run import RunConfig
 from skiprec.training.engine import TorchEngine
 from skiprec.training.losses import draw_negatives
-from skiprec.training.passes import Pass
-from skiprec.types import PADDING, Batch
+from skiprec.types import PADDING, Batch, Pass
 from tests.testkit.networks import (
     BACKBONE_NAMES,
     LEARNED,
@@ -31,9 +30,9 @@ SPARSE = SAMPLED | {"training__item_optimizer": "sparse_adam"}
 
 
 def loss_pass(step: int = 0, progress: float | None = 1.0) -> Pass:
-    ones_L = torch.full((4,), 0.5)
-    half = torch.tensor(0.5)
-    return Pass("loss", step, progress, torch.tensor(50.0), 12, half, half, ones_L)
+    half = torch.tensor(24.0)  # of 12 rows of 4 blocks
+    statistics = {"sampled": half, "served": half, "prob_L": torch.full((4,), 6.0)}
+    return Pass("loss", step, progress, torch.tensor(50.0), 12, statistics)
 
 
 def tables_of(engine: TorchEngine) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from skiprec.config import RunConfig
+from skiprec.config.run import RunConfig
 from skiprec.training.collectives import SingleProcess
 from skiprec.training.engine import TorchEngine
 from skiprec.training.loop import Request, agreed
@@ -93,7 +93,7 @@ def _stop_at(run: Run, engine: TorchEngine, step: int) -> TrainState:
             raise StoppedError
 
     reached: list[TrainState] = []
-    run._save = save  # type: ignore[method-assign]
+    run.save = save  # type: ignore[method-assign]
     with pytest.raises(StoppedError):
         run.go(engine)
     return reached[0]
@@ -270,7 +270,7 @@ def test_what_is_not_finite_is_seen_before_it_is_saved_however_rare_the_lines() 
         with torch.no_grad():
             engine.objective.network.head.bias_V[3] = float("nan")
 
-    run._save = break_it  # type: ignore[method-assign]
+    run.save = break_it  # type: ignore[method-assign]
     with pytest.raises(FloatingPointError, match="step 6: loss"):
         run.go(engine)
     assert [step for step, _ in run.saved] == [3]

@@ -6,11 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from skiprec.config import RunConfig
+from skiprec.config.run import RunConfig
 from skiprec.ranking import target_ranks
 from skiprec.training.objective import Objective, _for_the_log
-from skiprec.training.passes import Pass
-from skiprec.types import PADDING, Batch
+from skiprec.types import PADDING, Batch, Pass
 from tests.testkit.networks import (
     NUM_ITEMS,
     POLICY_NAMES,
@@ -51,8 +50,8 @@ def passes(batch: Batch, *sizes: int) -> list[Batch]:
 
 def loss_and_gradient(config: RunConfig, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor]]:
     network = build_network(config.model, config.policy).double()
-    what = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
-    loss = Objective(network, config)(batch, what)["loss"]
+    pass_ = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
+    loss = Objective(network, config)(batch, pass_)["loss"]
     return loss, list(torch.autograd.grad(loss, list(network.parameters()), allow_unused=True))
 
 
@@ -147,13 +146,13 @@ def test_a_policy_can_learn_from_the_last_position_alone() -> None:
     everywhere = run_config("gumbel", model__num_blocks=1)
     alone = run_config("gumbel", model__num_blocks=1, policy__learn_from="last_position")
     network = build_network(everywhere.model, everywhere.policy).double()
-    what = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
-    losses = [Objective(network, c)(batch, what)["loss"] for c in (everywhere, alone)]
+    pass_ = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
+    losses = [Objective(network, c)(batch, pass_)["loss"] for c in (everywhere, alone)]
     assert torch.equal(*losses), "what is computed stays as it is"
     all_positions, last_position = (gradient_of(loss, network) for loss in losses)
 
     history = network.embed(batch.input_BT, batch.key_B)
-    x_BD = network.encode(history, network.decide(history, what.progress), "masked")[-1]
+    x_BD = network.encode(history, network.decide(history, pass_.progress), "masked")[-1]
     score_BV = F.linear(x_BD, network.head.weight_VD, network.head.bias_V)
     last = F.cross_entropy(score_BV, batch.items_BW[:, -1] - 1, reduction="sum")
     times = batch.input_BT.shape[1] / batch.is_scored_BT.sum().double()
@@ -173,12 +172,12 @@ def test_statistics_count_the_decisions_that_the_loss_will_use() -> None:
     """Dropout on: both passes must drop the same elements, or the budget squares another mean."""
     config = run_config("gumbel", model__dropout=0.5, **BUDGET)
     engine, batch = make_engine(config), random_batch(40)
-    counted = engine.forward(batch, Pass("statistics", 0, 1.0))["keep_sum"]
-    what = Pass("loss", 0, 1.0, torch.tensor(9.0), 40, torch.tensor(0.5))
-    used = engine.forward_backward(batch, what)["keep_L"]
+    counted = engine.forward(batch, Pass("statistics", 0, 1.0))["sampled"]
+    pass_ = Pass("loss", 0, 1.0, torch.tensor(9.0), 40, {"sampled": torch.tensor(80.0)})
+    used = engine.forward_backward(batch, pass_)["keep_L"]
     assert counted.item() == used.sum().item()
     plain = make_engine(run_config("gumbel", **BUDGET))  # the control: dropout moves decisions
-    assert plain.forward(batch, Pass("statistics", 0, 1.0))["keep_sum"] != counted
+    assert plain.forward(batch, Pass("statistics", 0, 1.0))["sampled"] != counted
 
 
 @pytest.mark.parametrize("policy", ["none", *POLICY_NAMES])
@@ -212,8 +211,8 @@ def test_a_frozen_backbone_stays_as_it_is() -> None:
     config = run_config("gumbel", training__freeze_backbone=True, init_from="other", **BUDGET)
     engine, batch = make_engine(config), random_batch(12)
     before = engine.network_weights()
-    what = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), 12, torch.tensor(0.5))
-    engine.forward_backward(batch, what)
+    pass_ = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), 12, {"sampled": torch.tensor(24.0)})
+    engine.forward_backward(batch, pass_)
     engine.step(1.0)
     after = engine.network_weights()
     moved = {name for name in before if not torch.equal(after[name], before[name])}

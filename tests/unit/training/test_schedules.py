@@ -5,16 +5,13 @@ import math
 
 import pytest
 
-from skiprec.config import TrainingConfig
-from skiprec.policy.schedules import (
-    budget_ramp,
-    logged_settings,
-    num_free_blocks,
-    temperature,
-)
-from skiprec.policy_config import GumbelPolicyConfig, ReinforcePolicyConfig, policy_section
+from skiprec.config.training import TrainingConfig
+from skiprec.policy.gumbel.options import Options as GumbelOptions
+from skiprec.policy.reinforce.options import Options as ReinforceOptions
+from skiprec.policy.training import policy_training
 from skiprec.training.plan import StepPlan, lr_factor, make_plan, progress_at
 from skiprec.training.state import TrainState
+from tests.testkit.networks import build_network, run_config
 
 
 def test_warm_up_rises_linearly_to_one() -> None:
@@ -38,33 +35,39 @@ def test_the_rate_is_constant_by_default() -> None:
 
 
 def test_the_temperature_falls_geometrically_from_start_to_end() -> None:
-    policy = GumbelPolicyConfig(temperature_start=8.0, temperature_end=0.5)
-    found = [temperature(policy, progress_at(step, 5)) for step in range(5)]
+    policy = GumbelOptions(temperature_start=8.0, temperature_end=0.5)
+    found = [policy.temperature(progress_at(step, 5)) for step in range(5)]
     assert found == pytest.approx([8.0, 4.0, 2.0, 1.0, 0.5])
-    assert temperature(policy, progress_at(0, 1)) == 8.0
+    assert policy.temperature(progress_at(0, 1)) == 8.0
+
+
+def step_scalars(kind: str, progress: float, **options: float) -> dict[str, float]:
+    config = run_config(kind, **{f"policy__{name}": value for name, value in options.items()})
+    training = policy_training(config, build_network(config.model, config.policy))
+    return training.step_scalars(progress)
 
 
 @pytest.mark.parametrize("kind", ["none", "keep_all"])
 def test_a_policy_without_temperature_logs_none(kind: str) -> None:
-    assert logged_settings(policy_section(kind), 4, 0.3) == {}
-    assert logged_settings(GumbelPolicyConfig(), 4, 0.0) == {"policy/temperature": 2.0}
+    assert step_scalars(kind, 0.3) == {}
+    assert step_scalars("gumbel", 0.0) == {"policy/temperature": 2.0}
 
 
 def test_the_budget_grows_to_its_weight_over_its_warm_up() -> None:
-    policy = GumbelPolicyConfig(target_keep_frac=0.5, budget_weight=1.0, budget_warmup_frac=0.25)
-    found = [budget_ramp(policy, progress) for progress in (0.0, 0.0625, 0.125, 0.25, 0.7, 1.0)]
+    policy = GumbelOptions(target_keep_frac=0.5, budget_weight=1.0, budget_warmup_frac=0.25)
+    found = [policy.budget_ramp(progress) for progress in (0.0, 0.0625, 0.125, 0.25, 0.7, 1.0)]
     assert found == [0.0, 0.25, 0.5, 1.0, 1.0, 1.0]
-    assert budget_ramp(GumbelPolicyConfig(target_keep_frac=0.5, budget_weight=1.0), 0.0) == 1.0
+    assert GumbelOptions(target_keep_frac=0.5, budget_weight=1.0).budget_ramp(0.0) == 1.0
 
 
 def test_blocks_become_free_one_by_one_and_all_of_them_in_time() -> None:
-    policy = ReinforcePolicyConfig(free_blocks_frac=0.5)
-    steps = [num_free_blocks(policy, 4, progress_at(step, 17)) for step in range(17)]
+    policy = ReinforceOptions(free_blocks_frac=0.5)
+    steps = [policy.num_free_blocks(4, progress_at(step, 17)) for step in range(17)]
     assert steps == [1, 1, 1, 2, 2, 3, 3, 4, 4, *[4] * 8]
-    assert num_free_blocks(policy, 128, 1.0) == 128
-    assert num_free_blocks(ReinforcePolicyConfig(), 4, 0.0) == 4, "without it, all from the start"
-    assert logged_settings(policy, 4, 0.25) == {"policy/free_blocks": 2.0}
-    assert logged_settings(ReinforcePolicyConfig(), 4, 0.25) == {}
+    assert policy.num_free_blocks(128, 1.0) == 128
+    assert ReinforceOptions().num_free_blocks(4, 0.0) == 4, "without it, all from the start"
+    assert step_scalars("reinforce", 0.25, free_blocks_frac=0.5) == {"policy/free_blocks": 2.0}
+    assert step_scalars("reinforce", 0.25) == {}
 
 
 def test_a_plan_covers_the_epochs_in_whole_steps() -> None:

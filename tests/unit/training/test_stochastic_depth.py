@@ -5,12 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skiprec.config import RunConfig
+from skiprec.config.run import RunConfig
 from skiprec.network import SkipRecNetwork
 from skiprec.training.objective import Objective
-from skiprec.training.passes import Pass
 from skiprec.training.stochastic_depth import kept_at_random
-from skiprec.types import Batch
+from skiprec.types import Batch, Pass
 from tests.testkit.networks import NUM_BLOCKS, build_network, random_batch, run_config
 from tests.testkit.steps import make_engine
 

@@ -1,6 +1,6 @@
 """Validation while training: the rows, the fill, and what tells a collapsed policy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ from skiprec.data.batching import TrainingReader, validation_tiles
 from skiprec.data.order import DataOrder
 from skiprec.data.shards import Rows
 from skiprec.training.collectives import SingleProcess
-from skiprec.training.passes import Pass
-from skiprec.training.validation import calibrate_price, policy_scalars, validate
-from skiprec.types import PADDING, Batch
+from skiprec.training.engine import TorchEngine
+from skiprec.training.validation import decide_rows, policy_scalars, validate
+from skiprec.types import PADDING, Batch, Pass
 from tests.testkit.networks import WINDOW, random_batch, run_config
 from tests.testkit.steps import make_engine
 
@@ -70,8 +70,8 @@ def test_validation_does_not_depend_on_tiles_or_their_fill(policy: str, tile_row
     one = validation_tiles(shards, None, 21, 1, 0)
     expected = validate(engine, one, SingleProcess(), with_policy)
     assert found.scalars == pytest.approx(expected.scalars, rel=1e-4)
-    assert np.array_equal(found.keep_UL, expected.keep_UL)
-    assert len(found.keep_UL) == 21
+    assert np.array_equal(found.keep_RL, expected.keep_RL)
+    assert len(found.keep_RL) == 21
     rank_B = engine.forward(one[0][0], Pass("validate"))["rank_B"]
     reciprocal = torch.where(rank_B <= 20, 1 / rank_B, 0.0)
     assert found.scalars["validation/mrr@20"] == pytest.approx(reciprocal.mean().item(), rel=1e-5)
@@ -80,14 +80,28 @@ def test_validation_does_not_depend_on_tiles_or_their_fill(policy: str, tile_row
 
 @dataclass
 class OneOfSeveral:
-    """A rank whose peers' rows are known already; `rows` are its own, as it brought them."""
+    """A rank whose peers' rows are known already; `calls` are its own, call by call."""
 
-    peers: list[torch.Tensor] | None = None
-    rows: torch.Tensor | None = None
+    peers: list["OneOfSeveral"] | None = None
+    calls: list[torch.Tensor] = field(default_factory=list)
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
-        self.rows = rows
-        return rows if self.peers is None else torch.cat(self.peers)
+        self.calls.append(rows)
+        if self.peers is None:
+            return rows
+        return torch.cat([peer.calls[len(self.calls) - 1] for peer in self.peers])
+
+
+def calibrated(tiles: list[tuple[Batch, int]], comm: Any, keep_frac: float) -> TorchEngine:
+    """An engine whose policy had its price set before a validation of these tiles."""
+    engine = make_engine(run_config("cost", policy__target_keep_frac=keep_frac))
+    policy = engine.objective.policy_training
+    policy.before_validation(lambda: decide_rows(engine, tiles, comm))
+    return engine
+
+
+def price(engine: TorchEngine) -> float:
+    return float(engine.objective.network.policy.price_1)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
@@ -96,14 +110,7 @@ def test_the_price_is_the_same_on_every_rank_at_any_world_size(
     world_size: int, tile_rows: int
 ) -> None:
     """Fill rows do not count: 21 rows fill no tile evenly."""
-    config, shards = run_config("cost"), MemoryShards(21)
-
-    def calibrated(tiles: list[tuple[Batch, int]], comm: Any, keep_frac: float) -> float:
-        engine = make_engine(config)
-        policy = engine.objective.network.policy
-        calibrate_price(engine, tiles, comm, policy, keep_frac)
-        return float(policy.price_1)
-
+    shards = MemoryShards(21)
     by_rank = [validation_tiles(shards, None, tile_rows, world_size, r) for r in range(world_size)]
     alone = validation_tiles(shards, None, 21, 1, 0)
     prices, own = [], []
@@ -111,25 +118,22 @@ def test_the_price_is_the_same_on_every_rank_at_any_world_size(
         ranks = [OneOfSeveral() for _ in range(world_size)]
         for tiles, rank in zip(by_rank, ranks, strict=True):
             calibrated(tiles, rank, keep_frac)
-        together = OneOfSeveral([rank.rows for rank in ranks])
-        found = [calibrated(tiles, together, keep_frac) for tiles in by_rank]
+        found = [price(calibrated(tiles, OneOfSeveral(ranks), keep_frac)) for tiles in by_rank]
         assert len(set(found)) == 1
-        expected = calibrated(alone, SingleProcess(), keep_frac)
+        expected = price(calibrated(alone, SingleProcess(), keep_frac))
         assert found[0] == pytest.approx(expected, rel=1e-4, abs=1e-5)
         prices.append(expected)
-        own.append(calibrated(by_rank[0], OneOfSeveral(), keep_frac))
+        own.append(price(calibrated(by_rank[0], OneOfSeveral(), keep_frac)))
     assert len(set(prices)) == 3
     # The control: by its own rows alone, rank 0 would find other prices.
     assert (own == pytest.approx(prices, rel=1e-4, abs=1e-5)) == (world_size == 1)
 
 
 def test_a_calibrated_policy_keeps_its_share_of_the_validation_rows() -> None:
-    engine = make_engine(run_config("cost"))
     tiles = validation_tiles(MemoryShards(60), None, 16, 1, 0)
     kept = []
     for keep_frac in (0.3, 0.6, 0.9):
-        policy = engine.objective.network.policy
-        calibrate_price(engine, tiles, SingleProcess(), policy, keep_frac)
+        engine = calibrated(tiles, SingleProcess(), keep_frac)
         kept.append(validate(engine, tiles, SingleProcess(), True).scalars["policy/keep_frac"])
     # 60 rows choose among 1, 2 and 4 of 4 blocks: one row moves the share by at most 0.0125.
     assert kept == pytest.approx([0.3, 0.6, 0.9], abs=0.0125)

@@ -1,0 +1,150 @@
+"""The actors of an evaluation: they score work units, and one takes the times."""
+
+import platform
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cluster.machine.process import keep_freed_memory
+from skiprec.checkpoints.network import load_network
+from skiprec.config.run import RunConfig
+from skiprec.data.shards import ShardSet
+from skiprec.evaluation.measure.arms import Arms, Decided
+from skiprec.evaluation.measure.scoring import (
+    decide_unit,
+    describe_rows,
+    score_arms,
+    score_baselines,
+    score_full,
+)
+from skiprec.evaluation.measure.tiles import evaluated_rows, read_tiles
+from skiprec.evaluation.measure.timing import Seconds, TimingPlan, TimingSample, time_arms
+from skiprec.evaluation.report.table import Columns
+from skiprec.network import SkipRecNetwork
+from skiprec.policy.priced import PriceKnob
+
+Longs = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every actor of one evaluation must know; all paths are absolute.
+
+    `setting` replaces the setting of the policy's knob after training. It is part of this value,
+    and not set on an actor, because a lost actor is made again from this value.
+    """
+
+    config: RunConfig
+    run_folder: Path
+    data_path: Path
+    setting: float | None = None
+
+    @property
+    def backbone_folder(self) -> Path | None:
+        """The pretraining run, which lies beside this one."""
+        name = self.config.init_from
+        return None if name is None else self.run_folder.parent / name
+
+    def open_rows(self) -> tuple[ShardSet, Longs]:
+        """The evaluated split and the row numbers that are taken of it."""
+        shards = ShardSet.open(self.data_path, self.config.evaluation.split)
+        return shards, evaluated_rows(shards.num_rows, self.config.evaluation.max_rows)
+
+    def load(self) -> SkipRecNetwork:
+        """The run's best network on this actor's device."""
+        network = self._load(self.run_folder)
+        if self.setting is not None:
+            serving_knob(network).turn(self.setting)
+        return network
+
+    def load_backbone(self) -> SkipRecNetwork | None:
+        """The best network of the pretraining run, if there was one."""
+        return None if self.backbone_folder is None else self._load(self.backbone_folder)
+
+    def _load(self, folder: Path) -> SkipRecNetwork:
+        # The same number of threads for all.
+        torch.set_num_threads(self.config.cluster.threads_per_worker)
+        keep_freed_memory()
+        device = "cuda" if self.config.cluster.use_gpu else "cpu"
+        return load_network(folder)[1].to(device)
+
+
+def serving_knob(network: SkipRecNetwork) -> PriceKnob:
+    """The knob that `evaluation.keep_frac` turns; the configuration allows it for no other
+    policy."""
+    knob = None if network.policy is None else network.policy.knob
+    assert isinstance(knob, PriceKnob)
+    return knob
+
+
+class Scorer:
+    """Computes work units. Which actor gets which unit changes nothing in the results."""
+
+    def __init__(self, job: Job) -> None:
+        self.exclude_seen = job.config.evaluation.exclude_seen
+        self.shards, self.row_R = job.open_rows()
+        self.network = job.load()
+        self.backbone = self.network if self.network.policy is None else job.load_backbone()
+
+    def decide(self, unit: slice) -> Decided:
+        """The policy's decisions for the rows of a unit."""
+        _, tiles = read_tiles(self.shards, self.row_R[unit])
+        return decide_unit(self.network, tiles)
+
+    def score(self, unit: slice, arms: Arms | None, place_V: Longs) -> Columns:
+        """The columns of the per-user table for the rows of a unit; `arms` are of these rows."""
+        rows, tiles = read_tiles(self.shards, self.row_R[unit])
+        columns: Columns = {
+            **describe_rows(rows),
+            **score_baselines(rows, place_V, self.exclude_seen),
+        }
+        if self.backbone is not None:
+            columns |= score_full(self.backbone, tiles, self.exclude_seen)
+        if arms is not None:
+            columns |= score_arms(self.network, tiles, arms, self.exclude_seen)
+        return columns
+
+    def machine(self) -> dict[str, Any]:
+        """Where the rows were scored."""
+        return _machine(self.network)
+
+
+class Timer:
+    """Takes the times, on a node of its own."""
+
+    def __init__(self, job: Job) -> None:
+        self.network = job.load()
+
+    def run(self, sample: TimingSample, plan: TimingPlan) -> dict[int, Seconds]:
+        """Seconds by batch size."""
+        device = self.network.device
+        sample = TimingSample(sample.items_RT.to(device), sample.names, sample.keep_ARL.to(device))
+        return time_arms(self.network, sample, plan)
+
+    def machine(self) -> dict[str, Any]:
+        """Where the times were taken."""
+        return _machine(self.network)
+
+
+def _machine(network: SkipRecNetwork) -> dict[str, Any]:
+    device = network.device
+    is_cuda = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if is_cuda else "cpu",
+        "cpu": _cpu_model(),
+        "threads": torch.get_num_threads(),
+        "dtype": str(network.embedding.table.weight.dtype).removeprefix("torch."),
+    }
+
+
+def _cpu_model() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,154 @@
+"""Measures what personal depth could gain on a trained run, in one process and without Ray.
+
+It is a diagnostic of minutes that comes before a policy's training, not beside it; on a GPU, or
+with more threads (cluster.threads_per_worker), it takes less.
+"""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cluster.machine.process import keep_freed_memory
+from cluster.runs.data import refuse_other_items
+from cluster.runs.folder import provenance
+from cluster.runs.publish import publish
+from skiprec.checkpoints.network import load_network
+from skiprec.config.run import RunConfig
+from skiprec.data.shards import ShardSet
+from skiprec.evaluation.headroom.block_sets import (
+    entropy_without_each,
+    history_features,
+    measure_sets,
+)
+from skiprec.evaluation.headroom.regression import nested_sets, removal_order
+from skiprec.evaluation.headroom.report import SetsOfRows, draw_headroom, headroom_report
+from skiprec.evaluation.headroom.text import headroom_markdown, headroom_tables
+from skiprec.evaluation.measure.arms import Keep
+from skiprec.evaluation.measure.tiles import evaluated_rows, read_tiles
+from skiprec.models.stack import BlockStack
+from skiprec.network import SkipRecNetwork
+
+NEST_ROWS = 2048
+# The network knows its training rows by heart: there, depth seems to matter twice as much.
+FIT_SPLIT = "validation"
+MAX_FIT_ROWS = 20_000
+
+
+def measure_run(config: RunConfig, run_folder: Path, command: str) -> Path:
+    """Measures the best checkpoint of a run; returns `headroom.json`, written last of all.
+
+    Args:
+        command: what made this report, for its conditions.
+
+    Raises:
+        ValueError: no checkpoint, other data, no rows, or a network without residual blocks.
+    """
+    started = time.monotonic()
+    torch.set_num_threads(config.cluster.threads_per_worker)
+    keep_freed_memory()
+    network = load_network(run_folder)[1].to("cuda" if config.cluster.use_gpu else "cpu")
+    network.policy = None
+    data, split = Path(config.data.path), config.evaluation.split
+    held_shards, fit_shards = ShardSet.open(data, split), ShardSet.open(data, FIT_SPLIT)
+    refuse_other_items(run_folder, network.num_items, data)
+    _check(config, network, held_shards, fit_shards)
+    removed = _removal_order(config, network, fit_shards)
+    keep_SL = nested_sets(removed)
+    fit = _measure(config, network, fit_shards, MAX_FIT_ROWS, keep_SL)
+    held = _measure(config, network, held_shards, config.evaluation.max_rows, keep_SL)
+    conditions = _conditions(config, network, len(fit.user_R), len(held.user_R), command)
+    conditions["seconds"] = round(time.monotonic() - started, 1)
+    return _publish(run_folder, headroom_report(removed, fit, held, conditions))
+
+
+def print_headroom(run_folder: Path) -> None:
+    """The tables of a run's headroom, what it says in words, and where the rest is."""
+    report = json.loads((run_folder / "headroom.json").read_text())
+    print("\n".join(headroom_tables(report)))
+    for text in report["statements"]:
+        print(f"- {text}")
+    print(f"report: {run_folder / 'headroom.md'} (beside it headroom.json, headroom.png)")
+
+
+def _removal_order(config: RunConfig, network: SkipRecNetwork, shards: ShardSet) -> tuple[int, ...]:
+    tiles = read_tiles(shards, evaluated_rows(shards.num_rows, NEST_ROWS))[1]
+
+    def costs_without(kept: tuple[int, ...]) -> Any:
+        print(f"[{config.name}] headroom: which of {len(kept)} blocks is missed least", flush=True)
+        return entropy_without_each(network, tiles, kept)
+
+    return removal_order(network.num_blocks, costs_without)
+
+
+def _measure(
+    config: RunConfig,
+    network: SkipRecNetwork,
+    shards: ShardSet,
+    max_rows: int | None,
+    keep_SL: Keep,
+) -> SetsOfRows:
+    row_R = evaluated_rows(shards.num_rows, max_rows)
+    print(f"[{config.name}] headroom: the nest on {len(row_R)} {shards.split} rows", flush=True)
+    rows, tiles = read_tiles(shards, row_R)
+    entropy_RS, rank_RS = measure_sets(network, tiles, keep_SL)
+    return SetsOfRows(history_features(network, tiles), entropy_RS, rank_RS, rows.user_R)
+
+
+def _check(config: RunConfig, network: SkipRecNetwork, held: ShardSet, fit: ShardSet) -> None:
+    if not isinstance(network.stack, BlockStack):
+        raise ValueError(
+            f"model.backbone={config.model.backbone!r} has no residual blocks, so no depth to "
+            "choose; name the run of a backbone"
+        )
+    if network.num_blocks < 2:
+        raise ValueError(
+            "a network of one block has no sets of blocks to compare; name a deeper one"
+        )
+    if held.split == fit.split:
+        raise ValueError(
+            f"evaluation.split={held.split!r} is what the predictor learns from; set another"
+        )
+    for shards in (held, fit):
+        if not shards.num_rows:
+            raise ValueError(
+                f"split {shards.split!r} of {config.data.path} has no rows; build the data with "
+                "more users"
+            )
+
+
+def _conditions(
+    config: RunConfig, network: SkipRecNetwork, fit_rows: int, held_rows: int, command: str
+) -> dict[str, Any]:
+    made = provenance(config)
+    return {
+        "name": config.name,
+        "command": command,
+        "backbone": config.model.backbone,
+        "num_blocks": network.num_blocks,
+        "width": config.model.width,
+        "policy": config.policy.kind,
+        "trained_to_skip": config.policy.skips or config.model.stochastic_depth is not None,
+        "data": config.data.path,
+        "split": config.evaluation.split,
+        "rows": held_rows,
+        "fit_split": FIT_SPLIT,
+        "fit_rows": fit_rows,
+        "nest_rows": NEST_ROWS,
+        "device": str(network.device),
+        "threads": torch.get_num_threads(),
+        "commit": made["commit"],
+        "config_hash": made["config_hash"],
+        "versions": made["versions"],
+        "written": made["started"],
+    }
+
+
+def _publish(run_folder: Path, report: dict[str, Any]) -> Path:
+    def write(draft: Path) -> None:
+        draw_headroom(report).savefig(draft / "headroom.png")
+        (draft / "headroom.md").write_text(headroom_markdown(report))
+
+    return publish(run_folder, "headroom.json", json.dumps(report, indent=1), write)

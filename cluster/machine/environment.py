@@ -1,0 +1,120 @@
+"""What this machine has for a run, and what would make one hang or fail. Nothing is changed."""
+
+import json
+import os
+import platform
+import shutil
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, get_args
+
+import psutil
+import torch
+
+from skiprec.evaluation.measure.baselines import BASELINES as UNTRAINED
+from skiprec.evaluation.report.make import ARMS, TIMED_ONLY
+from skiprec.models.growth import Growth
+from skiprec.models.registry import BACKBONES, BASELINES
+from skiprec.policy.encoders import ENCODERS
+from skiprec.policy.kinds import KINDS, NO_POLICY
+
+PACKAGES = ("torch", "ray", "deepspeed", "pyarrow", "numpy", "pydantic", "tensorboard")
+PRODUCT_ROWS, PRODUCT_WIDTH = 4864, 64  # one convolution of batch 256 at width 64, window 20
+LEAST_MEMORY_GB, LEAST_DISK_GB = 4.0, 5.0
+
+
+def components(repository: Path) -> dict[str, list[str]]:
+    """The names that configurations, recipes and studies can use, and what evaluations compare."""
+    return {
+        "backbones": sorted(BACKBONES),
+        "baselines": sorted(BASELINES),
+        "baselines_without_training": list(UNTRAINED),
+        "policies": sorted(set(KINDS) - {NO_POLICY}),
+        "encoders": sorted(ENCODERS),
+        "evaluation_arms": [*ARMS, *TIMED_ONLY],
+        "training": ["one_stage", "two_stage", "frozen_backbone", "stochastic_depth", "growth"],
+        "growth": sorted(get_args(Growth)),
+        "jobs": _stems(repository / "jobs", "*.py"),
+        "studies": _stems(repository / "jobs/studies", "*.toml"),
+        "recipes": _stems(repository / "datasets/recipes", "*.toml"),
+    }
+
+
+def _stems(folder: Path, pattern: str) -> list[str]:
+    return sorted(path.stem for path in folder.glob(pattern))
+
+
+def describe() -> list[tuple[str, str]]:
+    """(what, how it is) for a person to read."""
+    memory, disk = psutil.virtual_memory(), shutil.disk_usage(".")
+    lines = [("python", platform.python_version())]
+    lines += [(name, _version(name)) for name in PACKAGES]
+    lines += [
+        ("cpu", f"{os.cpu_count()} cores, {_gflops():.0f} GFLOP/s in a float32 matrix product"),
+        ("gpu", torch.cuda.get_device_name() if torch.cuda.is_available() else "none"),
+        ("memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GB free"),
+        ("disk here", f"{disk.free / 2**30:.1f} of {disk.total / 2**30:.1f} GB free"),
+        ("compiler", shutil.which("g++") or "none: torch.compile is out of reach, nothing else"),
+    ]
+    return lines
+
+
+def problems() -> list[str]:
+    """What would make a run hang or fail, each with what to do; empty when nothing would."""
+    found = []
+    for name in PACKAGES:
+        if _version(name) == "missing":
+            found.append(f"{name} is not installed; run: make install")
+    for lock in stale_locks():
+        found.append(
+            f"{lock} is left from a build that was killed; DeepSpeed would wait for it for ever. "
+            f"Remove it: rm {lock}"
+        )
+    memory_gb = psutil.virtual_memory().available / 2**30
+    if memory_gb < LEAST_MEMORY_GB:
+        found.append(f"{memory_gb:.1f} GB of memory free, a run needs about {LEAST_MEMORY_GB:.0f}")
+    disk_gb = shutil.disk_usage(".").free / 2**30
+    if disk_gb < LEAST_DISK_GB:
+        found.append(f"{disk_gb:.1f} GB of disk free here, runs need about {LEAST_DISK_GB:.0f}")
+    return found
+
+
+def stale_locks() -> list[Path]:
+    """Lock files of torch extension builds that no process is working on."""
+    root = os.environ.get("TORCH_EXTENSIONS_DIR")
+    folder = Path(root) if root else Path.home() / ".cache/torch_extensions"
+    builders = {"ninja", "g++", "cc1plus", "nvcc"}
+    if any(process.info["name"] in builders for process in psutil.process_iter(["name"])):
+        return []
+    return sorted(folder.glob("**/lock"))
+
+
+def main(as_json: bool, repository: Path) -> int:
+    """Prints; returns 1 when there is a problem."""
+    if as_json:
+        print(json.dumps(components(repository), indent=1))
+        return 0
+    for what, how in describe():
+        print(f"{what:12s} {how}")
+    found = problems()
+    print("\n".join(f"PROBLEM: {text}" for text in found) or "no problem found")
+    return int(bool(found))
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _gflops() -> float:
+    a, b = torch.randn(PRODUCT_ROWS, 3 * PRODUCT_WIDTH), torch.randn(3 * PRODUCT_WIDTH, 64)
+    best_s = float("inf")
+    for _ in range(20):
+        started = time.perf_counter()
+        a @ b
+        best_s = min(best_s, time.perf_counter() - started)
+    flops: Any = 2 * PRODUCT_ROWS * 3 * PRODUCT_WIDTH * 64
+    return float(flops / best_s / 1e9)

@@ -1,0 +1,120 @@
+"""Runs a study: every run that has no result yet, one after the other, then the table.
+
+A run is finished when its small result lies in the study's folder of results. So a study that was
+cut off goes on, also from results that were committed while the runs themselves are gone; and the
+same command in a second terminal shares the work, since a run is held by one process at a time.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster.evaluation.evaluate import evaluate_run
+from cluster.machine.session import ray_session
+from cluster.runs.folder import RunAliveError, lease
+from cluster.studies.results import Run, publish_study, runs_of, write_result
+from cluster.studies.study import load_study
+from cluster.training.failures import RunFailedError
+from cluster.training.launch import launch_training
+
+WAIT_S = 20.0
+
+
+def run_study(
+    path: Path,
+    results: Path,
+    overrides: list[str],
+    command: str,
+    seeds: tuple[int, ...] = (),
+) -> bool:
+    """Trains and evaluates what is missing; writes `table.md` and `study.json` into `results`.
+
+    Args:
+        seeds: instead of the study's own, unless empty.
+
+    Returns whether every run succeeded.
+
+    Raises:
+        ValueError: anything a user can mend.
+    """
+    study = load_study(path)
+    if seeds:
+        study = study.model_copy(update={"seeds": seeds})
+    runs = runs_of(study, path.parent, overrides)
+    results.mkdir(parents=True, exist_ok=True)
+    missing = _missing(runs, results)
+    failed = []
+    if missing:
+        with ray_session():
+            failed = _run_all(
+                missing,
+                results,
+                command,
+                lambda: publish_study(study, runs, results, overrides, command),
+            )
+    publish_study(study, runs, results, overrides, command)
+    return not failed
+
+
+def _run_all(
+    pending: list[Run], results: Path, command: str, publish: Callable[[], None]
+) -> list[str]:
+    """One after the other; those that another process holds come last. Returns what failed."""
+    failed: list[str] = []
+    while pending:
+        elsewhere = []
+        for run in pending:
+            config = run.config
+            if run.is_evaluated and run.is_current(results):
+                continue  # by another process, since
+            if config.init_from in failed:
+                failed.append(config.name)
+                print(f"[{config.name}] left out: {config.init_from} failed", flush=True)
+                continue
+            if not run.can_start:
+                elsewhere.append(run)
+                continue
+            try:
+                _run_one(run, results, command)
+            except RunAliveError:
+                elsewhere.append(run)
+            except (RunFailedError, FloatingPointError) as error:  # the latter in this process
+                failed.append(config.name)
+                print(f"[{config.name}] FAILED: {error}", flush=True)
+            publish()
+        pending = elsewhere
+        if pending:
+            names = ", ".join(run.config.name for run in pending)
+            if not any(run.can_start for run in pending):  # nobody is left to wait for
+                raise RuntimeError(f"{names}: what these start from is neither here nor being made")
+            print(f"waiting for runs that another process holds: {names}", flush=True)
+            time.sleep(WAIT_S)
+    return failed
+
+
+def _missing(runs: list[Run], results: Path) -> list[Run]:
+    """The runs without a result, and those that these need although only their result is left.
+
+    A run needs the one it starts from and the reference of its seed, with which it is paired.
+    """
+    missing: list[Run] = []
+    needed: set[str | None] = set()
+    for run in reversed(runs):  # both come before it
+        name = run.config.name
+        if run.is_current(results) and (name not in needed or run.is_evaluated):
+            print(f"[{name}] has its result already", flush=True)
+            continue
+        if run.result_file(results).exists() and not run.is_current(results):
+            print(f"[{name}] has a result of another configuration; made anew", flush=True)
+        missing.append(run)
+        needed |= {run.config.init_from, run.reference.name}
+    return missing[::-1]
+
+
+def _run_one(run: Run, results: Path, command: str) -> None:
+    config = run.config
+    trained = launch_training(config)
+    with lease(config):
+        if not run.is_evaluated:
+            evaluate_run(config, config.folder, command)
+    write_result(results, run, trained)

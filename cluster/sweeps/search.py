@@ -1,0 +1,299 @@
+"""Sweeps over a policy's settings: Ray Tune above Ray Train, over one pretrained backbone."""
+
+import json
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray import tune
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    PopulationBasedTraining,
+    TrialScheduler,
+)
+from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from cluster.machine.room import places, wait_for_room, worker_resources
+from cluster.machine.session import ray_session
+from cluster.runs.data import ensure_data
+from cluster.runs.folder import lease, provenance
+from cluster.sweeps.results import Ledger, publish_sweep
+from cluster.sweeps.sweep import KIND, Range, Space, SweepConfig, trial_config
+from cluster.sweeps.trial import SweepJob, SweepTrial
+from cluster.training.build import build_network
+from cluster.training.launch import check_inputs
+from skiprec.config.cluster import ClusterConfig
+from skiprec.config.files import changed_keys, parse_config
+from skiprec.config.run import RunConfig
+from skiprec.data.shards import ShardSet
+from skiprec.durable import write_text_durably
+
+DRIVER = {"node:__internal_head__": 0.001}  # a trial's driver computes nothing, and takes no CPU
+
+
+def run_sweep(sweep: SweepConfig, trees: dict[str, dict[str, Any]], command: str) -> Path:
+    """Runs every trial that has not ended yet, then publishes; returns the sweep's folder.
+
+    Args:
+        trees: the configuration of each kind of policy that is searched, by kind.
+        command: what a user gave, for the record.
+
+    Raises:
+        ValueError: anything a user can mend.
+    """
+    base = parse_config(next(iter(trees.values())), "the sweep's configuration")
+    home = base.model_copy(update={"name": sweep.name})
+    with lease(home):
+        job = _open_sweep(sweep, trees, home, command)
+        with ray_session(with_dashboard=True):
+            limit = _concurrent_trials(sweep, base.cluster)
+            _search(job, home, limit)
+            print(f"[{sweep.name}] trials have ended; evaluating, one by one", flush=True)
+            publish_sweep(sweep, base.root, home.folder, command)
+    return home.folder
+
+
+def _open_sweep(
+    sweep: SweepConfig, trees: dict[str, dict[str, Any]], home: RunConfig, command: str
+) -> SweepJob:
+    """Checks all that a trial would only find out later; writes `sweep.json`."""
+    ensure_data(home.data)
+    shards = ShardSet.open(Path(home.data.path), "train")
+    dimensions = sweep.dimensions(list(trees))
+    corners = [
+        trial_config(sweep, trees, drawn, sweep.name, shards.num_rows)
+        for drawn in _corners(dimensions, list(trees))
+    ]
+    for config in corners:
+        check_inputs(config)
+    if sweep.scheduler == "pbt":
+        _check_copies(corners, shards.num_items)
+    job = SweepJob(
+        sweep, trees, shards.num_rows, shards.num_items, shards.window - 1, str(Path.cwd())
+    )
+    saved = home.folder / "sweep.json"
+    asked = {"sweep": sweep.model_dump(mode="json"), "configurations": trees}
+    if saved.exists():
+        old = json.loads(saved.read_text())
+        changes = changed_keys({key: old[key] for key in asked}, json.loads(json.dumps(asked)))
+        if changes:
+            raise ValueError(
+                f"sweep {sweep.name!r} in {home.folder} was started with other settings:\n  "
+                + "\n  ".join(changes)
+                + "\nchoose another name for it, or the old values to go on with it"
+            )
+    else:
+        number = "[0-9a-f]" * (8 if sweep.searcher == "optuna" else 5)
+        names = f"{sweep.name}-{number}"
+        taken = sorted(path.name for path in Path(home.root).glob(names))
+        if taken:
+            raise ValueError(
+                f"trials of sweep {sweep.name!r} would be runs like {taken[0]!r}, which is there "
+                "already; choose another name for the sweep"
+            )
+        record = asked | {"command": command} | provenance(home)
+        write_text_durably(saved, json.dumps(record, indent=1))
+    return job
+
+
+def _corners(dimensions: Space, kinds: list[str]) -> Iterator[dict[str, Any]]:
+    """For each dimension each of its choices, or both ends and a number between that is no whole
+    one, the others at their first value."""
+    values = {
+        key: [value.low, value.low + (value.high - value.low) / np.e, value.high]
+        if isinstance(value, Range)
+        else list(value)
+        for key, value in dimensions.items()
+    }
+    first = {key: found[0] for key, found in values.items()}
+    for kind in kinds:
+        start = first | ({KIND: kind} if len(kinds) > 1 else {})
+        for key, found in values.items():
+            for value in found:
+                yield start | {key: value}
+
+
+def _check_copies(corners: list[RunConfig], num_items: int) -> None:
+    """PBT copies weights, optimizer and cursor: trials may differ only in what these do not hold.
+
+    Raises:
+        ValueError: two of them do not fit each other.
+    """
+
+    def state(config: RunConfig) -> dict[str, Any]:
+        weights = build_network(config, num_items).state_dict()
+        training = config.training
+        return {
+            "policy.kind": config.policy.kind,
+            "training.seed": training.seed,
+            "training.global_batch_rows": training.global_batch_rows,
+            "training.precision": training.precision,
+            "training.freeze_backbone": training.freeze_backbone,
+            "a network's weights": {name: tuple(weight.shape) for name, weight in weights.items()},
+        }
+
+    first = state(corners[0])
+    for config in corners[1:]:
+        for what, value in state(config).items():
+            if value != first[what]:
+                raise ValueError(
+                    f"scheduler='pbt' copies trials into each other, but the space changes {what}; "
+                    "search that with another scheduler"
+                )
+
+
+def _concurrent_trials(sweep: SweepConfig, cluster: ClusterConfig) -> int:
+    """How many trials there is room for; `sweep.concurrent_trials`, if it says so, after waiting.
+
+    Raises:
+        ValueError: not even one fits, or not so many.
+    """
+    worker, workers = worker_resources(cluster), max(1, cluster.num_workers)
+    least = sweep.concurrent_trials or 1
+    wanted = (
+        f"workers of {least} trial(s) at once (concurrent_trials of the sweep, "
+        "cluster.num_workers, cluster.threads_per_worker)"
+    )
+    wait_for_room(sweep.name, worker, least * workers, wanted, cluster.room_timeout_s)
+    room = places(worker, ray.nodes())  # type: ignore[no-untyped-call]
+    return sweep.concurrent_trials or room // workers
+
+
+def _search(job: SweepJob, home: RunConfig, limit: int) -> None:
+    sweep, state = job.sweep, home.folder.resolve() / "tune"
+    random.seed(sweep.seed)  # Ray's PBT draws from these two
+    np.random.seed(sweep.seed)
+    if sweep.scheduler == "pbt" and sweep.num_trials > limit:
+        raise ValueError(
+            f"scheduler='pbt' trains all num_trials={sweep.num_trials} trials at once, Ray has "
+            f"room for {limit}; set num_trials={limit}, or concurrent_trials={sweep.num_trials} "
+            "on a cluster that grows"
+        )
+    with _quiet_tune():
+        trainable = tune.with_resources(
+            tune.with_parameters(SweepTrial, job=job), _resources(home.cluster)
+        )
+        if tune.Tuner.can_restore(str(state)):
+            print(f"[{sweep.name}] goes on with its trials", flush=True)
+            tuner = tune.Tuner.restore(
+                str(state), trainable, resume_unfinished=True, resume_errored=True
+            )
+        else:
+            print(f"[{sweep.name}] {sweep.num_trials} trials, {limit} at a time", flush=True)
+            tuner = _new_tuner(job, home, trainable, state, limit)
+        tuner.fit()
+
+
+def _new_tuner(
+    job: SweepJob, home: RunConfig, trainable: Any, state: Path, limit: int
+) -> tune.Tuner:
+    sweep = job.sweep
+    dimensions = sweep.dimensions(list(job.trees))
+    searcher = _searcher(sweep)
+    metric, mode = (sweep.objectives[0], "max") if len(sweep.objectives) == 1 else (None, None)
+    return tune.Tuner(
+        trainable,
+        param_space={key: _domain(values) for key, values in dimensions.items()},
+        tune_config=tune.TuneConfig(
+            metric=metric,
+            mode=mode,
+            search_alg=searcher,
+            scheduler=_scheduler(sweep, dimensions),
+            num_samples=sweep.num_trials,
+            max_concurrent_trials=limit,
+            trial_name_creator=partial(_trial_name, sweep.name),
+            trial_dirname_creator=partial(_trial_name, sweep.name),
+            reuse_actors=False,
+        ),
+        run_config=tune.RunConfig(
+            name=state.name,
+            storage_path=str(state.parent),
+            callbacks=[Ledger(job, home.root, home.folder.resolve())],
+            failure_config=tune.FailureConfig(max_failures=1),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+            verbose=0,
+        ),
+    )
+
+
+def _trial_name(sweep: str, trial: Any) -> str:
+    return f"{sweep}-{trial.trial_id.rpartition('_')[2]}"
+
+
+def _domain(values: Any) -> Any:
+    if isinstance(values, Range):
+        return (tune.loguniform if values.log else tune.uniform)(values.low, values.high)
+    return tune.choice(list(values))
+
+
+def _searcher(sweep: SweepConfig) -> Searcher | SearchAlgorithm:
+    if sweep.searcher == "random":
+        return BasicVariantGenerator(random_state=sweep.seed)
+    names: list[str] = list(sweep.objectives)
+    return OptunaSearch(
+        metric=names if len(names) > 1 else names[0],
+        mode=["max"] * len(names) if len(names) > 1 else "max",
+        seed=sweep.seed,
+    )
+
+
+def _scheduler(sweep: SweepConfig, dimensions: Space) -> TrialScheduler:
+    if sweep.scheduler == "asha":
+        assert sweep.grace_samples is not None
+        return AsyncHyperBandScheduler(
+            time_attr="samples",
+            max_t=sweep.max_samples,
+            grace_period=sweep.grace_samples,
+            reduction_factor=sweep.reduction_factor,
+            stop_last_trials=False,  # a run ends by itself, with its result
+        )
+    if sweep.scheduler == "pbt":
+        assert sweep.perturb_samples is not None
+        return PopulationBasedTraining(
+            time_attr="samples",
+            perturbation_interval=sweep.perturb_samples,
+            hyperparam_mutations={
+                key: _domain(values) if isinstance(values, Range) else list(values)
+                for key, values in dimensions.items()
+            },
+            custom_explore_fn=sweep.within,
+            synch=True,
+        )
+    return FIFOScheduler()  # type: ignore[no-untyped-call]
+
+
+def _resources(cluster: ClusterConfig) -> dict[str, float]:
+    if cluster.num_workers:
+        return DRIVER
+    return {"CPU": float(cluster.threads_per_worker), "GPU": float(cluster.use_gpu)}
+
+
+@contextmanager
+def _quiet_tune() -> Iterator[None]:
+    """The ledger and the runs' own files take the place of Tune's loggers and its console.
+
+    Ctrl-C ends the sweep: Tune would take it, and return as if its trials had ended.
+    """
+    quiet = {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    }
+    before = {key: os.environ.get(key) for key in quiet}
+    os.environ.update(quiet)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value

@@ -1,0 +1,1 @@
+"""Reading the checkpoints and the networks of runs; nothing here needs Ray."""

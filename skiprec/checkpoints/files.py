@@ -1,0 +1,137 @@
+"""Checkpoints on disk. A checkpoint counts once its manifest verifies: it is whole or not there.
+
+checkpoints/step-00000120/   weights.safetensors   the network, for whoever uses it
+                             engine/               what each rank needs to resume bit for bit
+                             state.json            step, cursor, and which step was the best so far
+                             manifest.json         bytes and sha256 of all of these; written last
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from skiprec.training.state import TrainState
+
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+STATE = "state.json"
+ENGINE = "engine"
+
+
+class CheckpointFile(BaseModel):
+    """What a file must be for the checkpoint to count."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: int
+    sha256: str
+
+
+class CheckpointManifest(BaseModel):
+    """The seal of a checkpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    world_size: int
+    zero_stage: int
+    config_hash: str
+    files: dict[str, CheckpointFile]
+
+
+def step_name(step: int) -> str:
+    """The folder of a step's checkpoint."""
+    return f"step-{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """The step of a checkpoint's folder."""
+    return int(path.name.removeprefix("step-"))
+
+
+def newest_step(folder: Path) -> int:
+    """The step of the newest sealed checkpoint, good or not; 0 if there is none."""
+    return max((step_of(seal.parent) for seal in folder.glob(f"step-*/{MANIFEST}")), default=0)
+
+
+def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that verifies, and why each newer one was passed over."""
+    skipped: list[str] = []
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        problem = verify(path)
+        if problem is None:
+            return path, skipped
+        skipped.append(f"{path.name}: {problem}")
+    return None, skipped
+
+
+def best_good(folder: Path) -> Path:
+    """The best checkpoint, verified; the newest one knows which it is.
+
+    Raises:
+        ValueError: there is none, or it is damaged.
+    """
+    steps = sorted(folder.glob("step-*"))
+    if not steps:
+        raise ValueError(
+            f"{folder.parent} has no finished checkpoint (no step-… in {folder.name}); train it "
+            "first, or name another run"
+        )
+    _refuse_damaged(steps[-1])
+    best_step = read_state(steps[-1]).best_step
+    if best_step is None:
+        raise ValueError(f"{folder.parent} has not been validated yet; train it to its end first")
+    path = folder / step_name(best_step)
+    if path != steps[-1]:
+        _refuse_damaged(path)
+    return path
+
+
+def _refuse_damaged(path: Path) -> None:
+    """An older one in its place would be another network than the run's result tells of."""
+    problem = verify(path)
+    if problem is not None:
+        raise ValueError(f"the checkpoint {path} is damaged: {problem}; train the run again")
+
+
+def read_manifest(path: Path) -> CheckpointManifest:
+    """The manifest of one checkpoint folder."""
+    return CheckpointManifest.model_validate_json((path / MANIFEST).read_text())
+
+
+def read_state(path: Path) -> TrainState:
+    """The training state in one checkpoint folder."""
+    return TrainState.model_validate_json((path / STATE).read_text())
+
+
+def verify(path: Path) -> str | None:
+    """What is wrong with a checkpoint folder; None if nothing is."""
+    try:
+        manifest = read_manifest(path)
+    except FileNotFoundError:
+        return "no manifest, so it was never finished"
+    except ValidationError:
+        return "its manifest is torn"
+    for name, expected in manifest.files.items():
+        file = path / name
+        if not file.exists():
+            return f"{name} is missing"
+        if file.stat().st_size != expected.bytes:
+            return f"{name} has {file.stat().st_size} bytes, its manifest says {expected.bytes}"
+        if _sha256(file) != expected.sha256:
+            return f"{name} does not have the sha256 of its manifest"
+    return None
+
+
+def describe_file(path: Path) -> CheckpointFile:
+    """Flushes a file to the disk and describes it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return CheckpointFile(bytes=path.stat().st_size, sha256=_sha256(path))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""The configuration of a run: one module for each section, `run.py` for the whole."""

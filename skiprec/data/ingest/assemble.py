@@ -1,0 +1,103 @@
+"""Sorted histories to shards and tables: number the items, split, cut windows, count."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from skiprec.data.ingest.histories import Histories, by_frequency
+from skiprec.data.ingest.recipe import Recipe, SyntheticSource
+from skiprec.data.ingest.synthetic import kind_of_user
+from skiprec.data.manifest import FileInfo, SplitInfo
+from skiprec.data.schema import ITEM_SCHEMA, ITEMS_NAME, SPLIT_NAMES, USERS_NAME, user_schema
+from skiprec.data.shards import ShardWriter, TableWriter
+from skiprec.data.splits import plan_splits
+from skiprec.data.windows import gather_rows
+
+Longs = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files that an Assembler wrote."""
+
+    splits: dict[str, SplitInfo]
+    items: FileInfo
+    users: FileInfo
+
+
+class Assembler:
+    """Takes the histories of all users in order of their hash and writes the dataset's files."""
+
+    def __init__(self, recipe: Recipe, folder: Path, item_ids: list[str], count_I: Longs) -> None:
+        self._recipe = recipe
+        self._folder = folder
+        code_V = by_frequency(count_I, item_ids)
+        code_V = code_V[count_I[code_V] > 0]
+        self.num_items = len(code_V)
+        self.num_users = 0
+        self.leftover_interactions = 0
+        self.users_without_evaluation = 0
+        self._original_ids = [item_ids[code] for code in code_V]
+        self._count_V = count_I[code_V]
+        self._train_count = np.zeros(self.num_items + 1, np.int64)
+        self._item_of_code = np.zeros(len(item_ids), np.int32)
+        self._item_of_code[code_V] = np.arange(1, self.num_items + 1)
+        self._shards = {split: ShardWriter(folder, split, recipe.window) for split in SPLIT_NAMES}
+        extra = ("kind",) if isinstance(recipe.source, SyntheticSource) else ()
+        self._user_schema = user_schema(extra)
+        self._users = TableWriter(folder / USERS_NAME, self._user_schema)
+
+    def add(self, histories: Histories, original_ids: pa.Array) -> None:
+        """Write the rows and the table lines of these users; ids in the order of `hash_U`."""
+        recipe, length_U = self._recipe, histories.length_U
+        plan = plan_splits(
+            recipe.split,
+            histories.hash_U,
+            length_U,
+            histories.test_length_U,
+            recipe.window,
+            recipe.min_items,
+        )
+        item_N = self._item_of_code[histories.item_N]
+        start_U = np.cumsum(length_U) - length_U
+        for split, rows in plan.rows.items():
+            items_RW = gather_rows(item_N, start_U, rows, recipe.window)
+            user_R = (self.num_users + rows.user_R).astype(np.int32)
+            self._shards[split].append(user_R, rows.end_R.astype(np.int32), items_RW)
+            if split == "train":
+                self._train_count += np.bincount(items_RW.ravel(), minlength=self.num_items + 1)
+        user_U = np.arange(self.num_users, self.num_users + len(length_U), dtype=np.int32)
+        columns = [pa.array(user_U), original_ids, pa.array(length_U.astype(np.int32))]
+        if isinstance(recipe.source, SyntheticSource):
+            columns.append(kind_of_user(original_ids))
+        self._users.append(pa.record_batch(columns, schema=self._user_schema))
+        self.num_users += len(length_U)
+        self.leftover_interactions += plan.leftover_interactions
+        self.users_without_evaluation += plan.users_without_evaluation
+
+    def close(self) -> Written:
+        """Finish all files; ValueError if nothing is there to train on."""
+        splits = {split: shards.close() for split, shards in self._shards.items()}
+        users = self._users.close()
+        if not splits["train"].rows:
+            raise ValueError(
+                f"split 'train' of {self._recipe.name} has no rows: {self.num_users} users gave "
+                + ", ".join(f"{info.rows} {split}" for split, info in splits.items())
+                + " rows; expected at least one to train on: give more users or other fractions"
+            )
+        items = TableWriter(self._folder / ITEMS_NAME, ITEM_SCHEMA)
+        items.append(
+            pa.record_batch(
+                [
+                    pa.array(np.arange(1, self.num_items + 1, dtype=np.int32)),
+                    pa.array(self._original_ids, pa.string()),
+                    pa.array(self._count_V),
+                    pa.array(self._train_count[1:]),
+                ],
+                schema=ITEM_SCHEMA,
+            )
+        )
+        return Written(splits, items.close(), users)

@@ -1,0 +1,114 @@
+"""The input files of a build: checked, streamed by kind of source, described for the manifest."""
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from zipfile import BadZipFile
+
+import pyarrow.compute as pc
+
+from skiprec.data.ingest.chunks import Chunk, Part, RawFile, Tally, ZipMember
+from skiprec.data.ingest.read_parquet import read_parquet, refuse_unlike_times
+from skiprec.data.ingest.read_sequences import first_line_with_items, read_sequences
+from skiprec.data.ingest.read_text import first_line_of_user, read_text
+from skiprec.data.ingest.recipe import (
+    ParquetSource,
+    Recipe,
+    SequenceSource,
+    SyntheticSource,
+    TextSource,
+)
+from skiprec.data.ingest.synthetic import generate_chunks
+from skiprec.data.manifest import InputInfo, file_sha256
+from skiprec.data.splits import Given
+
+Files = list[tuple[RawFile, Part]]
+
+
+def check_inputs(recipe: Recipe, files: Files) -> None:
+    """ValueError if the files do not fit the recipe, or one is missing or listed twice."""
+    if isinstance(recipe.source, SyntheticSource):
+        if files:
+            raise ValueError(f"recipe {recipe.name} is synthetic: expected no input, found {files}")
+        return
+    parts = {part for _, part in files}
+    if isinstance(recipe.split, Given) and parts != {"train", "test"}:
+        raise ValueError(
+            "split 'given' needs train files and test files, "
+            f"found only {', '.join(sorted(parts)) or 'none'}"
+        )
+    if not isinstance(recipe.split, Given) and parts != {"train"}:
+        raise ValueError(
+            f"split {recipe.split.kind!r} needs input files and draws the test rows itself; found "
+            f"{len(files)} files, {sum(part == 'test' for _, part in files)} of them for test"
+        )
+    for file, _ in files:
+        path = file.archive if isinstance(file, ZipMember) else file
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file; expected an input of recipe {recipe.name}")
+        if path.stat().st_size == 0:
+            raise ValueError(f"{path} is empty (0 bytes); expected interactions")
+    if len({file.resolve() if isinstance(file, Path) else file for file, _ in files}) < len(files):
+        raise ValueError("an input file is given twice; expected each once")
+    if isinstance(recipe.source, ParquetSource):
+        refuse_unlike_times([file for file, _ in files if isinstance(file, Path)], recipe.source)
+
+
+def read_inputs(
+    recipe: Recipe, files: Files, tally: Tally, block_bytes: int
+) -> Iterator[tuple[Chunk, Part]]:
+    """All interactions, file after file; ValueError says what is wrong and where."""
+    if isinstance(recipe.source, SyntheticSource):
+        for chunk in generate_chunks(recipe.source):
+            tally.rows_read += len(chunk.users_N)
+            yield chunk, "train"
+    for number, (file, part) in enumerate(files, start=1):
+        try:
+            for chunk in _read_file(recipe, file, number, tally, block_bytes):
+                yield chunk, part
+        except (OSError, EOFError, BadZipFile, zlib.error) as error:
+            raise ValueError(
+                f"{file} cannot be read to its end ({error}); expected a whole file: it may have "
+                "been cut in a copy or a download"
+            ) from error
+
+
+def _read_file(
+    recipe: Recipe, file: RawFile, number: int, tally: Tally, block_bytes: int
+) -> Iterator[Chunk]:
+    match recipe.source:
+        case TextSource():
+            return read_text(file, recipe.source, tally, block_bytes)
+        case SequenceSource():
+            return read_sequences(file, number, recipe.source, tally, block_bytes)
+        case ParquetSource():
+            if not isinstance(file, Path):
+                raise ValueError(f"{file}: Parquet is read from a plain file, not out of a zip")
+            # Roughly block_bytes of ids and times.
+            return read_parquet(file, recipe.source, tally, max(1, block_bytes // 32))
+        case SyntheticSource():
+            raise AssertionError("synthetic data has no files")
+
+
+def first_user(recipe: Recipe, files: Files) -> str:
+    """ "FILE line 2 (user 'a' with 1 item)": the first user of the first file; reads it again."""
+    file, _ = files[0]
+    tally = Tally(0, 0, {})
+    chunks = [chunk.users_N for chunk in _read_file(recipe, file, 1, tally, 8 << 20)]
+    user = next(users_N[0].as_py() for users_N in chunks if len(users_N))
+    count = sum(pc.sum(pc.equal(users_N, user)).as_py() or 0 for users_N in chunks)
+    match recipe.source:
+        case TextSource():
+            where = f"line {first_line_of_user(file, recipe.source, user)}"
+        case SequenceSource():
+            where = f"line {first_line_with_items(file)}"
+        case _:
+            where = "the first row that passes the conditions"
+    return f"{file} {where} (user {user!r} with {count} item{'s' * (count != 1)})"
+
+
+def describe_input(file: RawFile, part: Part) -> InputInfo:
+    """Name, size and sha256 of an input; of a zip member, those of its archive."""
+    path = file.archive if isinstance(file, ZipMember) else file
+    name = f"{path.name}/{file.member}" if isinstance(file, ZipMember) else path.name
+    return InputInfo(name=name, part=part, bytes=path.stat().st_size, sha256=file_sha256(path))

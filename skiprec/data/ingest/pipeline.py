@@ -1,0 +1,178 @@
+"""Input files and a recipe to a dataset folder, with memory bounded by one bucket of users.
+
+1. read: stream the inputs and spill the interactions by hash of the user (`spill.py`)
+2. filter: count items, then sort and filter each bucket alone (`histories.py`)
+3. write: number the items, split, cut windows, write shards and tables (`assemble.py`)
+
+The manifest is written last, and the finished folder renamed into place (`publish.py`).
+"""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from skiprec.data.ingest.assemble import Assembler
+from skiprec.data.ingest.chunks import RawFile, Tally
+from skiprec.data.ingest.histories import (
+    FilterCounts,
+    Histories,
+    count_items,
+    kept_items,
+    last_user_hash,
+    sort_histories,
+)
+from skiprec.data.ingest.inputs import Files, check_inputs, describe_input, first_user, read_inputs
+from skiprec.data.ingest.publish import publishing, refuse_existing
+from skiprec.data.ingest.recipe import Recipe
+from skiprec.data.ingest.spill import Spill
+from skiprec.data.manifest import Counts, Manifest, write_manifest
+from skiprec.data.schema import SCHEMA_VERSION
+
+Progress = Callable[[str], None]
+Longs = npt.NDArray[np.int64]
+
+
+def build_dataset(
+    recipe: Recipe,
+    inputs: Sequence[RawFile],
+    output: Path,
+    *,
+    progress: Progress,
+    test_inputs: Sequence[RawFile] = (),
+    edition: Mapping[str, str] | None = None,
+    expected_rows: int | None = None,
+    num_buckets: int = 128,
+    block_bytes: int = 4 << 20,
+) -> Manifest:
+    """Build `output` and return its manifest; ValueError leaves nothing behind.
+
+    `progress` gets a line of text now and then. The number of buckets bounds memory (one bucket
+    of users is sorted at a time) and `block_bytes` the piece of input that is parsed at a time;
+    neither changes a byte of the result. Inputs with another number of rows than `expected_rows`
+    are an error.
+    """
+    refuse_existing(output)
+    files: Files = [(file, "train") for file in inputs]
+    files += [(file, "test") for file in test_inputs]
+    check_inputs(recipe, files)
+    with publishing(output) as folder:
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        tally = Tally(0, 0, {})
+        spill = _read(recipe, files, scratch, tally, num_buckets, block_bytes, progress)
+        if expected_rows is not None and tally.rows_read != expected_rows:
+            raise ValueError(
+                f"{files[0][0]} has {tally.rows_read:,} rows, expected the {expected_rows:,} that "
+                "its README states; fetch it again"
+            )
+        filtered = FilterCounts()
+        count_I = _filter(recipe, spill, scratch, filtered, progress)
+        if not count_I.any():
+            raise ValueError(_nothing_left(recipe, files, tally, filtered))
+        assembler = Assembler(recipe, folder, spill.item_ids, count_I)
+        for index in range(num_buckets):
+            histories = Histories.load(scratch / f"histories-{index}.npz")
+            assembler.add(histories, spill.original_ids(index, histories.hash_U))
+        written = assembler.close()
+        shutil.rmtree(scratch)
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            name=recipe.name,
+            window=recipe.window,
+            num_items=assembler.num_items,
+            num_users=assembler.num_users,
+            num_interactions=int(count_I.sum()),
+            split_kind=recipe.split.kind,
+            splits=written.splits,
+            items=written.items,
+            users=written.users,
+            counts=Counts(
+                rows_read=tally.rows_read,
+                filtered_rows=tally.filtered_rows,
+                bad_rows=dict(sorted(tally.bad_rows.items())),
+                **vars(filtered),
+                leftover_interactions=assembler.leftover_interactions,
+                users_without_evaluation=assembler.users_without_evaluation,
+            ),
+            inputs=tuple(describe_input(file, part) for file, part in files),
+            edition=dict(edition or {}),
+            recipe=recipe.model_dump(mode="json"),
+            recipe_hash=recipe.hash,
+        )
+        write_manifest(folder, manifest)
+    progress(summary(manifest))
+    return manifest
+
+
+def summary(manifest: Manifest) -> str:
+    """One line: what the dataset holds."""
+    rows = ", ".join(f"{info.rows:,} {split}" for split, info in manifest.splits.items())
+    return (
+        f"{manifest.name}: {manifest.num_users:,} users, {manifest.num_items:,} items, "
+        f"{manifest.num_interactions:,} interactions; rows: {rows}"
+    )
+
+
+def _read(
+    recipe: Recipe,
+    files: Files,
+    scratch: Path,
+    tally: Tally,
+    num_buckets: int,
+    block_bytes: int,
+    progress: Progress,
+) -> Spill:
+    source = recipe.source
+    has_time = getattr(source, "time_column", None) is not None
+    has_order = getattr(source, "order_column", None) is not None
+    spill = Spill(scratch / "spill", num_buckets, has_time=has_time, has_order=has_order)
+    try:
+        for chunk, part in read_inputs(recipe, files, tally, block_bytes):
+            spill.add(chunk, part)
+            progress(f"read {tally.rows_read:,} interactions")
+    finally:
+        spill.close()
+    if tally.bad_rows:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in tally.bad_rows.items())
+        progress(f"skipped bad rows: {reasons}; the first: {tally.first_bad_row}")
+    return spill
+
+
+def _filter(
+    recipe: Recipe, spill: Spill, scratch: Path, filtered: FilterCounts, progress: Progress
+) -> Longs:
+    """Save the sorted histories of every bucket; returns how often each item code is in them."""
+    filters = recipe.filters
+    last_hash = np.uint64(2**64 - 1)
+    if filters.max_users is not None:
+        last_hash = last_user_hash(spill, filters.max_users)
+    keep_I = np.ones(len(spill.item_ids), np.bool_)
+    if filters.min_item_count > 1 or filters.max_items is not None:
+        count_I = count_items(spill, last_hash)
+        keep_I = kept_items(count_I, spill.item_ids, filters)
+        filtered.filtered_items = int(((count_I > 0) & ~keep_I).sum())
+    count_I = np.zeros(len(spill.item_ids), np.int64)
+    for index in range(spill.num_buckets):
+        bucket = spill.bucket(index)
+        histories = sort_histories(bucket, last_hash, keep_I, filters.min_history, filtered)
+        count_I += np.bincount(histories.item_N, minlength=len(count_I))
+        histories.save(scratch / f"histories-{index}.npz")
+        spill.discard(index)
+    progress(f"sorted {count_I.sum():,} interactions")
+    return count_I
+
+
+def _nothing_left(recipe: Recipe, files: Files, tally: Tally, filtered: FilterCounts) -> str:
+    if not tally.rows_read - tally.filtered_rows - sum(tally.bad_rows.values()):
+        start = ", ".join(str(file) for file, _ in files)
+    else:
+        start = first_user(recipe, files) if files else recipe.name
+    return (
+        f"{start}: no history is left of {tally.rows_read:,} rows; expected a user with at least "
+        f"{recipe.filters.min_history} items. {filtered.short_histories:,} users had fewer, "
+        f"conditions dropped {tally.filtered_rows:,} rows, item filters "
+        f"{filtered.filtered_items_interactions:,}, bad rows {sum(tally.bad_rows.values()):,}"
+    )

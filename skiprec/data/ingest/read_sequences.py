@@ -1,0 +1,102 @@
+"""Text files of one history a line, streamed in blocks of whole lines."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from skiprec.data.ingest.chunks import Chunk, RawFile, Tally, open_raw
+from skiprec.data.ingest.recipe import SequenceSource
+
+
+def read_sequences(
+    file: RawFile, file_number: int, source: SequenceSource, tally: Tally, block_bytes: int
+) -> Iterator[Chunk]:
+    """The histories of a file, oldest item first; blank lines are passed over.
+
+    `file_number` counts the input files of a build from 1 and is part of the ids of users when the
+    lines have none. `tally.rows_read` counts items.
+    """
+    first_line, found_any = 1, False
+    for block in _blocks_of_lines(file, block_bytes):
+        try:
+            text = pa.array([block], pa.binary()).cast(pa.string())
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{_undecodable_line(file, block, first_line)}: {error}") from error
+        lines = pc.split_pattern(text, "\n").flatten()
+        fields = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(lines))
+        num_fields_L = np.array(pc.list_value_length(fields))
+        values = fields.flatten()
+        is_blank_L = np.array(pc.equal(pc.ascii_trim_whitespace(lines), "").to_pylist(), np.bool_)
+        # A blank line splits into one empty field.
+        start_L = np.cumsum(num_fields_L) - num_fields_L
+        line_N = np.repeat(np.arange(len(lines)), num_fields_L)
+        is_item_N = ~is_blank_L[line_N]
+        if source.first_field_is_user:
+            users = values.take(pa.array(start_L))
+            is_item_N[start_L] = False
+            lonely_L = np.flatnonzero((num_fields_L == 1) & ~is_blank_L)
+            _note_lonely_users(file, lonely_L, first_line, users, source, tally)
+        else:
+            numbers = pa.array(np.arange(first_line, first_line + len(lines))).cast(pa.string())
+            users = pc.binary_join_element_wise(str(file_number), numbers, ":")
+        items = values.filter(pa.array(is_item_N))
+        if len(items):
+            found_any = True
+            tally.rows_read += len(items)
+            yield Chunk(users.take(pa.array(line_N[is_item_N])), items, None, None)
+        first_line += block.count(b"\n")
+    if not found_any:
+        raise ValueError(f"{file} has no items; expected one history a line, fields between blanks")
+
+
+def first_line_with_items(file: RawFile) -> int:
+    """The line of the first history of a file that has one."""
+    with open_raw(file) as stream:
+        lines = stream.read(1 << 20).split(b"\n")
+    return next(number for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _blocks_of_lines(file: RawFile, block_bytes: int) -> Iterator[bytes]:
+    """The file in pieces of about `block_bytes` that end at the end of a line."""
+    rest = b""
+    with open_raw(file) as stream:
+        while block := stream.read(block_bytes):
+            head, newline, tail = (rest + block).rpartition(b"\n")
+            rest = tail
+            if newline:
+                yield head + newline
+    if rest:
+        yield rest
+
+
+def _note_lonely_users(
+    file: RawFile,
+    lonely_L: npt.NDArray[np.int64],
+    first_line: int,
+    users: pa.Array,
+    source: SequenceSource,
+    tally: Tally,
+) -> None:
+    if not len(lonely_L):
+        return
+    problem = (
+        f"{file} line {first_line + int(lonely_L[0])}: user {users[int(lonely_L[0])].as_py()!r} "
+        "without items; expected a user and at least one item"
+    )
+    if source.on_bad_row == "error":
+        raise ValueError(problem)
+    tally.rows_read += len(lonely_L)
+    tally.skip("user without items", len(lonely_L))
+    tally.first_bad_row = tally.first_bad_row or problem
+
+
+def _undecodable_line(file: RawFile, block: bytes, first_line: int) -> str:
+    for offset, line in enumerate(block.split(b"\n")):
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            return f"{file} line {first_line + offset}: expected UTF-8 text"
+    raise AssertionError("Arrow and Python disagree on what UTF-8 is")

@@ -1,0 +1,89 @@
+"""What sets of blocks reach at the last position, and simple features of the histories."""
+
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skiprec.evaluation.measure.arms import Keep
+from skiprec.evaluation.measure.intervals import Floats
+from skiprec.evaluation.measure.scoring import embed_tile, last_positions, ranks_of
+from skiprec.evaluation.measure.tiles import Tile
+from skiprec.models.stack import BlockStack
+from skiprec.network import SkipRecNetwork
+from skiprec.ranking import row_cross_entropy
+from skiprec.types import PADDING, History
+
+
+@torch.inference_mode()
+def entropy_without_each(
+    network: SkipRecNetwork, tiles: list[Tile], kept: tuple[int, ...]
+) -> Floats:
+    """`[C]`: mean cross-entropy with the blocks `kept` but one, for each of them, nats."""
+    sum_C = np.zeros(len(kept))
+    for tile in tiles:
+        x_CBD = outputs_without_each(network, embed_tile(network, tile), kept)
+        x_CBD = x_CBD[:, : tile.num_real]
+        target_B = tile.batch.target_BT[: tile.num_real, -1].to(network.device)
+        use = partial(row_cross_entropy, target_N=target_B.repeat(len(kept)))
+        entropy_N: Tensor = network.head(x_CBD.flatten(0, 1), use)
+        sum_C += entropy_N.view(len(kept), -1).double().sum(1).cpu().numpy()
+    return sum_C / sum(tile.num_real for tile in tiles)
+
+
+def outputs_without_each(
+    network: SkipRecNetwork, history: History, kept: tuple[int, ...]
+) -> Tensor:
+    """`[C, B, D]`: the last position after the blocks `kept` but one, for each of them.
+
+    Nets without one block are equal up to it. So one trunk runs all blocks, and the net without
+    a block leaves the trunk before that block: half of the work of running each by itself.
+    """
+    assert isinstance(network.stack, BlockStack)
+    num_rows = len(history.key_B)
+    x_TND = history.x_TBD  # the nets that have left, in order, and the trunk
+    for place, block in enumerate(kept):
+        trunk_TBD = x_TND[:, -num_rows:]
+        is_item_TN1 = history.is_item_TB1.repeat(1, place + 1, 1)
+        after_TND = network.stack.run_block(
+            block, x_TND, is_item_TN1, history.key_B.repeat(place + 1)
+        )
+        left_TND, after_TBD = after_TND[:, :-num_rows], after_TND[:, -num_rows:]
+        x_TND = torch.cat([left_TND, trunk_TBD, after_TBD], dim=1)
+    return x_TND[-1, :-num_rows].view(len(kept), num_rows, -1)
+
+
+@torch.inference_mode()
+def measure_sets(
+    network: SkipRecNetwork, tiles: list[Tile], keep_SL: Keep
+) -> tuple[Floats, Floats]:
+    """`[R, S]` each: cross-entropy of the target, nats, and its rank, by every set of blocks."""
+    keep = torch.from_numpy(keep_SL.astype(np.float32)).to(network.device)
+    entropies, ranks = [], []
+    for tile in tiles:
+        row_N = torch.arange(tile.num_real, device=network.device).repeat(len(keep))
+        keep_NL = keep.repeat_interleave(tile.num_real, dim=0)
+        x_ND = last_positions(network, embed_tile(network, tile), row_N, keep_NL)
+        items_NW = tile.batch.items_BW.to(network.device)[row_N]
+        entropy_N: Tensor = network.head(x_ND, partial(row_cross_entropy, target_N=items_NW[:, -1]))
+        rank_N = ranks_of(network, x_ND, items_NW, exclude_seen=False)
+        entropies.append(entropy_N.view(len(keep), -1).t().double().cpu().numpy())
+        ranks.append(rank_N.view(len(keep), -1).t().double().cpu().numpy())
+    return np.concatenate(entropies), np.concatenate(ranks)
+
+
+@torch.inference_mode()
+def history_features(network: SkipRecNetwork, tiles: list[Tile]) -> Floats:
+    """`[R, 2 D + 1]`: mean of the history's item embeddings, the last one's, and log(1 + length).
+
+    The items alone, without what a backbone adds to them before its first block.
+    """
+    parts = []
+    for tile in tiles:
+        item_BT = tile.batch.input_BT[: tile.num_real].to(network.device)
+        length_B1 = (item_BT != PADDING).sum(1, keepdim=True)
+        x_BTD = network.embedding(item_BT)  # zero at padding
+        mean_BD = x_BTD.sum(1) / length_B1.clamp(min=1)
+        parts.append(torch.cat([mean_BD, x_BTD[:, -1], length_B1.log1p()], dim=1))
+    return torch.cat(parts).double().cpu().numpy()

@@ -1,0 +1,33 @@
+"""The interface of a policy: from histories to keep decisions."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+
+from skiprec.policy.knobs import Knob
+from skiprec.types import History, KeepDecision
+
+
+class PolicyModule(nn.Module, ABC):
+    """The base of every policy. `tests/unit/policy` holds every kind to this interface.
+
+    The constructor takes (options, num_items, backbone_width, num_blocks).
+    """
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draws all weights from `generator`; a policy without weights draws nothing."""
+
+    @abstractmethod
+    def forward(self, history: History, progress: float | None) -> KeepDecision:
+        """The keep decision of each row, from nothing but the history.
+
+        Args:
+            progress: of training, from 0 to 1; a policy may then sample. None asks for the
+                deterministic decision of serving.
+        """
+
+    @property
+    def knob(self) -> Knob | None:
+        """What can be set anew in serving; None for a control."""
+        return None

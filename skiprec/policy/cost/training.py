@@ -1,0 +1,67 @@
+"""Training of the policy that predicts costs.
+
+Backbone and predictor learn in the same step. The backbone learns from the set of blocks that each
+row was given (the cross-entropy). The predictor learns from what every set would have cost, as
+measured by the backbone as it is now, with dropout off and without gradient.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from skiprec.network import SkipRecNetwork, without_dropout
+from skiprec.policy.cost.module import Policy
+from skiprec.policy.cost.options import Options
+from skiprec.policy.prices import price_for
+from skiprec.policy.training import DecideRows, PolicyTraining
+from skiprec.ranking import row_cross_entropy
+from skiprec.types import PADDING, Batch, KeepDecision, Pass
+
+
+class Training(PolicyTraining):
+    """See `PolicyTraining`."""
+
+    options: Options
+    policy: Policy
+
+    def loss(
+        self, batch: Batch, decision: KeepDecision, pass_: Pass
+    ) -> tuple[Tensor | float, dict[str, Tensor]]:
+        """cost_weight * squared error of the predicted costs, a mean over rows and sets."""
+        predicted_BM = decision.cost_BM
+        assert predicted_BM is not None
+        cost_BM = nested_costs(self.network, batch, self.policy.sizes)
+        error_BM = (predicted_BM - cost_BM).square()
+        loss = self.options.cost_weight * error_BM.mean(1).sum() / pass_.num_rows
+        return loss, {
+            "cost_error": error_BM.detach().mean(1).sum(),
+            "cost_of_smallest": cost_BM[:, 0].sum(),
+        }
+
+    def before_validation(self, decide_rows: DecideRows) -> None:
+        """Sets the price at which the validation rows keep `target_keep_frac`."""
+        price = price_for(
+            decide_rows()["cost_BM"], self.policy.size_M, self.options.target_keep_frac
+        )
+        self.policy.price_1.fill_(price)
+
+    def validation_scalars(self) -> dict[str, float]:
+        """The price."""
+        return {"policy/price": float(self.policy.price_1)}
+
+
+@torch.no_grad()
+def nested_costs(network: SkipRecNetwork, batch: Batch, sizes: tuple[int, ...]) -> Tensor:
+    """`[B, M]`: cross-entropy at the last position with the first n blocks, minus with all, nats.
+
+    Args:
+        sizes: the n, rising; the last one is all blocks.
+    """
+    target_B = batch.target_BT[:, -1]
+    with without_dropout(network):
+        x_MBD = network.prefixes(network.embed(batch.input_BT, batch.key_B), sizes)
+    use = partial(row_cross_entropy, target_N=target_B.repeat(len(sizes)))
+    entropy_MB = network.head(x_MBD.flatten(0, 1), use).view(len(sizes), -1)
+    cost_MB: Tensor = entropy_MB - entropy_MB[-1]
+    return torch.where(target_B == PADDING, 0.0, cost_MB).t()

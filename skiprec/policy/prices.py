@@ -1,0 +1,53 @@
+"""Choosing among nested sets of blocks by a price for each block. Costs and prices are in nats."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def cheapest(cost_BM: Tensor, size_M: Tensor, price_1: Tensor) -> Tensor:
+    """`[B]`: index of the set with the least predicted cost + price * its share of all blocks.
+
+    Of equal sets the smaller one.
+
+    Args:
+        cost_BM: predicted cost of each set.
+        size_M: number of blocks of each set, rising; all blocks come last.
+        price_1: price of all blocks.
+    """
+    return (cost_BM.detach() + price_1 * size_M / size_M[-1]).argmin(1)
+
+
+def price_for(cost_RM: Tensor, size_M: Tensor, keep_frac: float) -> float:
+    """The lowest price at which these rows keep at most `keep_frac` of the block calls.
+
+    Rows keep less as the price rises, so bisection finds it. If even the smallest set keeps more,
+    the result is the price at which every row takes that set.
+    """
+    low, high = -1.0, 1.0
+    while _kept(cost_RM, size_M, low) <= keep_frac and low > -1e6:
+        low *= 4
+    while _kept(cost_RM, size_M, high) > keep_frac and high < 1e6:
+        high *= 4
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _kept(cost_RM, size_M, middle) > keep_frac:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def choices_by_price(
+    cost_RM: Tensor, size_M: Tensor, num_points: int
+) -> list[tuple[float, Tensor]]:
+    """`(price, size_R)` at prices that spread the kept share evenly over the range of the sets."""
+    smallest = float(size_M[0] / size_M[-1])
+    shares = np.linspace(smallest, 1, num_points + 2)[1:-1]
+    prices = [price_for(cost_RM, size_M, share) for share in shares.tolist()]
+    return [(p, size_M[cheapest(cost_RM, size_M, torch.tensor([p]))]) for p in prices]
+
+
+def _kept(cost_RM: Tensor, size_M: Tensor, price: float) -> float:
+    choice_R = cheapest(cost_RM, size_M, cost_RM.new_tensor([price]))
+    return float((size_M[choice_R] / size_M[-1]).double().mean())

@@ -1,0 +1,158 @@
+"""What the predictor of costs learns from: each set of the nest, run by itself, and who learns."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from skiprec import ranking
+from skiprec.network import SkipRecNetwork
+from skiprec.policy.cost.training import nested_costs
+from skiprec.policy.training import policy_training
+from skiprec.ranking import row_cross_entropy
+from skiprec.training.objective import Objective
+from skiprec.types import PADDING, Batch, KeepDecision, Pass
+from tests.testkit.networks import (
+    NUM_ITEMS,
+    WINDOW,
+    build_network,
+    model_config,
+    policy_config,
+    random_batch,
+    run_config,
+    take_rows,
+)
+
+SIZES = (1, 2, 4)
+
+
+def network_with(**options: Any) -> SkipRecNetwork:
+    return build_network(model_config(dropout=0.5), policy_config("cost", **options)).train()
+
+
+@torch.no_grad()
+def slow_costs(network: SkipRecNetwork, batch: Batch) -> Tensor:
+    """Each set as a decision of its own, one row at a time, masked, without dropout."""
+    network.eval()
+    rows = []
+    for row in range(len(batch.items_BW)):
+        one = take_rows(batch, slice(row, row + 1))
+        history = network.embed(one.input_BT, one.key_B)
+        entropies = []
+        for size in SIZES:
+            keep_BL = (torch.arange(4) < size).float()[None]
+            x_TBD = network.encode(history, KeepDecision(keep_BL, None), "masked")
+            score_BV = x_TBD[-1] @ network.head.weight_VD.t() + network.head.bias_V
+            entropies.append(F.cross_entropy(score_BV, one.items_BW[:, -1] - 1))
+        rows.append(torch.stack(entropies) - entropies[-1])
+    network.train()
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("max_scores", [1, 7 * NUM_ITEMS, 2**24])
+def test_costs_are_those_of_each_set_run_by_itself(
+    max_scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "MAX_SCORES", max_scores)  # scores are made in chunks of rows
+    network, batch = network_with(), random_batch(30)
+    found_BM = nested_costs(network, batch, SIZES)
+    assert network.training, "and dropout is on again"
+    assert not found_BM.requires_grad
+    torch.testing.assert_close(found_BM, slow_costs(network, batch), rtol=1e-4, atol=1e-5)
+    assert (found_BM[:, -1] == 0).all()
+    assert found_BM[:, 0].std() > 0.1, "rows must differ in what a shallow net costs them"
+
+
+def test_a_row_without_a_target_costs_nothing() -> None:
+    network, batch = network_with(), random_batch(4)
+    items_BW = batch.items_BW.clone()
+    items_BW[1, -1] = PADDING  # with a history, so that its sets do say different things
+    found_BM = nested_costs(network, Batch(items_BW, batch.key_B), SIZES)
+    assert (found_BM[1] == 0).all()
+    rest = [0, 2, 3]
+    expected = nested_costs(network, take_rows(batch, rest), SIZES)
+    torch.testing.assert_close(found_BM[rest], expected)
+    none = nested_costs(network, Batch(torch.zeros(0, WINDOW).long(), torch.zeros(0).long()), SIZES)
+    assert none.shape == (0, 3), "a rank may bring no row to a pass"
+
+
+def test_each_row_has_its_own_cross_entropy() -> None:
+    network = network_with()
+    x_ND = torch.randn(9, 8, generator=torch.Generator().manual_seed(0))
+    target_N = torch.arange(1, 10)
+    found_N = network.head(x_ND, lambda x, scores: row_cross_entropy(x, scores, target_N=target_N))
+    score_NV = x_ND @ network.head.weight_VD.t() + network.head.bias_V
+    expected_N = F.cross_entropy(score_NV, target_N - 1, reduction="none")
+    torch.testing.assert_close(found_N, expected_N.detach())
+    assert len(set(found_N.tolist())) == 9
+
+
+def loss_pass(batch: Batch) -> Pass:
+    return Pass("loss", 0, 0.5, batch.is_scored_BT.sum(), len(batch.items_BW))
+
+
+def gradients(loss: Tensor, network: SkipRecNetwork) -> dict[str, Tensor | None]:
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return dict(zip(names, found, strict=True))
+
+
+def parts_with_gradient(found: dict[str, Tensor | None]) -> set[str]:
+    return {
+        name.partition(".")[0]
+        for name, value in found.items()
+        if value is not None and bool((value != 0).any())
+    }
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own embedding", "slim"])
+def test_the_predictor_learns_the_squared_error_and_nobody_else_does(own: bool) -> None:
+    config = run_config("cost", policy__own_embedding=own, policy__cost_weight=0.6)
+    network = build_network(model_config(dropout=0.5), config.policy).train()
+    batch = random_batch(20)
+
+    def decision() -> KeepDecision:
+        decided = network.decide(network.embed(batch.input_BT, batch.key_B), 0.5)
+        assert decided is not None
+        return decided
+
+    loss, sums = policy_training(config, network).loss(batch, decision(), loss_pass(batch))
+    true_BM = slow_costs(network, batch)
+    expected = 0.6 * (decision().cost_BM - true_BM).square().mean()
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(0.6 * sums["cost_error"] / 20, expected.detach())
+    torch.testing.assert_close(sums["cost_of_smallest"], true_BM[:, 0].sum(), rtol=1e-4, atol=1e-4)
+    found, wanted = gradients(loss, network), gradients(expected, network)
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5, msg=name)
+    assert parts_with_gradient(found) == ({"policy"} if own else {"policy", "embedding"})
+
+
+def test_the_backbone_learns_from_the_sets_that_rows_were_given() -> None:
+    """Blocks beyond every row's set get no gradient; the predictor gets none of the CE."""
+    config = run_config("cost", policy__explore_frac=0.0, policy__own_embedding=True)
+    network, batch = build_network(config.model, config.policy), random_batch(20)
+    network.policy.price_1.fill_(1e4)  # everyone takes one block
+    found = gradients(Objective(network, config)(batch, loss_pass(batch))["loss"], network)
+    assert {"stack", "head", "embedding", "policy"} == parts_with_gradient(found)
+    stack = {name: value for name, value in found.items() if name.startswith("stack.")}
+    for name, value in stack.items():
+        is_first = name.startswith("stack.blocks.0.")
+        assert (value is not None and bool((value != 0).any())) == is_first, name
+
+
+def test_masked_and_gathered_give_the_same_loss_and_gradient() -> None:
+    def run(execution: str, seed: int = 0) -> tuple[Tensor, dict[str, Tensor | None]]:
+        config = run_config("cost", training__execution=execution, model__dropout=0.3)
+        network = build_network(config.model, config.policy, seed).double().train()
+        batch = random_batch(24)
+        loss = Objective(network, config)(batch, loss_pass(batch))["loss"]
+        return loss, gradients(loss, network)
+
+    (masked, masked_gradient), (gathered, gathered_gradient) = run("masked"), run("gathered")
+    torch.testing.assert_close(gathered, masked, rtol=1e-9, atol=0)
+    for name, expected in masked_gradient.items():
+        torch.testing.assert_close(gathered_gradient[name], expected, rtol=1e-7, atol=1e-10)
+    assert abs(run("gathered", seed=1)[0] - masked) > 1e-3
