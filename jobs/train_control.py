@@ -3,10 +3,14 @@
 import sys
 
 from cluster.command_line import train_policy_job
+from skiprec.policy.kinds import OPTIONS
 
 
 def main(argv: list[str]) -> int:
-    return train_policy_job(argv, __doc__ or "", ("keep_all", "random", "fixed"))
+    controls = [
+        kind for kind, options in OPTIONS.items() if options.decides and not options.is_learned
+    ]
+    return train_policy_job(argv, __doc__ or "", tuple(controls))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Under every ZeRO stage the gradient is the exact mean over the global batch, also when ranks keep
 different blocks and some block gets no row at all on one of them."""
 
+import itertools
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from skiprec.training.objective import Objective
 from skiprec.training.plan import StepPlan
 from skiprec.training.stochastic_depth import kept_at_random
 from skiprec.types import Batch
+from tests.testkit.networks import LEARNED, POLICY_OPTIONS, execution_of
 from tests.testkit.ranks import run_ranks
 
 NUM_ITEMS, ROWS, WINDOW = 50, 6, 9
@@ -56,6 +58,12 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {**GUMBEL, "encoder": "attention", "own_embedding": True, "learn_from": "last_position"},
         SASREC,
     ),
+}
+# Of a learned kind that has no entry above: as it is built by default.
+RUNS |= {
+    kind: (execution_of(kind), {"kind": kind, **POLICY_OPTIONS.get(kind, {})}, {})
+    for kind in LEARNED
+    if kind not in RUNS
 }
 
 
@@ -181,17 +189,12 @@ CASES = [
     for zero_stage in (0, 1, 2, 3)
     for run, micro in (
         ("random", None),
-        ("gumbel", None),
-        ("gumbel", 1),
         ("personal", 1),
-        ("reinforce", None),
-        ("reinforce", 1),
-        ("cost", None),
-        ("cost", 1),
         ("stochastic depth", None),
         ("stochastic depth", 1),
         ("SASRec+ and a GRU", None),
         ("SASRec+ and attention", None),
+        *itertools.product(LEARNED, (None, 1)),
     )
 ]
 

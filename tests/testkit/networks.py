@@ -32,6 +32,11 @@ POLICY_OPTIONS: dict[str, dict[str, Any]] = {
 LEARNED = sorted(kind for kind, options in OPTIONS.items() if options.is_learned)
 
 
+def execution_of(kind: str) -> str:
+    """An execution in which a kind of policy can be trained, gathered if possible."""
+    return "gathered" if OPTIONS[kind].trains_gathered else "masked"
+
+
 def model_config(backbone: str = "nextitnet_plus", **changes: Any) -> ModelConfig:
     return ModelConfig(**{"backbone": backbone, "num_blocks": NUM_BLOCKS, "width": WIDTH} | changes)
 

@@ -16,6 +16,7 @@ from skiprec.config.run import RunConfig
 from skiprec.data.ingest import build_dataset, load_recipe
 from skiprec.training.collectives import Collectives, SingleProcess
 from skiprec.training.state import TrainState
+from tests.testkit.networks import POLICY_OPTIONS, execution_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMOKE = REPOSITORY / "jobs/configs/smoke.toml"
@@ -34,6 +35,14 @@ def smoke_config(root: Path, data: Path, *overrides: str) -> RunConfig:
     short = ("training.epochs=0.99", "training.log_every_steps=1", "model.num_blocks=4")
     places = (f"root={root}", f"data.path={data}")
     return load_config(SMOKE, (*places, *short, *overrides))
+
+
+def policy_overrides(kind: str) -> tuple[str, ...]:
+    """Overrides of the smoke configuration that give it a policy of another kind."""
+    dropped = (f"policy.{key}=" for key in ("target_keep_frac", "budget_weight", "width"))
+    options = {"kind": kind, **POLICY_OPTIONS.get(kind, {})}
+    chosen = (f"policy.{key}={json.dumps(value)}" for key, value in options.items())
+    return (*dropped, *chosen, f"training.execution={execution_of(kind)}")
 
 
 class Crash(Surroundings):

@@ -1,5 +1,6 @@
 """What every registered policy promises: see `skiprec/policy/base.py`."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +8,6 @@ from torch import Tensor
 from skiprec.network import SkipRecNetwork
 from skiprec.policy.encoders import ENCODERS
 from skiprec.policy.kinds import OPTIONS
-from skiprec.policy.prices import price_for
 from skiprec.policy.section import PolicySection
 from skiprec.types import PADDING, Batch, KeepDecision
 from tests.testkit.networks import (
@@ -146,17 +146,17 @@ def test_an_empty_history_still_gets_a_decision(kind: str) -> None:
 
 @each_learned
 def test_users_get_different_decisions_once_the_weights_differ(kind: str) -> None:
-    """Of most draws of the weights; a single one may happen to see no difference."""
+    """At some setting of the knob, for most draws of the weights: a single draw may see none."""
     distinct = []
     for seed in range(5):
         network = network_with(kind)
         network.reset_parameters(seed)
         awaken(network, seed)
         sharpen(network, 20)
-        cost_BM = decide(network, random_batch(64)).cost_BM
-        if cost_BM is not None:  # validation sets the price at which this share is kept
-            network.policy.price_1.fill_(price_for(cost_BM, network.policy.size_M, 0.6))
-        distinct.append(len(decide(network, random_batch(64)).keep_BL.unique(dim=0)))
+        numbers_RK = opinion(decide(network, random_batch(64))).detach().numpy()
+        points = network.policy.knob.points(numbers_RK)
+        assert points
+        distinct.append(max(len(np.unique(point.keep_RL, axis=0)) for point in points))
     assert sorted(distinct)[2] > 1
 
 
@@ -211,7 +211,7 @@ def test_own_embedding_or_the_backbone_s(kind: str, own: bool) -> None:
     history = network.embed(random_batch(8).input_BT, random_batch(8).key_B)
     decision = network.decide(history, 1.0)
     assert decision is not None
-    opinion(decision)[:, 0].sum().backward()
+    opinion(decision).sum().backward()
     backbone_gradient = network.embedding.table.weight.grad
     assert (backbone_gradient is None) == own
 
