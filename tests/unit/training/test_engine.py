@@ -33,10 +33,10 @@ def test_a_step_is_a_step_of_adamw() -> None:
         optimizer.zero_grad()
         plain(batch, loss_pass())["loss"].backward()
         optimizer.step()
-    for (name, found), expected in zip(
+    for (name, actual), expected in zip(
         engine.objective.named_parameters(), plain.parameters(), strict=True
     ):
-        torch.testing.assert_close(found, expected, msg=name)
+        torch.testing.assert_close(actual, expected, msg=name)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
