@@ -54,7 +54,7 @@ def target_ranks(
     x_BD = x_BD.float()
     column_B = (target_B - 1).clamp(min=0)
     block_B = column_B // block_items
-    kept: dict[int, Tensor] = {}  # blocks of scores that the second loop uses again
+    kept: dict[int, Tensor] = {}  # scores for the second loop, as far as memory allows
     score_B1 = x_BD.new_empty(len(x_BD), 1)
     # Ids are sorted by falling frequency, so the targets of a batch lie in few blocks.
     for block in sorted(set(block_B.tolist())):

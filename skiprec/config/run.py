@@ -154,7 +154,7 @@ def _check_training(config: RunConfig) -> None:
         _check_item_optimizer(config)
     if training.patience is not None and training.validate_every_steps is None:
         raise ValueError(
-            "training.patience counts validations: it needs training.validate_every_steps"
+            "training.patience needs training.validate_every_steps, because it counts validations"
         )
 
 

@@ -246,9 +246,9 @@ class _LogWindow:
             first = self.step + (finite.index(False) if False in finite else 0)
             raise NotFiniteError(
                 f"step {state.step}: loss {loss}, gradient norm {line['train/grad_norm']}; "
-                f"expected finite numbers; the first other number came in step {first + 1}. Lower "
+                f"expected finite numbers; step {first + 1} was the first without. Lower "
                 "training.learning_rate or set training.grad_clip_norm. The last checkpoint is "
-                "older than this step.",
+                "older than that step.",
                 first,
             )
         now = self.clock()

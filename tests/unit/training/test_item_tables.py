@@ -185,7 +185,7 @@ def test_bf16_tables_add_up_in_float32() -> None:
     [
         ({"loss__kind": "full"}, "gives every item a gradient"),
         ({"training__weight_decay": 0.1}, "moves only the rows that a step touches"),
-        ({"training__grad_clip_norm": 1.0}, "cannot clip the norm of all"),
+        ({"training__grad_clip_norm": 1.0}, "cannot clip the whole gradient"),
     ],
 )
 def test_what_would_need_all_rows_is_refused(changes: dict, message: str) -> None:
