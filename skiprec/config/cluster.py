@@ -10,7 +10,8 @@ from skiprec.config.section import Section
 class ClusterConfig(Section):
     """Workers, machines and failures.
 
-    No key of this section affects the result of training, so a resumed run may change all of them.
+    No key of this section changes the model, the data or the loss, so a resumed run may change all
+    of them.
     """
 
     num_workers: int = Field(1, ge=0)
@@ -33,8 +34,8 @@ class ClusterConfig(Section):
     """ZeRO stage, which decides what DeepSpeed partitions over the workers. 0: nothing. 1:
     optimizer state. 2: gradients, too. 3: parameters, too."""
     offload: Literal["none", "optimizer", "parameters"] = "none"
-    """Data that is kept in CPU memory (ZeRO-Offload). `optimizer`: the optimizer state.
-    `parameters`: the parameters, too."""
+    """Data that is kept in CPU memory (ZeRO-Offload). `none`: nothing. `optimizer`: the
+    optimizer state. `parameters`: the parameters, too."""
     process_group_timeout_s: int = Field(1800, ge=1)
     """Seconds after which an unfinished collective is an error."""
     step_timeout_s: float = Field(900.0, gt=0)

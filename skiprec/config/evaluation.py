@@ -21,8 +21,8 @@ class EvaluationConfig(Section):
     max_rows: int | None = Field(None, ge=1)
     """Largest number of evaluated rows, spread evenly over the split. None: all its rows."""
     keep_frac: float | None = Field(None, gt=0, le=1)
-    """Largest share of block calls that serving keeps. It changes the price of a policy that
-    predicts costs, by its validation rows. None: the price from training."""
+    """Largest share of block calls that serving keeps, for a policy that predicts costs. The
+    validation rows set its price anew to reach this share. None: the price from training."""
     timing_batches: tuple[PositiveInt, ...] = (1, 64, 256)
     """Batch sizes, in rows, that are timed. Empty: no times are taken, for a busy machine."""
     timing_users: int = Field(256, ge=1)

@@ -43,7 +43,7 @@ class Options(LearnedSection):
     that each kept block adds to the loss and that rises while this share is above the target."""
     budget_weight: float | None = Field(None, gt=0)
     """Weight of the squared distance to the target. With `budget = "shared"`: rate of the price; a
-    step multiplies the price by exp(weight * (kept share - target))."""
+    step multiplies the price by exp(weight * (kept share - target)). Needs `target_keep_frac`."""
     budget_warmup_frac: float | None = Field(None, gt=0, le=1)
     """Share of the training in which the weight of the budget grows linearly from 0. None: the full
     weight from the first step."""
@@ -56,7 +56,7 @@ class Options(LearnedSection):
     mean P(keep) minus the mean entropy of P(keep), averaged over blocks. None: no bonus."""
     guide_weight: float | None = Field(None, gt=0)
     """Weight of the guide loss of CANet (ICDM 2022): rows whose target the first half of the blocks
-    already ranks among the best items should skip the second half. None: no guide loss."""
+    already ranks among the 5 best items should skip the second half. None: no guide loss."""
     learn_from: Literal["last_position"] | None = None
     """Positions whose cross-entropy trains the policy. `last_position`: the last one only, whose
     target the policy has not read. None: all positions, as in the paper."""
