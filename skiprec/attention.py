@@ -1,7 +1,7 @@
 """Self-attention and its feed-forward net, for backbones and policies; time-major, left-padded.
 
-H heads of C = D / H channels each. There is no bias in the projections and no output projection, as
-in SASRec (Kang & McAuley, ICDM 2018, eq. 2 and 3).
+There are H heads of C = D / H channels each. The projections have no bias and there is no output
+projection, as in SASRec (Kang & McAuley, ICDM 2018, eq. 2 and 3).
 """
 
 from functools import lru_cache
@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Added to a score, it leaves the key a weight of exactly 0. A power of 2, so exact in bf16 too.
+# A score to which this is added gets a weight of exactly 0 in the softmax. The number is a power of
+# 2, so it is exact in bf16, too.
 HIDE = -(2.0**30)
 
 
@@ -24,22 +25,23 @@ def _all_keys_hidden(
 
 
 def attention_bias(is_item_TB1: Tensor, is_causal: bool) -> Tensor:
-    """What is added to the scores of `[query, key]`: 0 where the query may look.
+    """The bias of the attention scores: 0 where a query may attend to a key, else negative.
 
-    `[B, 1, T, T]` if causal, else `[B, 1, 1, T]`. With padding on the left a causal mask alone is
-    not enough: real queries come later than padded keys and would see them. Padding is hidden by a
-    finite number, because a padded query sees no real key, and with none left its softmax is NaN.
+    The shape is `[B, 1, T, T]` (query, key) if causal, else `[B, 1, 1, T]`. A causal mask alone is
+    not enough, because rows are padded on the left: real queries come after the padded keys and
+    would attend to them. Padded keys get a finite number instead of -inf, because a padded query
+    has no real key to attend to, and a softmax over -inf alone is NaN.
     """
     num_positions = len(is_item_TB1)
     hidden = _all_keys_hidden(
         num_positions if is_causal else 1, num_positions, is_item_TB1.dtype, is_item_TB1.device
     )
-    # One operator, because every block comes here: HIDE - HIDE is 0 exactly.
+    # One operator is enough, because HIDE - HIDE is exactly 0. Every block computes this bias.
     return torch.add(hidden, is_item_TB1.permute(1, 2, 0).unsqueeze(1), alpha=-HIDE)
 
 
 class SelfAttention(nn.Module):
-    """Scaled dot-product attention of the real positions among themselves."""
+    """Scaled dot-product attention between the real positions."""
 
     def __init__(self, width: int, num_heads: int, is_causal: bool):
         super().__init__()
@@ -47,11 +49,11 @@ class SelfAttention(nn.Module):
         self.weight_DE = nn.Parameter(torch.empty(width, 3 * width))  # queries, keys, values
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Normal, with the variance of Xavier's for each of the three square matrices."""
+        """Normal, with the variance of Xavier for each of the three square matrices."""
         nn.init.normal_(self.weight_DE, std=len(self.weight_DE) ** -0.5, generator=generator)
 
     def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
-        """`[T, B, D]` to the same shape. Padding comes out finite but not zero: mask it later."""
+        """`[T, B, D]`. The output at padding is finite but not zero: the caller masks it."""
         T, B, D = x_TBD.shape
         qkv_NE = torch.mm(x_TBD.reshape(T * B, D), self.weight_DE)
         qkv_TB3HC = qkv_NE.view(T, B, 3, self.num_heads, D // self.num_heads)
@@ -62,7 +64,7 @@ class SelfAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two layers as wide as the input with a relu between, position by position."""
+    """Two layers as wide as the input, with a relu between them, applied to each position."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -72,12 +74,12 @@ class FeedForward(nn.Module):
         self.bias_2_E = nn.Parameter(torch.zeros(width))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Normal, with the variance of Xavier's."""
+        """Normal, with the variance of Xavier."""
         for weight_DE in (self.weight_1_DE, self.weight_2_DE):
             nn.init.normal_(weight_DE, std=len(weight_DE) ** -0.5, generator=generator)
 
     def forward(self, x_TBD: Tensor) -> Tensor:
-        """`[T, B, D]` to the same shape; padding comes out as anything finite."""
+        """`[T, B, D]`. The output at padding is finite but not zero."""
         x_ND = x_TBD.reshape(-1, x_TBD.shape[-1])
         h_ND = torch.addmm(self.bias_1_E, x_ND, self.weight_1_DE).relu_()
         return torch.addmm(self.bias_2_E, h_ND, self.weight_2_DE).view(x_TBD.shape)

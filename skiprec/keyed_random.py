@@ -1,9 +1,9 @@
-"""Random numbers that are a pure function of a key, so no generator has a state to save.
+"""Random numbers that are a pure function of a key, so that no generator state has to be saved.
 
-A row's key comes from (seed, epoch, global sample index); a stream separates the uses of one key.
+A row's key comes from (seed, epoch, global sample index). A stream separates the uses of one key.
 Two runs therefore draw the same noise for the same sample at any world size, batch size and order
-of calls, and a resumed run draws what an unbroken one would have. The mixing function is the
-finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014); integer arithmetic wraps around.
+of calls, and a resumed run draws the same noise as an uninterrupted one. The mixing function is the
+finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014). Integer arithmetic wraps around.
 """
 
 import zlib
@@ -23,7 +23,7 @@ def _signed(value: int) -> int:
 
 
 def stream_id(name: str) -> int:
-    """A number for a named use of randomness, equal in every process and version."""
+    """The number of a named use of randomness; it is the same in every process and version."""
     return zlib.crc32(name.encode())
 
 
@@ -36,7 +36,7 @@ def mix(*parts: int) -> int:
 
 
 def mix_array(key: NDArray[np.uint64], part: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Keys from keys: one SplitMix64 step of `key` with `part` added in."""
+    """New keys: one SplitMix64 step of each key, with `part` mixed in."""
     with np.errstate(over="ignore"):
         z: NDArray[np.uint64] = key * np.uint64(_MIX_1) + (part + np.uint64(1)) * np.uint64(_GOLDEN)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(_MIX_1)
@@ -45,13 +45,13 @@ def mix_array(key: NDArray[np.uint64], part: NDArray[np.uint64]) -> NDArray[np.u
 
 
 def permutation(key: int, size: int) -> NDArray[np.int64]:
-    """A permutation of range(size): the order of the elements' hashes."""
+    """A permutation of range(size): the numbers, sorted by their hashes under `key`."""
     hashes = mix_array(np.full(size, key, dtype=np.uint64), np.arange(size, dtype=np.uint64))
     return np.argsort(hashes, kind="stable")
 
 
 def _finalise(z: Tensor) -> Tensor:
-    # torch shifts arithmetically; the masks make the shifts logical.
+    # torch shifts signed numbers arithmetically; the masks make the shifts logical.
     z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * _signed(_MIX_1)
     z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * _signed(_MIX_2)
     return z ^ ((z >> 31) & 0x1FFFFFFFF)
@@ -61,15 +61,16 @@ def uniform(key_B: Tensor, stream: str, num: int) -> Tensor:
     """`[B, num]` floats in the open interval (0, 1)."""
     counter = torch.arange(1, num + 1, device=key_B.device, dtype=torch.int64)
     start_B1 = _finalise(key_B + _signed(stream_id(stream) * 2654435761))[:, None]
-    # 23 bits and a half fill a float32 exactly; with 24 the largest would round to 1.0.
+    # A float32 holds 23 bits plus a half exactly. With 24 bits the largest number rounds to 1.0.
     bits = _finalise(start_B1 + counter * _signed(_GOLDEN)) >> 41 & 0x7FFFFF
     return (bits.to(torch.float32) + 0.5) * 2.0**-23
 
 
 def dropout(x_TBD: Tensor, key_B: Tensor, stream: str, rate: float) -> Tensor:
-    """Inverted dropout; each element's fate depends on its row's key, position and channel only.
+    """`x_TBD` after inverted dropout.
 
-    A 32-bit hash is enough for a coin, and half as many bytes as the 64-bit one.
+    Whether an element is dropped depends on its row's key, its position and its channel only. A
+    32-bit hash is enough to decide that, and takes half as many bytes as a 64-bit hash.
     """
     num_positions, _, width = x_TBD.shape
     start_B = _finalise(key_B + _signed(stream_id(stream) * 2654435761))

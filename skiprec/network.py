@@ -17,7 +17,7 @@ from skiprec.types import PADDING, Execution, History, KeepDecision
 
 
 class SkipRecNetwork(nn.Module):
-    """A backbone and, if there is one, the policy that decides which of its blocks run."""
+    """A backbone and, where there is one, the policy that decides which of its blocks run."""
 
     def __init__(
         self,
@@ -50,11 +50,14 @@ class SkipRecNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.embedding.table.weight.device
 
     def reset_parameters(self, seed: int) -> None:
-        """Draws all weights. Each part has its own stream, so a policy moves no backbone weight."""
+        """Draws all weights. Each part has its own stream of random numbers.
+
+        The weights of the backbone are therefore the same with and without a policy.
+        """
         for name in ("embedding", "entry", "stack", "head", "policy"):
             part = getattr(self, name)
             if part is not None:
@@ -62,7 +65,7 @@ class SkipRecNetwork(nn.Module):
                 part.reset_parameters(torch.Generator().manual_seed(stream >> 1))
 
     def item_tables(self) -> Iterator[tuple[str, Tensor]]:
-        """The weights with a row for each item, by name: one for each module that holds such."""
+        """The weights with one row for each item: pairs of name and tensor."""
         for name, module in self.named_modules():
             if isinstance(module, ItemEmbedding):
                 yield f"{name}.table.weight", module.table.weight
@@ -71,7 +74,7 @@ class SkipRecNetwork(nn.Module):
             yield f"head.{name}", table
 
     def embed(self, input_BT: Tensor, key_B: Tensor) -> History:
-        """The rows' inputs as vectors, time-major; padding is zero."""
+        """The embedded inputs of the rows, time-major; padding is zero."""
         item_TB = input_BT.t()
         x_TBD = self.embedding(item_TB)
         is_item_TB1 = (item_TB != PADDING).unsqueeze(-1).to(x_TBD.dtype)
@@ -81,9 +84,11 @@ class SkipRecNetwork(nn.Module):
         return History(item_TB, x_TBD, is_item_TB1, key_B)
 
     def decide(self, history: History, progress: float | None = None) -> KeepDecision | None:
-        """Which blocks run, before any of them has; None without a policy (all of them run).
+        """The decision which blocks run, from the history alone. None without a policy.
 
-        `progress` of training, from 0 to 1, lets the policy sample; None decides as in serving.
+        Args:
+            progress: of the training, from 0 to 1; a policy may then sample. None: the policy
+                decides as in serving.
         """
         if self.policy is None:
             return None
@@ -97,7 +102,7 @@ class SkipRecNetwork(nn.Module):
         execution: Execution,
         call_every_block: bool = False,
     ) -> Tensor:
-        """`x_TBD` after the blocks."""
+        """`x_TBD` after all blocks. Without a decision, every block runs."""
         keep_BL = None if decision is None else decision.keep_BL
         x_TBD: Tensor = self.stack(
             history.x_TBD, history.is_item_TB1, history.key_B, keep_BL, execution, call_every_block
@@ -105,14 +110,14 @@ class SkipRecNetwork(nn.Module):
         return x_TBD
 
     def prefixes(self, history: History, sizes: tuple[int, ...]) -> Tensor:
-        """`[M, B, D]`: the last position after the first n blocks, for each n of `sizes`."""
+        """`[M, B, D]`: the last position after the first n blocks, for each n in `sizes`."""
         assert isinstance(self.stack, BlockStack)
         return self.stack.prefixes(history.x_TBD, history.is_item_TB1, history.key_B, sizes)
 
 
 @contextmanager
 def without_dropout(network: nn.Module) -> Iterator[None]:
-    """Inside the block, the network computes as in serving."""
+    """A context in which the network computes as in serving; its mode is restored afterwards."""
     was_training = network.training
     network.eval()
     try:

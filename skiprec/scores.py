@@ -1,4 +1,4 @@
-"""What a head offers to a loss or a ranking: the scores of items, in the pieces that each needs."""
+"""The interface between heads and their users: a loss or a ranking asks for the scores it needs."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,7 +10,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 class _Rows(torch.autograd.Function):
-    """`table[row]`, with a sparse gradient; `F.embedding` has one too, but not of a vector."""
+    """`table[row_N]` with a sparse gradient. `F.embedding` has one, too, but not for a vector."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, table: Tensor, row_N: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class _Rows(torch.autograd.Function):
 
 
 def rows_of(table: Tensor, row_N: Tensor, sparse: bool) -> Tensor:
-    """`table[row_N]`; if `sparse`, the gradient lists the rows instead of filling a table."""
+    """`table[row_N]`. If `sparse`, its gradient is a list of rows instead of a whole table."""
     if not sparse:
         return table[row_N]
     out: Tensor = _Rows.apply(table, row_N)  # type: ignore[no-untyped-call]
@@ -35,29 +35,29 @@ def rows_of(table: Tensor, row_N: Tensor, sparse: bool) -> Tensor:
 
 
 class Scores(Protocol):
-    """The scores of all items for hidden vectors `x_ND`; an item's column is its id - 1."""
+    """The scores of items for hidden vectors `x_ND`. The column of an item is its id - 1."""
 
     @property
     def num_items(self) -> int:
-        """V."""
+        """V, the number of items of the catalogue."""
         ...
 
     def columns(self, x_ND: Tensor, start: int, stop: int) -> Tensor:
-        """`[N, stop - start]`, float32: the items with ids start + 1 to stop."""
+        """`[N, stop - start]`, float32: scores of the items with ids start + 1 to stop."""
         ...
 
     def own(self, x_ND: Tensor, item_N: Tensor) -> Tensor:
-        """`[N]`: one item for each vector."""
+        """`[N]`: the score of one item for each vector."""
         ...
 
     def shared(self, x_ND: Tensor, item_S: Tensor) -> Tensor:
-        """`[N, S]`: the same items for all vectors."""
+        """`[N, S]`: scores of the same S items for every vector."""
         ...
 
 
 @dataclass(frozen=True)
 class DotProduct:
-    """x W + b, the scores of all networks but NFM. `sparse`: gradients of W and b list rows."""
+    """x W + b, the scores of every network but NFM. If `sparse`, gradients of W and b list rows."""
 
     weight_VD: Tensor
     bias_V: Tensor
@@ -65,7 +65,7 @@ class DotProduct:
 
     @property
     def num_items(self) -> int:
-        """V."""
+        """V, the number of items of the catalogue."""
         return len(self.weight_VD)
 
     def columns(self, x_ND: Tensor, start: int, stop: int) -> Tensor:

@@ -1,12 +1,36 @@
-"""The values that pass between the parts, and the one legend of shape suffixes.
+"""The values that pass between the parts of SkipRec, and the legend of shape suffixes.
 
-B rows (one row is one window of one user)   W items in a row        T = W - 1 positions
-D width                                      L residual blocks       V items of the catalogue
-N positions that have a target               S sampled negatives     K entries of a top-k list
-M nested sets of blocks
+The capital letters and digits at the end of a name are the dimensions of its value, in order:
+`x_TBD` has T times B times D elements. A digit is a dimension of that size.
 
-Sequences run time-major, `x_TBD`: a causal convolution is then a sum of products over contiguous
-shifted views (see `models/nextitnet.py`). Rows are left-padded with item 0.
+    A  arms of an evaluation
+    B  rows of a batch (a row is one window of one user)
+    C  channels of a head, or columns of a matrix of values
+    D  width
+    E  output width of a product
+    F  filters, or features of a regression
+    G  groups of items
+    H  heads, or hidden units of NFM
+    I  some items of the catalogue
+    K  entries of a list for each row, such as its top-k items
+    L  residual blocks
+    M  offered sets of blocks
+    N  entries of any flat list, such as positions with a target, decisions, resamples
+    P  places along time other than T: taps of a kernel, entries of a table of positions
+    R  rows of a split or of an evaluation
+    S  sampled negatives, or sampled sets of blocks
+    T  positions that the network reads, W - 1
+    U  users
+    V  all items of the catalogue
+    W  items in a row
+
+Checkpoints store parameters and buffers by name, so these names never change. Three of them differ
+from the legend: in `weight_KDE` K is the taps of the kernel, in `vertical_LF` L is the length of
+Caser's image, and in `weight_CF` C is the channels of all items under a filter. Modules and
+parameters that come in a sequence are numbered: `norm_1`, `norm_2`.
+
+Sequences are time-major, `x_TBD`, so that a causal convolution is a sum of products over contiguous
+shifted views (see `layers.py`). Rows are left-padded with item 0.
 """
 
 from collections.abc import Mapping
@@ -22,24 +46,27 @@ PADDING = 0
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows. The key of a row is a function of (seed, epoch, global sample index) alone."""
+    """The windows of some rows. `key_B` seeds each row's random numbers.
+
+    A row's key is a function of (seed, epoch, global sample index) alone.
+    """
 
     items_BW: Tensor
     key_B: Tensor
 
     @property
     def input_BT(self) -> Tensor:
-        """What the network reads."""
+        """The items that the network reads: all but the last of each row."""
         return self.items_BW[:, :-1]
 
     @property
     def target_BT(self) -> Tensor:
-        """The next item at each position; the last column is the target of evaluation."""
+        """The next item at each position. Evaluation uses the last column alone."""
         return self.items_BW[:, 1:]
 
     @property
     def is_scored_BT(self) -> Tensor:
-        """Positions that count in the loss: a real item in, a real item to come."""
+        """Positions that count in the loss: input and target are both real items."""
         return (self.input_BT != PADDING) & (self.target_BT != PADDING)
 
     def to(self, device: torch.device) -> "Batch":
@@ -49,7 +76,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class History:
-    """All that a policy may read: the rows' inputs, embedded, before any block has run."""
+    """Everything a policy may read: the embedded inputs of the rows, before any block has run."""
 
     item_TB: Tensor
     x_TBD: Tensor
@@ -59,9 +86,13 @@ class History:
 
 @dataclass(frozen=True)
 class KeepDecision:
-    """`keep_BL` is exactly 0.0 or 1.0 going forward; `prob_BL` is P(keep), None for a control.
+    """Which blocks run for each row.
 
-    `cost_BM`, of the policy that predicts costs: nats for each of its M sets of blocks.
+    Args:
+        keep_BL: 1.0 where a block is kept, else 0.0; exactly so in the forward pass.
+        prob_BL: P(keep). None for a policy that computes no probabilities.
+        cost_BM: predicted cost of each offered set of blocks, in nats. None for a policy that
+            predicts no costs.
     """
 
     keep_BL: Tensor
@@ -71,14 +102,18 @@ class KeepDecision:
 
 @dataclass(frozen=True)
 class Pass:
-    """The purpose of one forward pass, and what it must know about the global batch.
+    """The purpose of one call of `Objective`, and the facts about the global batch that it needs.
 
-    loss: the loss of some rows. statistics: sums of their keep decisions. validate: the ranks of
-    the targets at the last position, with the decisions of serving. decide: those decisions.
+    | kind | result |
+    |---|---|
+    | `loss` | the loss of some rows |
+    | `statistics` | sums of their keep decisions |
+    | `validate` | ranks of their targets at the last position, with the decisions of serving |
+    | `decide` | the decisions of serving |
 
     Args:
         step: of the optimizer, counted from 0.
-        progress: of training, from 0 to 1; None where decisions are those of serving.
+        progress: of the training, from 0 to 1. None where the policy decides as in serving.
         num_targets: scored positions of the global batch.
         num_rows: rows of the global batch.
         statistics: sums over the global batch, by the names of `PolicyTraining.statistics`.

@@ -1,4 +1,4 @@
-"""The network of a run, read from its best checkpoint."""
+"""Reading the network of a run from its best checkpoint."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,11 @@ POLICY = "policy."
 
 
 def load_network(run_folder: Path) -> tuple[RunConfig, SkipRecNetwork]:
-    """The configuration of a run and its best network, verified, in evaluation mode."""
+    """The configuration of a run and its best network, in evaluation mode.
+
+    Raises:
+        ValueError: there is no run, no finished checkpoint, or no network of this configuration.
+    """
     config_file = run_folder / "config.json"
     if not config_file.exists():
         raise ValueError(
@@ -36,8 +40,8 @@ def load_network(run_folder: Path) -> tuple[RunConfig, SkipRecNetwork]:
     if differing:
         raise ValueError(
             f"{path} does not hold the network that {config_file} describes; {len(differing)} "
-            f"weights differ, first {differing[0]}. It is of another version or was edited: train "
-            "the run again"
+            f"weights differ, first {differing[0]}. It comes from another version or was edited: "
+            "train the run again"
         )
     network.load_state_dict(weights)
     return config, network.eval()
@@ -46,22 +50,25 @@ def load_network(run_folder: Path) -> tuple[RunConfig, SkipRecNetwork]:
 def start_from_backbone(
     network: SkipRecNetwork, run_folder: Path, growth: Growth | None = None
 ) -> None:
-    """Two-stage: copies every weight of a run's best backbone, and its items into the policy's.
+    """Copies the weights of a run's best backbone into `network` (two-stage training).
+
+    If the policy has its own item table of the same shape, the item vectors are copied there, too.
 
     Args:
-        growth: lets the run have fewer blocks, which are copied (`skiprec.models.growth`).
+        growth: the run may have fewer blocks, which are copied several times in this order
+            (`skiprec.models.growth`). None: the number of blocks must be the same.
 
     Raises:
-        ValueError: the run's backbone is another one, or of another shape, or has other items.
+        ValueError: the run has another backbone, another shape or another number of items.
     """
     config, trained = load_network(run_folder)
     _same_function(config, network.model_config)
     own = network.state_dict()
-    weights = {n: w for n, w in trained.state_dict().items() if not n.startswith(POLICY)}
+    weights = _without_policy(trained.state_dict())
     if growth is not None:
         cycle = block_cycle(config.model)
         weights = grown(weights, trained.num_blocks, network.num_blocks, cycle, growth)
-    differing = _differing(weights, {n: w for n, w in own.items() if not n.startswith(POLICY)})
+    differing = _differing(weights, _without_policy(own))
     if differing:
         raise ValueError(
             f"init_from={config.name!r}: expected {network.num_blocks} blocks of width "
@@ -79,6 +86,7 @@ def start_from_backbone(
         )
 
 
+# The parts of a backbone that its weights' shapes do not determine.
 SAME_FUNCTION: dict[str, Callable[[ModelConfig], object]] = {
     "backbone": lambda model: model.backbone,
     "dilations": dilation_cycle,
@@ -87,18 +95,22 @@ SAME_FUNCTION: dict[str, Callable[[ModelConfig], object]] = {
 
 
 def _same_function(config: RunConfig, wanted: ModelConfig) -> None:
-    """Refuses what shapes would not tell: other blocks, dilations or heads with like weights."""
+    """Raises ValueError if the backbone differs although its weights may have the same shapes."""
     for key, meaning in SAME_FUNCTION.items():
-        found, expected = meaning(config.model), meaning(wanted)
-        if found != expected:
+        actual, expected = meaning(config.model), meaning(wanted)
+        if actual != expected:
             raise ValueError(
                 f"init_from={config.name!r} is another architecture: expected model.{key}="
-                f"{expected!r}, found {found!r}; name another run, or change model.{key}"
+                f"{expected!r}, found {actual!r}; name another run, or change model.{key}"
             )
 
 
+def _without_policy(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight for name, weight in weights.items() if not name.startswith(POLICY)}
+
+
 def _differing(there: dict[str, Tensor], here: dict[str, Tensor]) -> list[str]:
-    """Each weight that has not the same shape in both, in words."""
+    """A description of each weight whose shapes differ or that exists on one side only."""
 
     def shape(weights: dict[str, Tensor], name: str) -> str:
         return str(tuple(weights[name].shape)) if name in weights else "absent"

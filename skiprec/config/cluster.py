@@ -1,4 +1,4 @@
-"""`[cluster]`: what a run asks of Ray and DeepSpeed."""
+"""`[cluster]`: the workers of a run, their resources, and how failures are handled."""
 
 from typing import Literal
 
@@ -8,37 +8,40 @@ from skiprec.config.section import Section
 
 
 class ClusterConfig(Section):
-    """Workers, machines and faults.
+    """Workers, machines and failures.
 
-    No key of this section decides what is trained, so all of them may change when a run resumes.
+    No key of this section changes the model, the data or the loss, so a resumed run may change all
+    of them.
     """
 
     num_workers: int = Field(1, ge=0)
     """Number of training workers. 0: the job's own process trains, without Ray and DeepSpeed."""
     min_workers: int | None = Field(None, ge=1)
-    """Smallest number of workers of an elastic run, which uses what the cluster has room for. None:
-    the run always has `num_workers`."""
+    """Smallest number of workers of an elastic run, which takes as many workers, up to
+    `num_workers`, as the cluster has room for. None: the run always has `num_workers`."""
     resize_check_s: float = Field(60.0, gt=0)
-    """Seconds between two checks whether an elastic run could have more workers."""
+    """Seconds between two checks whether the cluster has room for more workers of an elastic
+    run."""
     threads_per_worker: int = Field(1, ge=1)
-    """Threads of a worker, and the CPUs that it asks Ray for."""
+    """Number of threads of a worker, which is also its number of CPUs in Ray."""
     resources: dict[str, float] = Field(default_factory=dict)
-    """Further resources that a worker asks Ray for: name and amount."""
+    """Other Ray resources of each worker: names and amounts."""
     use_gpu: bool = False
-    """Whether each worker has a GPU."""
+    """Whether each worker uses one GPU."""
     room_timeout_s: float = Field(1800.0, ge=0)
-    """Seconds that a job waits for machines when the cluster has no room for its workers."""
+    """Seconds that a job waits for machines if the cluster has no room for its workers."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """What DeepSpeed partitions over the workers. 0: nothing. 1: optimizer state. 2: gradients,
-    too. 3: parameters, too."""
+    """ZeRO stage, which decides what DeepSpeed partitions over the workers. 0: nothing. 1:
+    optimizer state. 2: gradients, too. 3: parameters, too."""
     offload: Literal["none", "optimizer", "parameters"] = "none"
-    """What is kept in CPU memory (ZeRO-Offload): the optimizer state, or the parameters as well."""
+    """Data that is kept in CPU memory (ZeRO-Offload). `none`: nothing. `optimizer`: the
+    optimizer state. `parameters`: the parameters, too."""
     process_group_timeout_s: int = Field(1800, ge=1)
-    """Seconds after which a collective that never finishes is an error."""
+    """Seconds after which an unfinished collective is an error."""
     step_timeout_s: float = Field(900.0, gt=0)
     """Seconds that a step, a validation or a checkpoint may take. A worker that takes longer writes
-    its stack traces and is restarted."""
+    its stack traces and ends, which counts as a failure."""
     max_failures: int = Field(2, ge=0)
-    """Failures of workers after which the run ends instead of restarting."""
+    """Number of failures of workers after which the run restarts. One more failure ends the run."""
     storage_path: str | None = None
     """Folder or URI (of Arrow or fsspec) to which each checkpoint is copied. None: no copies."""

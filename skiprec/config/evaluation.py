@@ -1,4 +1,4 @@
-"""`[evaluation]`: accuracy in parallel, then times on a machine that does nothing else."""
+"""`[evaluation]`: which rows are scored, and which batch sizes are timed."""
 
 from typing import Literal
 
@@ -8,24 +8,24 @@ from skiprec.config.section import Section
 
 
 class EvaluationConfig(Section):
-    """The two passes of the evaluator."""
+    """Accuracy on parallel workers, then times on one idle machine."""
 
     split: Literal["train", "validation", "test"] = "test"
     """Split whose rows are evaluated."""
     num_workers: int = Field(1, ge=1)
-    """Number of workers of the accuracy pass; the results are the same for any number."""
+    """Number of workers of the accuracy pass. It does not affect the results."""
     batch_rows: int = Field(256, ge=1)
-    """Rows of one unit of work; the results are the same for any number."""
+    """Number of rows in one unit of work. It does not affect the results."""
     exclude_seen: bool = False
-    """Whether items of the row's history are left out of the ranking."""
+    """Whether the ranking of a row leaves out the items of its history."""
     max_rows: int | None = Field(None, ge=1)
-    """Most rows that are evaluated, spread evenly over the split. None: all of them."""
+    """Largest number of evaluated rows, spread evenly over the split. None: all its rows."""
     keep_frac: float | None = Field(None, gt=0, le=1)
-    """Share of block calls that is kept in serving. It sets the knob of a policy that has one
-    anew, on validation rows. None: the setting of training."""
+    """Largest share of block calls that serving keeps, for a policy that predicts costs. The
+    validation rows set its price anew to reach this share. None: the price from training."""
     timing_batches: tuple[PositiveInt, ...] = (1, 64, 256)
-    """Batch sizes, in rows, that are timed. Empty: no times are taken, as on a busy machine."""
+    """Batch sizes, in rows, that are timed. Empty: no times are taken, for a busy machine."""
     timing_users: int = Field(256, ge=1)
-    """Rows of the timing sample, spread evenly over the evaluated rows."""
+    """Number of rows in the timing sample, spread evenly over the evaluated rows."""
     timing_repeats: int = Field(15, ge=3)
-    """Least number of timed rounds of each batch size."""
+    """Smallest number of timed rounds for each batch size."""

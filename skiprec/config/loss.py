@@ -1,4 +1,4 @@
-"""`[loss]`: next-item cross-entropy."""
+"""`[loss]`: the cross-entropy of the next item."""
 
 from typing import Literal, Self
 
@@ -11,14 +11,15 @@ class LossConfig(Section):
     """The loss of the backbone: cross-entropy of the next item, averaged over all positions."""
 
     kind: Literal["full", "sampled"] = "full"
-    """`full`: softmax over the whole catalogue. `sampled`: over the target and some negatives, with
-    log-Q correction."""
+    """Items of the softmax. `full`: the whole catalogue. `sampled`: the target and some negatives,
+    with log-Q correction."""
     num_negatives: int | None = Field(None, ge=1)
-    """Number of negatives of a training step with `kind = "sampled"`, shared by all its rows."""
+    """Number of negatives of a training step, which all its rows share. Only, and always, with
+    `kind = "sampled"`."""
     last_position_weight: float | None = Field(None, gt=0)
-    """Weight of an extra term: the mean over rows of the loss at the last position. That position
-    is the one of serving, and the only one whose target the policy has not read. None: no extra
-    term."""
+    """Weight of an extra term: the mean over rows of the cross-entropy at the last position.
+    Serving uses this position, and its target is the only one that the policy has not read. None:
+    no extra term."""
 
     @model_validator(mode="after")
     def _negatives_belong_to_sampled(self) -> Self:

@@ -1,6 +1,7 @@
-"""The schema of a run: frozen models, unknown keys are errors, units are in the names.
+"""The schema of a run's configuration: its sections, and the checks that concern several sections.
 
-A run is one TOML file plus `--set dotted.key=value` overrides; `skiprec.config.files` reads it.
+A configuration is one TOML file plus overrides `--set dotted.key=value`. `skiprec.config.files`
+reads both. Units are in the names of keys.
 """
 
 from pathlib import Path
@@ -19,34 +20,35 @@ from skiprec.policy.kinds import NO_POLICY, PolicyConfig, policy_section
 
 
 class RunConfig(Section):
-    """One run. Its folder is `<root>/<name>`."""
+    """The configuration of one run. The folder of the run is `<root>/<name>`."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run and of its folder: letters, digits, dots, underscores and hyphens."""
     root: str = "runs"
-    """Folder that holds the folders of runs."""
+    """Folder that holds the folders of all runs."""
     init_from: str | None = None
-    """Run under the same root whose best backbone this run starts from (two-stage). None: random
-    weights (one-stage)."""
+    """Name of a run under the same root; this run starts from its best backbone (two-stage). None:
+    random weights (one-stage)."""
     init_growth: Literal["adjacent", "cross"] | None = None
-    """Lets the run named by `init_from` have fewer blocks, which are copied (StackRec): in the
-    order 1 1 2 2 (`adjacent`) or 1 2 1 2 (`cross`). None: the number of blocks must be the same."""
+    """Order of block copies if the run `init_from` has fewer blocks (StackRec). `adjacent`: 1 1 2
+    2. `cross`: 1 2 1 2. None: that run must have the same number of blocks."""
     data: DataConfig
-    """The dataset."""
+    """Dataset that the run trains on."""
     model: ModelConfig = ModelConfig()
-    """The backbone."""
+    """Architecture of the backbone or baseline."""
     policy: PolicyConfig = policy_section(NO_POLICY)
-    """The policy that keeps or skips blocks."""
+    """Policy that keeps or skips blocks."""
     loss: LossConfig = LossConfig()
-    """The loss of the backbone."""
+    """Loss of the backbone or baseline."""
     training: TrainingConfig = TrainingConfig()
     """Steps, learning rates, validation and checkpoints."""
     pretraining: TrainingConfig | None = None
-    """The `[training]` section of the backbone's own run, where it should differ."""
+    """The `[training]` section of the run that pretrains the backbone. It replaces that section as
+    a whole. None: the same `[training]`."""
     cluster: ClusterConfig = ClusterConfig()
-    """What the run asks of Ray and DeepSpeed."""
+    """Workers and resources of Ray, and settings of DeepSpeed."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """What is evaluated and timed."""
+    """Rows that are scored, and batch sizes that are timed."""
 
     @model_validator(mode="before")
     @classmethod
@@ -65,7 +67,7 @@ class RunConfig(Section):
 
     @property
     def folder(self) -> Path:
-        """Where everything that this run makes is kept."""
+        """The folder that holds all files of this run."""
         return Path(self.root) / self.name
 
 
@@ -78,8 +80,8 @@ def _check_execution(config: RunConfig) -> None:
         )
     if policy.decides and execution == "dense":
         raise ValueError(
-            f"policy.kind={policy.kind!r} decides nothing under "
-            "training.execution='dense'; use 'masked' (or 'gathered')"
+            f"policy.kind={policy.kind!r} decides nothing under training.execution='dense', which "
+            "runs every block; use 'masked' (or 'gathered')"
         )
     if not policy.trains_gathered and execution == "gathered":
         raise ValueError(
@@ -98,13 +100,13 @@ def _check_policy(config: RunConfig) -> None:
         )
     if config.init_growth is not None and policy.decides:
         raise ValueError(
-            f"init_growth with policy.kind={policy.kind!r}: grow the backbone in a run of its own "
-            "first, then start the policy from that"
+            f"init_growth does not work with policy.kind={policy.kind!r}: grow the backbone in a "
+            "run of its own first, then start the policy from that run"
         )
     if config.model.stochastic_depth is not None and policy.decides:
         raise ValueError(
             f"model.stochastic_depth has no effect with policy.kind={policy.kind!r}, which decides "
-            "what is left out; set it for the backbone's own run"
+            "which blocks are left out; set it in the run of the backbone"
         )
 
 
@@ -113,10 +115,13 @@ def _check_training(config: RunConfig) -> None:
     is_learned = config.policy.is_learned
     if training.policy_learning_rate is not None and not is_learned:
         raise ValueError(
-            f"training.policy_learning_rate has no effect with policy.kind={config.policy.kind!r}"
+            f"training.policy_learning_rate has no effect with policy.kind={config.policy.kind!r}, "
+            "which has no weights; remove it"
         )
     if training.freeze_backbone and not is_learned:
-        raise ValueError("training.freeze_backbone leaves nothing to train without a policy")
+        raise ValueError(
+            "training.freeze_backbone leaves nothing to train without a learned policy; remove it"
+        )
     if training.freeze_backbone and config.init_from is None:
         raise ValueError(
             "training.freeze_backbone without init_from freezes random blocks, from which no "
@@ -142,13 +147,15 @@ def _check_training(config: RunConfig) -> None:
     needed = {"none": 0, "optimizer": 1, "parameters": 3}[cluster.offload]
     if cluster.zero_stage < needed:
         raise ValueError(
-            f"cluster.offload={cluster.offload!r} moves what ZeRO partitions: it needs "
+            f"cluster.offload={cluster.offload!r} moves the data that ZeRO partitions: it needs "
             f"cluster.zero_stage={needed} or more"
         )
     if training.item_optimizer is not None:
         _check_item_optimizer(config)
     if training.patience is not None and training.validate_every_steps is None:
-        raise ValueError("training.patience needs training.validate_every_steps")
+        raise ValueError(
+            "training.patience needs training.validate_every_steps, because it counts validations"
+        )
 
 
 def _check_item_optimizer(config: RunConfig) -> None:
@@ -161,20 +168,20 @@ def _check_item_optimizer(config: RunConfig) -> None:
         )
     if training.weight_decay > 0:
         raise ValueError(
-            f"{name} moves only the rows that a step touches, and training.weight_decay="
-            f"{training.weight_decay} all of them; set one of the two"
+            f"{name} moves only the rows that a step touches, but training.weight_decay="
+            f"{training.weight_decay} moves all rows; set one of the two"
         )
     if training.grad_clip_norm is not None:
         raise ValueError(
             f"{name} steps apart from the other weights, so training.grad_clip_norm="
-            f"{training.grad_clip_norm} cannot clip the norm of all; set one of the two"
+            f"{training.grad_clip_norm} cannot clip the whole gradient; set one of the two"
         )
 
 
 def backbone_config(config: RunConfig) -> RunConfig:
-    """The run that pretrains the backbone of `config`: every block, no policy."""
+    """The configuration of the run that pretrains the backbone of `config`, without a policy."""
     training = config.pretraining or config.training
-    plain = training.model_copy(
+    plain_training = training.model_copy(
         update={"execution": "dense", "policy_learning_rate": None, "freeze_backbone": False}
     )
     return RunConfig.model_validate(
@@ -185,7 +192,7 @@ def backbone_config(config: RunConfig) -> RunConfig:
             "init_growth": None,
             "policy": {"kind": NO_POLICY},
             "evaluation": config.evaluation.model_copy(update={"keep_frac": None}).model_dump(),
-            "training": plain.model_dump(),
+            "training": plain_training.model_dump(),
             "pretraining": None,
         }
     )

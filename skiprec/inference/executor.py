@@ -1,4 +1,4 @@
-"""The serving path: histories in, lists of items out, skipped blocks not run."""
+"""The serving path: from histories to lists of items, without running skipped blocks."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +14,7 @@ Decide = Callable[[SkipRecNetwork, History], KeepDecision | None]
 
 
 def every_block(network: SkipRecNetwork, history: History) -> None:
-    """Decides as if there were no policy."""
+    """Decides that every block runs, as without a policy."""
 
 
 @torch.inference_mode()
@@ -25,26 +25,31 @@ def recommend(
     exclude_seen: bool,
     decide: Decide = SkipRecNetwork.decide,
 ) -> tuple[Tensor, Tensor]:
-    """`items_BK` and `scores_BK`, best first; a block runs on the rows that keep it alone.
+    """`items_BK` and `scores_BK`, best first. A block runs only on the rows that keep it.
 
     Args:
         network: in evaluation mode.
-        items_BT: left-padded histories; all T items are read, there is no target among them.
-        decide: who says which blocks run; the network's own policy unless a comparison is made.
+        items_BT: left-padded histories of item ids, without a target.
+        k: number of items in each list.
+        exclude_seen: whether items of the history are left out.
+        decide: makes the keep decision; by default the policy of the network.
     """
     history = embed_requests(network, items_BT)
     decision = decide(network, history)
     x_TBD = network.encode(history, decision, "dense" if decision is None else "gathered")
     use = partial(top_items, k=k, seen_BT=items_BT if exclude_seen else None)
-    found: tuple[Tensor, Tensor] = network.head(x_TBD[-1], use)
-    return found
+    best: tuple[Tensor, Tensor] = network.head(x_TBD[-1], use)
+    return best
 
 
 def embed_requests(network: SkipRecNetwork, items_BT: Tensor) -> History:
-    """What the policy and the blocks read."""
+    """The embedded histories, which the policy and the blocks read."""
     return network.embed(items_BT, request_keys(items_BT))
 
 
 def request_keys(items_BT: Tensor) -> Tensor:
-    """Functions of the histories: a policy that draws answers a request alike each time."""
+    """`[B]`: the keys of the rows, which are a function of the histories alone.
+
+    A policy that samples therefore gives the same answer to the same request.
+    """
     return items_BT.sum(1)

@@ -1,8 +1,8 @@
-"""NextItNet, NextItNet+: dilated causal convolutions in residual blocks (Yuan et al., WSDM 2019).
+"""NextItNet and NextItNet+: blocks of dilated causal convolutions (Yuan et al., WSDM 2019).
 
     h = relu(LN(conv(x, dilation=d)));  h = relu(LN(conv(h, dilation=2 d)));  branch = lambda * h
 
-lambda is 1 in NextItNet and one learnable scalar a block, first 0 (ReZero), in NextItNet+.
+lambda is 1 in NextItNet. In NextItNet+ each block learns its own lambda, first 0 (ReZero).
 """
 
 import torch
@@ -27,29 +27,29 @@ class NextItNetBlock(nn.Module):
         self.scale = nn.Parameter(torch.zeros(1)) if learn_scale else None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draws the convolutions; norms and scale start as they were made."""
+        """Draws the convolutions; the norms and the scale keep the values of the constructor."""
         self.conv_1.reset_parameters(generator)
         self.conv_2.reset_parameters(generator)
 
     def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
-        """`branch_TBD`, zero at padding (where `x_TBD` must be zero too)."""
+        """`branch_TBD`, zero at padding, where `x_TBD` must be zero, too."""
         h_TBD: Tensor = self.norm_1(self.conv_1(x_TBD), is_item_TB1)
         h_TBD = self.norm_2(self.conv_2(h_TBD), is_item_TB1)
         return h_TBD if self.scale is None else self.scale * h_TBD
 
 
 def nextitnet_blocks(config: ModelConfig) -> list[nn.Module]:
-    """Residual scale 1 (NextItNet)."""
+    """The blocks of NextItNet: the residual scale is 1."""
     return _blocks(config, learn_scale=False)
 
 
 def nextitnet_plus_blocks(config: ModelConfig) -> list[nn.Module]:
-    """One learnable residual scale a block, first 0 (NextItNet+)."""
+    """The blocks of NextItNet+: each learns its residual scale, which starts at 0."""
     return _blocks(config, learn_scale=True)
 
 
 def dilation_cycle(config: ModelConfig) -> tuple[int, ...]:
-    """Of the first convolution of a block, over blocks; the second has twice as much."""
+    """The dilations of the first convolution, over blocks; the second has twice each dilation."""
     return config.dilations or DILATIONS
 
 

@@ -2,16 +2,17 @@
 
     score_j = w_j + h^T relu(W bi + b),  bi = sum over pairs of features of x_i v_i * x_k v_k
 
-The features of an instance are the items of a history, as a bag, and the candidate item j, whose
-factors are a table of their own: it is another field. With s = sum of x_i v_i over the history and
-b = (s^2 - sum of (x_i v_i)^2) / 2, its own pairs, bi = b + s * v_j. So a history is (s, b), and all
-positions of a row come from running sums. Linear terms of the history are the same for every
-candidate, which changes no order, so there are none.
+The features of an instance are the items of a history, without their order, and the candidate item
+j. The candidate is another field, so its factors have a table of their own. Let s be the sum of
+x_i v_i over the history, and b = (s^2 - sum of (x_i v_i)^2) / 2 the sum over pairs within the
+history. Then bi = b + s * v_j. The encoder therefore turns a history into (s, b), by running sums
+for all positions at once. The linear terms of the history are left out, because they are equal for
+all candidates and change no ranking.
 
-Deviations from the paper. An instance there has a few features, always as many; a history of n
-items has n(n - 1)/2 pairs. So its features have the value x = 1 / sqrt(n), as in SVD++, with which
-s and b of independent vectors keep their scale at every length. The paper normalises bi over the
-batch; nothing here mixes rows.
+We deviate from the paper in two ways. First, the paper's instances have a small, fixed number of
+features, while a history of n items has n(n - 1)/2 pairs. Our features therefore have the value
+x = 1 / sqrt(n), as in SVD++, which keeps the scale of s and b of independent vectors at every
+length. Second, the paper normalises bi over the batch. We do not, because no module mixes rows.
 """
 
 from collections.abc import Callable
@@ -24,19 +25,19 @@ from torch import Tensor, nn
 from skiprec.config.model import ModelConfig
 from skiprec.scores import Scores, rows_of
 
-# Of the hidden layer, at once: 64 MB in float32.
+# Most numbers of the hidden layer in memory at once: 64 MB in float32.
 MAX_HIDDEN = 2**24
 BLOCK_ITEMS = 4096
 
 
 class NfmEncoder(nn.Module):
-    """The history's side, which has no weights but the embedding."""
+    """The side of the history. Its only weights are those of the embedding."""
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Nothing to draw."""
+        """Draws nothing, because there are no weights."""
 
     def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
-        """`[T, B, 2D]`: s beside b of the items up to each position, zero at padding."""
+        """`[T, B, 2D]`: s and b of the items up to each position, zero at padding."""
         count_TB1 = is_item_TB1.cumsum(0).clamp(min=1)
         sum_TBD = x_TBD.cumsum(0)
         pairs_TBD = (sum_TBD.square() - x_TBD.square().cumsum(0)) / 2
@@ -46,22 +47,23 @@ class NfmEncoder(nn.Module):
 def layer_scores(
     x_ND: Tensor, weight_ID: Tensor, hidden_HD: Tensor, bias_H: Tensor, output_H: Tensor
 ) -> Tensor:
-    """`[N, I]`: h^T relu(W (b + s * v) + bias) for N histories `[N, 2D]` and I items.
+    """`[N, I]`: h^T relu(W (b + s * v) + bias) for N histories `x_ND` (`[N, 2D]`) and I items.
 
-    W (s * v) = (W diag(s)) v, so all pairs are one product and no N x I x D numbers are made.
+    W (s * v) = (W diag(s)) v, so one product serves all pairs of history and item, and no tensor of
+    N x I x D numbers is needed.
     """
     s_ND, b_ND = x_ND.chunk(2, dim=-1)
     num_rows, num_hidden = len(x_ND), len(output_H)
-    of_history_NH = torch.addmm(bias_H, b_ND, hidden_HD.t())
-    of_item_PD = (hidden_HD * s_ND[:, None, :]).flatten(0, 1)  # P: pairs of N and H
-    hidden_PI = torch.addmm(of_history_NH.view(-1, 1), of_item_PD, weight_ID.t()).relu_()
-    hidden_NHI = hidden_PI.view(num_rows, num_hidden, len(weight_ID))
+    bias_NH = torch.addmm(bias_H, b_ND, hidden_HD.t())
+    hidden_NHD = hidden_HD * s_ND[:, None, :]
+    flat = torch.addmm(bias_NH.view(-1, 1), hidden_NHD.flatten(0, 1), weight_ID.t()).relu_()
+    hidden_NHI = flat.view(num_rows, num_hidden, len(weight_ID))
     return torch.bmm(output_H.expand(num_rows, 1, num_hidden), hidden_NHI).squeeze(1)
 
 
 @dataclass(frozen=True)
 class NfmScores:
-    """See `Scores`; each `x_ND` is `[N, 2D]`, s beside b."""
+    """See `Scores`. Each `x_ND` has the shape `[N, 2D]`: s, then b."""
 
     weight_VD: Tensor
     bias_V: Tensor
@@ -70,11 +72,11 @@ class NfmScores:
 
     @property
     def num_items(self) -> int:
-        """V."""
+        """V, the number of items of the catalogue."""
         return len(self.weight_VD)
 
     def columns(self, x_ND: Tensor, start: int, stop: int) -> Tensor:
-        """See `Scores`. Holds at most `MAX_HIDDEN` numbers of the hidden layer (or one row's)."""
+        """See `Scores`. Holds `MAX_HIDDEN` numbers of the hidden layer, or those of one row."""
         hidden_HD, bias_H, output_H = (part.float() for part in self.layer)
         weight_ID, bias_I = self.weight_VD[start:stop].float(), self.bias_V[start:stop].float()
         num_rows = max(1, MAX_HIDDEN // (len(output_H) * BLOCK_ITEMS))
@@ -96,7 +98,7 @@ class NfmScores:
         return hidden_NH @ output_H + rows_of(self.bias_V, item_N - 1, self.sparse)
 
     def shared(self, x_ND: Tensor, item_S: Tensor) -> Tensor:
-        """See `Scores`. In one piece of N x H x S numbers: `training.micro_batch_rows` bounds N."""
+        """See `Scores`. Holds N x H x S numbers at once; `training.micro_batch_rows` bounds N."""
         weight_SD = rows_of(self.weight_VD, item_S - 1, self.sparse)
         return layer_scores(x_ND, weight_SD, *self.layer) + rows_of(
             self.bias_V, item_S - 1, self.sparse
@@ -104,7 +106,7 @@ class NfmScores:
 
 
 class NfmHead(nn.Module):
-    """The candidates' side: factors and bias of each item, and the hidden layer, as wide."""
+    """The side of the candidates: factors and bias of each item, and a hidden layer of width D."""
 
     def __init__(self, num_items: int, width: int):
         super().__init__()
@@ -116,22 +118,22 @@ class NfmHead(nn.Module):
         self.output_H = nn.Parameter(torch.empty(width))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Factors normal of 0.01, the layer as Glorot, as the authors."""
+        """Normal factors with std 0.01 and a Glorot uniform layer, as in the authors' code."""
         nn.init.normal_(self.weight_VD, std=0.01, generator=generator)
         nn.init.xavier_uniform_(self.hidden_HD, generator=generator)
         nn.init.xavier_uniform_(self.output_H[None], generator=generator)
 
     def forward(self, x_ND: Tensor, use: Callable[[Tensor, Scores], Any]) -> Any:
-        """`use(x_ND, scores)`, as `ItemHead`."""
+        """The result of `use(x_ND, scores)`, as in `ItemHead`."""
         layer = (self.hidden_HD, self.hidden_bias_H, self.output_H)
         return use(x_ND, NfmScores(self.weight_VD, self.bias_V, layer, self.sparse))
 
 
 def nfm_encoder(config: ModelConfig) -> list[nn.Module]:
-    """The paper's best depth: one hidden layer, which is the head's.
+    """A list of one module. The one hidden layer, the best depth in the paper, is in the head.
 
     Raises:
-        ValueError: `config.num_blocks` asks for more.
+        ValueError: `config.num_blocks` is not 1.
     """
     if config.num_blocks != 1:
         raise ValueError(

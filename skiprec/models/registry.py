@@ -1,9 +1,9 @@
 """Backbones and baselines by name. A new one is one file beside this one and one line here.
 
-A backbone is a list of blocks; a block maps (x_TBD, is_item_TB1) to its residual branch, has
+A backbone is a list of blocks. A block maps (x_TBD, is_item_TB1) to its residual branch, has
 `reset_parameters(generator)`, mixes no rows, is causal, and keeps padding at zero. The generic
-tests in `tests/unit/models` hold every registered backbone to that. A baseline is one module with
-the same contract, but for being no residual branch: nothing of it can be skipped.
+tests in `tests/unit/models` check this contract for every registered backbone. A baseline is one
+module with the same contract, but its output is not a residual branch, so no part can be skipped.
 """
 
 from collections.abc import Callable
@@ -22,14 +22,15 @@ from skiprec.models.sasrec import end_positions, sasrec_plus_authors_blocks, sas
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a name stands for.
+    """The parts of a backbone or baseline.
 
     Args:
-        blocks: of a backbone; or the one module of a baseline, in a list.
-        is_residual: whether the blocks are branches, which a policy can skip.
-        options: the keys of `ModelConfig` that it reads beside num_blocks, width and dropout.
-        entry: makes the module that changes embedded items before the first block (positions).
-        head: makes the scores of the catalogue from (num_items, width).
+        blocks: makes the blocks of a backbone, or a list of the one module of a baseline.
+        is_residual: whether the blocks are residual branches, which a policy can skip.
+        options: the keys of `OPTIONAL` that have an effect.
+        entry: makes the module that changes the embedded items before the first block, such as
+            learned positions. None: there is no such module.
+        head: makes the head from (num_items, width).
     """
 
     blocks: Callable[[ModelConfig], list[nn.Module]]
@@ -53,6 +54,7 @@ BASELINES: dict[str, Architecture] = {
     "caser": Architecture(caser_encoder, is_residual=False),
     "nfm": Architecture(nfm_encoder, is_residual=False, head=NfmHead),
 }
+# The keys of `ModelConfig` that only some architectures read.
 OPTIONAL = ("dilations", "num_heads", "max_positions")
 
 
@@ -60,28 +62,28 @@ def architecture_of(config: ModelConfig) -> Architecture:
     """The architecture of `config.backbone`.
 
     Raises:
-        ValueError: an unknown name, or an option that has no effect on this architecture.
+        ValueError: the name is unknown, or an option has no effect on this architecture.
     """
     known = BACKBONES | BASELINES
     if config.backbone not in known:
         raise ValueError(
             f"unknown model.backbone {config.backbone!r}; there are: {', '.join(known)}"
         )
-    found = known[config.backbone]
+    architecture = known[config.backbone]
     for option in OPTIONAL:
-        if getattr(config, option) is not None and option not in found.options:
+        if getattr(config, option) is not None and option not in architecture.options:
             raise ValueError(
                 f"model.{option} has no effect with model.backbone={config.backbone!r}; remove it"
             )
-    if config.stochastic_depth is not None and not found.is_residual:
+    if config.stochastic_depth is not None and not architecture.is_residual:
         raise ValueError(
             f"model.stochastic_depth has no effect with model.backbone={config.backbone!r}, which "
             "has no residual blocks; remove it"
         )
-    return found
+    return architecture
 
 
 def block_cycle(config: ModelConfig) -> int:
-    """After how many blocks a backbone repeats itself, weights aside."""
+    """The number of blocks after which the shapes and dilations of a backbone repeat."""
     has_dilations = "dilations" in architecture_of(config).options
     return len(dilation_cycle(config)) if has_dilations else 1

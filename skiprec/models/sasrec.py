@@ -2,15 +2,16 @@
 
     a = s1 * attention(LN(x));  f = s2 * feed_forward(LN(x + a));  branch = a + f
 
-s1 and s2 are one learnable scalar each, first 0. In "sasrec_plus_authors", the form of the released
-SkipRec code, the residual starts from the normalised input instead, so that a block normalises
-twice what it is given even where both scales are 0:
+s1 and s2 are learnable scalars that start at 0. In "sasrec_plus_authors", the form of the released
+SkipRec code, the residual starts from the normalised input instead. Such a block therefore
+normalises its input twice even where both scales are 0:
 
     y = LN(x) + s1 * attention(LN(x));  z = LN(y) + s2 * feed_forward(LN(y));  branch = z - x
 
-There is no dropout inside a block: the stack drops elements of the branch, by the row's key.
-Torch's own dropout draws from a generator, and then a row's noise depends on the rows beside it.
-In the authors' form this noise is stronger than theirs, because their branch also takes x away.
+There is no dropout inside a block. The stack drops elements of the branch, with a mask from the
+row's key. The dropout of torch draws from a generator, so that the noise of a row would depend on
+the other rows of its batch. In the authors' form our noise is stronger than theirs, because the
+branch to which it applies also subtracts x.
 """
 
 import torch
@@ -37,33 +38,34 @@ class SasRecBlock(nn.Module):
         self.scale_2 = nn.Parameter(torch.zeros(1))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draws the products; norms and scales start as they were made."""
+        """Draws the matrices; the norms and scales keep the values of the constructor."""
         self.attention.reset_parameters(generator)
         self.feed_forward.reset_parameters(generator)
 
     def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
-        """`branch_TBD`, zero at padding. One mask at the end does: no real query sees padding."""
+        """`branch_TBD`, zero at padding. No real query sees padding, so one mask is enough."""
         a_TBD = self.scale_1 * self.attention(self.norm_1(x_TBD), is_item_TB1)
         f_TBD = self.feed_forward(self.norm_2(x_TBD + a_TBD))
         return torch.addcmul(a_TBD, self.scale_2, f_TBD).mul_(is_item_TB1)
 
 
 class AuthorsSasRecBlock(SasRecBlock):
-    """As in the released code: what it keeps of its input is the normalised input."""
+    """The block of the released code: its residual starts from the normalised input."""
 
     def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
-        """`branch_TBD`, zero at padding (where `x_TBD` must be zero too)."""
-        x_normed = self.norm_1(x_TBD)
-        y_TBD = torch.addcmul(x_normed, self.scale_1, self.attention(x_normed, is_item_TB1))
-        y_normed = self.norm_2(y_TBD)
-        z_TBD = torch.addcmul(y_normed, self.scale_2, self.feed_forward(y_normed))
+        """`branch_TBD`, zero at padding, where `x_TBD` must be zero, too."""
+        normed_x_TBD = self.norm_1(x_TBD)
+        y_TBD = torch.addcmul(normed_x_TBD, self.scale_1, self.attention(normed_x_TBD, is_item_TB1))
+        normed_y_TBD = self.norm_2(y_TBD)
+        z_TBD = torch.addcmul(normed_y_TBD, self.scale_2, self.feed_forward(normed_y_TBD))
         return (z_TBD - x_TBD).mul_(is_item_TB1)
 
 
 class EndPositions(nn.Module):
-    """Adds one learned vector a position, counted from the end of the window.
+    """Adds one learned vector for each position, counted from the end of the window.
 
-    So padding on the left moves no position. The last row of the table is the last position.
+    Padding on the left therefore shifts no position. The last row of the table belongs to the last
+    position.
     """
 
     def __init__(self, width: int, max_positions: int):
@@ -72,14 +74,14 @@ class EndPositions(nn.Module):
         self.table_PD = nn.Parameter(torch.empty(max_positions, width))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Truncated normal of 0.02, as the items' vectors."""
+        """Truncated normal with std 0.02, as for the item vectors."""
         nn.init.trunc_normal_(self.table_PD, std=0.02, a=-0.04, b=0.04, generator=generator)
 
     def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
-        """`[T, B, D]` to the same shape; padding stays zero.
+        """`[T, B, D]`; padding stays zero.
 
         Raises:
-            ValueError: more positions than the table has.
+            ValueError: the input has more positions than the table.
         """
         num_positions = len(x_TBD)
         if num_positions > self.max_positions:
@@ -92,24 +94,24 @@ class EndPositions(nn.Module):
 
 
 def end_positions(config: ModelConfig) -> nn.Module:
-    """A table of `config.max_positions`, or of `MAX_POSITIONS`."""
+    """A table of `config.max_positions` positions, by default `MAX_POSITIONS`."""
     return EndPositions(config.width, config.max_positions or MAX_POSITIONS)
 
 
 def sasrec_plus_blocks(config: ModelConfig) -> list[nn.Module]:
-    """The clean form: identity blocks at first."""
+    """The plain form: each block starts as the identity."""
     heads = _checked_heads(config)
     return [SasRecBlock(config.width, heads) for _ in range(config.num_blocks)]
 
 
 def sasrec_plus_authors_blocks(config: ModelConfig) -> list[nn.Module]:
-    """The released code's form."""
+    """The blocks of the released code."""
     heads = _checked_heads(config)
     return [AuthorsSasRecBlock(config.width, heads) for _ in range(config.num_blocks)]
 
 
 def num_heads(config: ModelConfig) -> int:
-    """Of each block's attention."""
+    """The number of heads of each block, by default `NUM_HEADS`."""
     return config.num_heads or NUM_HEADS
 
 

@@ -1,4 +1,4 @@
-"""The loop over blocks, in three executions with one contract. Nothing here mixes rows."""
+"""The loop over blocks, in three executions with the same result. Nothing here mixes rows."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from skiprec.types import Execution
 
 
 class BlockStack(nn.Module):
-    """Residual blocks in a row; shapes as in `types.py`, keep_BL exactly 0.0 or 1.0."""
+    """Residual blocks, one after the other. Every `keep_BL` is exactly 0.0 or 1.0."""
 
     def __init__(
         self, blocks: list[nn.Module], dropout: float = 0.0, activation_checkpointing: bool = False
@@ -24,7 +24,7 @@ class BlockStack(nn.Module):
         self.activation_checkpointing = activation_checkpointing
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draws every block's weights, first block first."""
+        """Draws the weights of the blocks, from the first block to the last."""
         for block in self.blocks:
             block.reset_parameters(generator)  # type: ignore[operator]
 
@@ -37,11 +37,14 @@ class BlockStack(nn.Module):
         execution: Execution,
         call_every_block: bool,
     ) -> Tensor:
-        """The named execution; `call_every_block` matters to `gathered` alone."""
+        """`x_TBD` after all blocks, by the named execution.
+
+        Only `gathered` reads `call_every_block`.
+        """
         if execution == "dense":
             return self.dense(x_TBD, is_item_TB1, key_B)
         if keep_BL is None:
-            raise ValueError(f"execution={execution!r} needs keep decisions; found none")
+            raise ValueError(f"execution={execution!r} needs keep decisions, but keep_BL is None")
         if execution == "masked":
             return self.masked(x_TBD, is_item_TB1, key_B, keep_BL)
         if torch.is_grad_enabled() and not call_every_block:
@@ -52,7 +55,7 @@ class BlockStack(nn.Module):
         return self.gathered(x_TBD, is_item_TB1, key_B, keep_BL, call_every_block)
 
     def dense(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
-        """Every block runs for every row."""
+        """`x_TBD` after all blocks. Every block runs for every row."""
         for index in range(len(self.blocks)):
             x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
         return x_TBD
@@ -60,21 +63,22 @@ class BlockStack(nn.Module):
     def prefixes(
         self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor, sizes: tuple[int, ...]
     ) -> Tensor:
-        """`[M, B, D]`: the last position after the first n blocks, for each n of `sizes`."""
-        after = {0: x_TBD[-1]}
+        """`[M, B, D]`: the last position after the first n blocks, for each n in `sizes`."""
+        last_by_size = {0: x_TBD[-1]}
         for index in range(len(self.blocks)):
             x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
-            after[index + 1] = x_TBD[-1]
-        return torch.stack([after[size] for size in sizes])
+            last_by_size[index + 1] = x_TBD[-1]
+        return torch.stack([last_by_size[size] for size in sizes])
 
     def run_block(self, index: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
         """`x_TBD` after one block that all rows keep."""
         return x_TBD + self._branch(index, x_TBD, is_item_TB1, key_B)
 
     def masked(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor, keep_BL: Tensor) -> Tensor:
-        """Every block runs; `keep_BL` carries the policy's gradient back. Saves no time.
+        """`x_TBD` after all blocks. Every block runs, and a skipped branch is multiplied by 0.
 
-        Where positions pass on different gradients it may be a `keep_TBL` of equal values.
+        `keep_BL` carries the gradient of the policy. It may be a `keep_TBL` with equal values at
+        all positions, if their gradients differ. This execution saves no time.
         """
         for index in range(len(self.blocks)):
             branch_TBD = self._branch(index, x_TBD, is_item_TB1, key_B)
@@ -89,10 +93,10 @@ class BlockStack(nn.Module):
         keep_BL: Tensor,
         call_every_block: bool,
     ) -> Tensor:
-        """A block runs on the rows that keep it, and only on those: this is where time is saved.
+        """`x_TBD` after all blocks. A block runs on the rows that keep it only, which saves time.
 
-        `call_every_block=True` calls a block that no row keeps on zero rows. Under ZeRO every
-        rank must call every block in the same order, or gradients are silently wrong.
+        With `call_every_block=True`, a block that no row keeps is called on zero rows. Under ZeRO,
+        every rank must call every block in the same order, or gradients are silently wrong.
         """
         num_rows = keep_BL.shape[0]
         add = torch.Tensor.index_add if torch.is_grad_enabled() else torch.Tensor.index_add_
@@ -113,11 +117,11 @@ class BlockStack(nn.Module):
     def _branch(self, index: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
         block: Callable[..., Tensor] = self.blocks[index]
         if self.activation_checkpointing and torch.is_grad_enabled():
-            # Randomness is keyed, so there is no generator state to stash.
-            out = checkpoint(
+            # Randomness comes from keys, so there is no generator state to restore.
+            recomputed = checkpoint(
                 block, x_TBD, is_item_TB1, use_reentrant=False, preserve_rng_state=False
             )
-            branch_TBD: Tensor = out
+            branch_TBD: Tensor = recomputed
         else:
             branch_TBD = block(x_TBD, is_item_TB1)
         dropped_TBD: Tensor = self.dropouts[index](branch_TBD, key_B)
@@ -125,7 +129,7 @@ class BlockStack(nn.Module):
 
 
 class WholeEncoder(nn.Module):
-    """A baseline in the place of a stack: one module that every row runs."""
+    """A baseline in the place of a stack: one module that runs for every row."""
 
     def __init__(self, encoder: nn.Module, dropout: float, activation_checkpointing: bool):
         super().__init__()
@@ -149,7 +153,7 @@ class WholeEncoder(nn.Module):
         execution: Execution,
         call_every_block: bool,
     ) -> Tensor:
-        """As `BlockStack`, of which only `dense` makes sense here."""
+        """`x_TBD` after the module. The only execution is `dense`."""
         if execution != "dense":
             raise ValueError(
                 f"execution={execution!r} needs residual blocks, and this baseline has none"
@@ -163,7 +167,10 @@ class WholeEncoder(nn.Module):
 
 
 def split_rows(keep_BL: Tensor) -> list[Tensor]:
-    """For each block, the rows that keep it. One transfer to the host for the whole stack."""
+    """For each block, the indices of the rows that keep it.
+
+    One transfer to the host serves the whole stack.
+    """
     block_row = (keep_BL != 0).t().nonzero()
     counts: list[int] = (keep_BL != 0).sum(0).tolist()
     return list(torch.split(block_row[:, 1], counts))

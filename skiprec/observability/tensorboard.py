@@ -1,4 +1,4 @@
-"""The TensorBoard sink: scalars, per-block keep rates, decision pictures, hyperparameters."""
+"""The TensorBoard sink: scalars, keep rates of blocks, pictures of decisions, hyperparameters."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ class TensorBoardSink:
     """Writes event files under `folder`. Events after `resume_step` are marked as purged.
 
     Args:
-        settings: what of the configuration is shown, with the last validation, as hyperparameters.
+        settings: the part of the configuration that is shown as hyperparameters, beside the
+            numbers of the last validation.
     """
 
     def __init__(self, folder: Path, resume_step: int, settings: dict[str, Any]):
@@ -24,14 +25,14 @@ class TensorBoardSink:
         self.writer = SummaryWriter(str(folder), purge_step=resume_step + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """One scalar a name; the names' groups are TensorBoard's."""
+        """Writes one scalar for each name. TensorBoard groups names by the part before "/"."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
             if name.startswith("validation/"):
                 self.last_validation[f"hparam/{name}"] = value
 
     def decisions(self, step: int, keep_RL: Decisions) -> None:
-        """A heat map of blocks by users, and a histogram of kept blocks."""
+        """Writes a heat map of blocks by users and a histogram of the number of kept blocks."""
         for name, figure in (
             ("policy/blocks_by_users", keep_heat_map(keep_RL)),
             ("policy/kept_blocks", kept_blocks_histogram(keep_RL)),
@@ -39,14 +40,15 @@ class TensorBoardSink:
             self.writer.add_image(name, figure_to_array(figure), step, dataformats="HWC")
 
     def close(self) -> None:
-        """Adds the run as a row of the HPARAMS table, and closes the event file."""
+        """Adds the run as a row of the HPARAMS table and closes the event file."""
         flat = {key: value for key, value in _flatten(self.settings).items() if value is not None}
         self.writer.add_hparams(flat, self.last_validation, run_name=".")
         self.writer.close()
 
 
 def write_evaluation(folder: Path, report: dict[str, Any], figures: dict[str, Figure]) -> None:
-    """A report: numbers as `evaluation_<row>/<metric>`, pictures as `evaluation/<file>`."""
+    """Writes the numbers of a report as `evaluation_<row>/<metric>` and its pictures as
+    `evaluation/<file>`."""
     writer = SummaryWriter(str(folder))
     for row in report["rows"]:
         for metric, value in row.items():
@@ -58,18 +60,18 @@ def write_evaluation(folder: Path, report: dict[str, Any], figures: dict[str, Fi
 
 
 def write_convergence(folder: Path, curves: list[Curve]) -> None:
-    """The same in TensorBoard: one run a curve; steps are hundredths of epochs, and seconds."""
+    """Writes each curve as one run. Steps are hundredths of epochs, and seconds."""
     for curve in curves:
         writer = SummaryWriter(str(folder / curve.label.replace("/", "-").replace(" ", "_")))
-        for what in ("loss", "mrr"):
-            for epochs, hours, value in getattr(curve, what):
-                writer.add_scalar(f"{what}_by_hundredth_epoch", value, round(100 * epochs))
-                writer.add_scalar(f"{what}_by_second", value, round(3600 * hours))
+        for metric in ("loss", "mrr"):
+            for epochs, hours, value in getattr(curve, metric):
+                writer.add_scalar(f"{metric}_by_hundredth_epoch", value, round(100 * epochs))
+                writer.add_scalar(f"{metric}_by_second", value, round(3600 * hours))
         writer.close()
 
 
 def write_trials(folder: Path, trials: list[dict[str, Any]]) -> None:
-    """The trials of a sweep as rows of the HPARAMS table; what was written before is replaced."""
+    """Writes the trials of a sweep as rows of the HPARAMS table; replaces the earlier rows."""
     for trial in trials:
         place = folder / trial["trial"]
         for old in place.glob("events.*"):

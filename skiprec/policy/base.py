@@ -1,4 +1,4 @@
-"""The interface of a policy: from histories to keep decisions."""
+"""The interface of a policy, which maps histories to keep decisions."""
 
 from abc import ABC, abstractmethod
 
@@ -10,7 +10,7 @@ from skiprec.types import History, KeepDecision
 
 
 class PolicyModule(nn.Module, ABC):
-    """The base of every policy. `tests/unit/policy` holds every kind to this interface.
+    """The base of every policy. `tests/unit/policy` checks this interface for every kind.
 
     The constructor takes (options, num_items, backbone_width, num_blocks).
     """
@@ -20,14 +20,14 @@ class PolicyModule(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, history: History, progress: float | None) -> KeepDecision:
-        """The keep decision of each row, from nothing but the history.
+        """The keep decision of each row, from the history alone.
 
         Args:
-            progress: of training, from 0 to 1; a policy may then sample. None asks for the
+            progress: of the training, from 0 to 1; a policy may then sample. None: the
                 deterministic decision of serving.
         """
 
     @property
     def knob(self) -> Knob | None:
-        """What can be set anew in serving; None for a control."""
+        """The setting of a trained policy that serving can change; None for a control."""
         return None

@@ -1,4 +1,4 @@
-"""Builds the policy of a configuration."""
+"""Building the policy of a configuration."""
 
 from skiprec.policy.base import PolicyModule
 from skiprec.policy.kinds import class_of
@@ -8,7 +8,7 @@ from skiprec.policy.section import PolicySection
 def build_policy(
     options: PolicySection, num_items: int, backbone_width: int, num_blocks: int
 ) -> PolicyModule | None:
-    """The policy of these options, its weights not drawn yet; None without a policy."""
+    """The policy with these options; its weights are not drawn yet. None without a policy."""
     if not options.decides:
         return None
     policy: PolicyModule = class_of(options.kind, "module")(

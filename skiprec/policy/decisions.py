@@ -1,4 +1,4 @@
-"""From keep logits to keep decisions. Sampling and inference are different functions."""
+"""From keep logits to keep decisions of serving, and the entropy of decisions."""
 
 from torch import Tensor
 
@@ -9,13 +9,13 @@ TINY = 1e-6
 
 
 def argmax_keep(logits_BL2: Tensor) -> KeepDecision:
-    """Keep where the keep logit is the larger one: deterministic, for evaluation and serving."""
+    """The deterministic decision of serving: keep where the keep logit is the larger one."""
     logits_BL2 = logits_BL2.float()
     keep_BL = (logits_BL2[..., KEEP] > logits_BL2[..., SKIP]).float()
     return KeepDecision(keep_BL, logits_BL2.softmax(-1)[..., KEEP])
 
 
 def entropy(prob: Tensor) -> Tensor:
-    """Of each coin on its own, in nats; as large as `prob`."""
+    """The entropy in nats of a coin with probability `prob`, element by element."""
     prob = prob.clamp(TINY, 1 - TINY)
     return -prob * prob.log() - (1 - prob) * (1 - prob).log()

@@ -1,12 +1,12 @@
-"""The kinds of policy. A new kind is a folder beside this file and its name in `KINDS`.
+"""The kinds of policy. A new kind is a folder beside this file, and its name in `KINDS`.
 
 A kind's folder holds up to three modules, each with one class of a fixed name:
 
-    options.py    `Options`    its `[policy]` section; imports pydantic and other sections alone
-    module.py     `Policy`     from a history to keep decisions (see `base.py`)
-    training.py   `Training`   what it adds to training (see `training.py`); a control has none
+    options.py    `Options`    its `[policy]` section; imports only pydantic and other sections
+    module.py     `Policy`     maps histories to keep decisions (see `base.py`)
+    training.py   `Training`   its part of the training (see `training.py`); a control has none
 
-The three are imported at three levels of the code, so they are looked up here by name.
+The three modules belong to three layers of imports, so they are looked up here by name.
 """
 
 from importlib import import_module
@@ -30,15 +30,15 @@ KINDS = (
 
 
 def class_of(kind: str, part: str) -> Any:
-    """The class in a module of a kind: `part` is "options", "module" or "training".
+    """The class in the module `part` of a kind: "options", "module" or "training".
 
-    Returns None where the kind has no such module.
+    The result is None if the kind has no such module.
     """
-    place = f"skiprec.policy.{kind}.{part}"
-    if find_spec(place) is None:
+    module_name = f"skiprec.policy.{kind}.{part}"
+    if find_spec(module_name) is None:
         return None
-    name = {"options": "Options", "module": "Policy", "training": "Training"}[part]
-    return getattr(import_module(place), name)
+    class_name = {"options": "Options", "module": "Policy", "training": "Training"}[part]
+    return getattr(import_module(module_name), class_name)
 
 
 OPTIONS: dict[str, type[PolicySection]] = {kind: class_of(kind, "options") for kind in KINDS}
@@ -50,10 +50,10 @@ else:
 
 
 def policy_section(kind: str, **options: Any) -> PolicySection:
-    """The section of one kind, from its options.
+    """The `[policy]` section of one kind with these options.
 
     Raises:
-        ValueError: an unknown kind.
+        ValueError: the kind is unknown.
     """
     if kind not in OPTIONS:
         raise ValueError(f"unknown policy.kind {kind!r}; there are: {', '.join(OPTIONS)}")

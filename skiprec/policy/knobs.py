@@ -1,7 +1,7 @@
-"""What can be set anew in a trained policy, without training it again: its knob.
+"""Knobs: the setting of a trained policy that can change without training the policy again.
 
-A knob reads what the policy computed for some rows, `numbers_RK`: P(keep) of each block, or the
-predicted cost of each offered set. It never reads a target.
+A knob reads `numbers_RK`, the numbers that the policy computed for some rows. They are P(keep) of
+each block, or the predicted cost of each offered set. A knob never reads a target.
 """
 
 from abc import ABC, abstractmethod
@@ -24,25 +24,27 @@ class OperatingPoint:
 
 
 class Knob(ABC):
-    """`name` is used in reports; `served` is the setting in serving."""
+    """The setting `name` of a policy. `served` is its value in serving."""
 
     name: str
     served: float
 
     @abstractmethod
     def points(self, numbers_RK: Numbers) -> list[OperatingPoint]:
-        """Decisions about these rows at settings spread over the knob's range, rising in blocks
-        kept."""
+        """Decisions about these rows at several settings, spread over the range of the knob.
+
+        The points are sorted by the number of kept blocks, fewest first.
+        """
 
 
 class ThresholdKnob(Knob):
-    """A block is kept where P(keep) is above a threshold, one half in serving."""
+    """The threshold on P(keep) above which a block is kept; one half in serving."""
 
     name = "threshold"
     served = 0.5
 
     def points(self, numbers_RK: Numbers) -> list[OperatingPoint]:
-        """See `Knob`; the thresholds are quantiles of all P(keep)."""
-        share_P = np.linspace(0, 1, NUM_POINTS + 2)[1:-1]
-        thresholds = np.quantile(numbers_RK, 1 - share_P).tolist()
+        """See `Knob`. The thresholds are quantiles of all P(keep)."""
+        share_N = np.linspace(0, 1, NUM_POINTS + 2)[1:-1]
+        thresholds = np.quantile(numbers_RK, 1 - share_N).tolist()
         return [OperatingPoint(threshold, numbers_RK > threshold) for threshold in thresholds]

@@ -1,4 +1,4 @@
-"""A policy with a price: a number that training moves without a gradient."""
+"""Policies with a price, a number that training changes without a gradient."""
 
 from collections.abc import Callable
 from typing import Self
@@ -13,9 +13,10 @@ from skiprec.policy.prices import choices_by_price, price_for
 
 
 class PricedPolicy(PolicyModule):
-    """`price_1` is the price of all blocks, in nats.
+    """A policy that compares costs with `price_1`, the price of keeping all blocks, in nats.
 
-    It stays float32 in a bfloat16 network, which would round its small moves away.
+    The price stays float32 in a bfloat16 network, because bfloat16 would round its small changes to
+    nothing.
     """
 
     price_1: Tensor
@@ -32,11 +33,11 @@ class PricedPolicy(PolicyModule):
 
 
 class PriceKnob(Knob):
-    """The price of a policy that offers nested sets: the first n blocks, for some n.
+    """The price of a policy that offers nested sets of blocks: the first n blocks, for several n.
 
     Args:
-        policy: whose price is read and set.
-        size_M: number of blocks of each offered set, rising; all blocks come last.
+        policy: the policy whose price is read and set.
+        size_M: number of blocks of each offered set, rising; the last set is all blocks.
     """
 
     name = "price"
@@ -46,7 +47,7 @@ class PriceKnob(Knob):
         self.served = float(policy.price_1)
 
     def points(self, numbers_RK: Numbers) -> list[OperatingPoint]:
-        """See `Knob`; the prices spread the kept share evenly."""
+        """See `Knob`. The prices are chosen so that the kept shares are evenly spaced."""
         block_L = np.arange(int(self.size_M[-1]))
         return [
             OperatingPoint(price, block_L < size_R.numpy()[:, None])
@@ -60,5 +61,5 @@ class PriceKnob(Knob):
         return price_for(torch.from_numpy(numbers_RK), self.size_M, keep_frac)
 
     def turn(self, setting: float) -> None:
-        """Serves at this price from now on."""
+        """Sets the price of the policy to `setting`."""
         self.policy.price_1.fill_(setting)

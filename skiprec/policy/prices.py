@@ -1,4 +1,4 @@
-"""Choosing among nested sets of blocks by a price for each block. Costs and prices are in nats."""
+"""Choosing among nested sets of blocks by a price. Costs and prices are in nats."""
 
 import numpy as np
 import torch
@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 def cheapest(cost_BM: Tensor, size_M: Tensor, price_1: Tensor) -> Tensor:
-    """`[B]`: index of the set with the least predicted cost + price * its share of all blocks.
+    """`[B]`: index of the set with the smallest predicted cost + price * (its share of all blocks).
 
-    Of equal sets the smaller one.
+    Among equal sets, the smallest set is chosen.
 
     Args:
         cost_BM: predicted cost of each set.
-        size_M: number of blocks of each set, rising; all blocks come last.
+        size_M: number of blocks of each set, rising; the last set is all blocks.
         price_1: price of all blocks.
     """
     return (cost_BM.detach() + price_1 * size_M / size_M[-1]).argmin(1)
@@ -21,8 +21,8 @@ def cheapest(cost_BM: Tensor, size_M: Tensor, price_1: Tensor) -> Tensor:
 def price_for(cost_RM: Tensor, size_M: Tensor, keep_frac: float) -> float:
     """The lowest price at which these rows keep at most `keep_frac` of the block calls.
 
-    Rows keep less as the price rises, so bisection finds it. If even the smallest set keeps more,
-    the result is the price at which every row takes that set.
+    Rows keep less as the price rises, so bisection finds the price. If even the smallest set is
+    larger than `keep_frac`, the result is a price at which every row takes the smallest set.
     """
     low, high = -1.0, 1.0
     while _kept(cost_RM, size_M, low) <= keep_frac and low > -1e6:
@@ -41,7 +41,7 @@ def price_for(cost_RM: Tensor, size_M: Tensor, keep_frac: float) -> float:
 def choices_by_price(
     cost_RM: Tensor, size_M: Tensor, num_points: int
 ) -> list[tuple[float, Tensor]]:
-    """`(price, size_R)` at prices that spread the kept share evenly over the range of the sets."""
+    """`(price, size_R)` at prices whose kept shares are evenly spaced between smallest and all."""
     smallest = float(size_M[0] / size_M[-1])
     shares = np.linspace(smallest, 1, num_points + 2)[1:-1]
     prices = [price_for(cost_RM, size_M, share) for share in shares.tolist()]

@@ -1,4 +1,4 @@
-"""From a history to the vector that a learned policy decides from."""
+"""The network of a learned policy: trunk and keep head."""
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,15 @@ from skiprec.types import History
 
 
 class PolicyTrunk(nn.Module):
-    """Full width with its own embedding as in the paper, or slim on the backbone's embedding.
+    """Turns a history into one vector for each row.
+
+    It either has its own embedding, as in the paper, or projects the backbone's item vectors.
 
     Args:
-        backbone_width: channels of `History.x_TBD`, projected to the policy's width when slim.
+        backbone_width: channels of `History.x_TBD`, which are projected to the policy's width.
+
+    Raises:
+        ValueError: the encoder is unknown.
     """
 
     def __init__(self, config: LearnedSection, num_items: int, backbone_width: int):
@@ -27,7 +32,7 @@ class PolicyTrunk(nn.Module):
         self.encoder = ENCODERS[config.encoder](config.width)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draws embedding or projection, then the encoder."""
+        """Draws the embedding or the projection, then the encoder."""
         if self.embedding is not None:
             self.embedding.reset_parameters(generator)
         if self.project is not None:
@@ -36,7 +41,7 @@ class PolicyTrunk(nn.Module):
         self.encoder.reset_parameters(generator)  # type: ignore[operator]
 
     def forward(self, history: History) -> Tensor:
-        """`[B, D]`."""
+        """`[B, D]`: the vector of each row."""
         if self.embedding is not None:
             x_TBD = self.embedding(history.item_TB)
         else:
@@ -47,19 +52,19 @@ class PolicyTrunk(nn.Module):
 
 
 class KeepHead(nn.Module):
-    """One (skip, keep) pair of logits a block, in the order of `decisions.SKIP, KEEP`."""
+    """A pair of logits for each block, in the order of `decisions.SKIP` and `KEEP`."""
 
     def __init__(self, width: int, num_blocks: int):
         super().__init__()
         self.linear = nn.Linear(width, 2 * num_blocks)
 
     def reset_parameters(self, generator: torch.Generator, skip: float, keep: float) -> None:
-        """Small weights; every block starts with these logits."""
+        """Draws small weights; every block starts with the logits `skip` and `keep`."""
         nn.init.normal_(self.linear.weight, std=0.02, generator=generator)
         with torch.no_grad():
             self.linear.bias.view(-1, 2).copy_(torch.tensor([skip, keep]))
 
     def forward(self, vector_BD: Tensor) -> Tensor:
-        """`[B, L, 2]`."""
+        """`[B, L, 2]`: the logits."""
         logits_BL2: Tensor = self.linear(vector_BD).unflatten(-1, (-1, 2))
         return logits_BL2

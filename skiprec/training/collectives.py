@@ -1,4 +1,4 @@
-"""What a training step needs of the other ranks. Every rank calls these equally often."""
+"""The collectives of a training step. Every rank must call each of them equally often."""
 
 from typing import Protocol
 
@@ -8,22 +8,22 @@ from torch import Tensor
 
 
 class Collectives(Protocol):
-    """The ranks of a run, as seen from one of them."""
+    """The collectives of one rank of a run."""
 
     rank: int
     world_size: int
 
     def sum(self, value: Tensor) -> Tensor:
-        """Elementwise sum over ranks, the same on each."""
+        """The elementwise sum over all ranks; the result is the same on each rank."""
         ...
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rank 0's rows, then rank 1's, …; each rank brings equally many."""
+        """The rows of rank 0, then of rank 1, …. Every rank must bring the same number of rows."""
         ...
 
 
 class SingleProcess:
-    """A world of one."""
+    """Collectives for a run with one rank."""
 
     rank = 0
     world_size = 1
@@ -38,20 +38,20 @@ class SingleProcess:
 
 
 class ProcessGroup:
-    """The default group of torch.distributed, initialised by the caller."""
+    """Collectives over the default group of torch.distributed, which the caller has initialised."""
 
     def __init__(self) -> None:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
 
     def sum(self, value: Tensor) -> Tensor:
-        """One all-reduce."""
+        """See `Collectives`; one all-reduce."""
         value = value.clone()
         dist.all_reduce(value)
         return value
 
     def gather(self, rows: Tensor) -> Tensor:
-        """One all-gather."""
+        """See `Collectives`; one all-gather."""
         parts = [torch.empty_like(rows) for _ in range(self.world_size)]
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)

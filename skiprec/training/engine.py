@@ -1,4 +1,4 @@
-"""The contract of an engine, and the readable single-process reference."""
+"""The interface of an engine, and a readable reference that runs in one process."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,42 +17,44 @@ from skiprec.types import Batch, Pass
 
 
 class Engine(Protocol):
-    """Owns weights, gradients and optimizer. Every rank calls each method equally often."""
+    """Owns weights, gradients and optimizer. Every rank must call each method equally often."""
 
     device: torch.device
     objective: Objective
 
     def forward_backward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:
-        """One pass of a step: its loss is added to the gradient. Returns the pass's sums."""
+        """The sums of one pass of a step; the gradient of its loss is added to the gradients."""
         ...
 
     def forward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:
-        """A pass without gradient, with the weights as they are."""
+        """The result of one pass without gradient."""
         ...
 
     def step(self, lr_factor: float) -> dict[str, Tensor | float]:
-        """Updates the weights; returns "grad_norm" and the learning rates by group."""
+        """Updates the weights and returns "grad_norm" and the learning rates of the groups."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Writes this rank's part of the optimizer's state (`skiprec.training.fragments`)."""
+        """Writes the optimizer state that this rank owns (`skiprec.training.fragments`)."""
         ...
 
     def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
-        """Restores what `save` wrote, at any world size and ZeRO stage; bit for bit at the same.
+        """Restores a saved state, at any world size and ZeRO stage.
+
+        At the world size and ZeRO stage of `save`, the state is restored bit for bit.
 
         Args:
-            weights: what `network_weights` returned then, on every rank.
+            weights: the result of `network_weights` at the time of `save`, on every rank.
         """
         ...
 
     def network_weights(self) -> dict[str, Tensor] | None:
-        """The whole network's weights on the CPU, on rank 0; None elsewhere. A collective."""
+        """All weights on the CPU of rank 0; None on the other ranks. This is a collective."""
         ...
 
 
 class TorchEngine:
-    """Plain PyTorch in one process. bf16 computes in bf16 and keeps float32 masters."""
+    """Plain PyTorch in one process. With bf16, it keeps float32 master weights."""
 
     def __init__(
         self,
@@ -80,7 +82,7 @@ class TorchEngine:
 
     @torch.no_grad()
     def forward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:
-        """See `Engine`. Dropout is off where the pass says so."""
+        """See `Engine`. `Pass.turns_dropout_off` decides about dropout."""
         self.objective.train(not pass_.turns_dropout_off)
         sums: dict[str, Tensor] = self.objective(batch, pass_)
         return sums

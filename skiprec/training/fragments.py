@@ -1,11 +1,13 @@
-"""The optimizer's state on disk, in parts: any number of ranks wrote it, any number reads it.
+"""The optimizer state on disk, in fragments. The ranks that read may differ from those that wrote.
 
-A rank owns fragments: contiguous parts of flattened parameters, with their float32 master values
-and their optimizer state. Without partitioning they are whole parameters; under ZeRO each rank has
-its own. They are written where they are, and read where they overlap with what the reader owns, so
-neither the number of ranks nor the ZeRO stage needs to be the same.
+A fragment is a contiguous part of a flattened parameter, with its float32 master weights and its
+optimizer state. Without partitioning, a fragment is a whole parameter. Under ZeRO each rank owns
+other fragments. A rank writes the fragments that it owns, and reads the parts of all files that
+overlap with its own fragments. The number of ranks and the ZeRO stage may therefore change.
 
-    rank-00000.safetensors    "<parameter>/<start>/<what>", what: master, exp_avg, exp_avg_sq, step
+    rank-00000.safetensors    keys "<parameter>/<start>/<quantity>"
+
+The quantities are `master` (master weights), `exp_avg`, `exp_avg_sq` and `step` (of Adam).
 """
 
 from collections import defaultdict
@@ -25,9 +27,10 @@ MASTER = "master"
 
 @dataclass(frozen=True)
 class Fragment:
-    """Elements `start` to `start + n` of parameter `name`, flattened.
+    """Elements `start` to `start + n` of the flattened parameter `name`.
 
-    `values` are views into what the optimizer works on: (n,) each, but "step", which is a scalar.
+    `values` holds each quantity as a view of the optimizer's own tensor. Each has the shape (n,),
+    but `step` is a scalar.
     """
 
     name: str
@@ -38,7 +41,11 @@ class Fragment:
 def whole_fragments(
     masters: Iterable[tuple[str, Tensor]], optimizer: torch.optim.Optimizer
 ) -> Iterator[Fragment]:
-    """Unpartitioned: each parameter's name and the float32 tensor that the optimizer updates."""
+    """One fragment for each whole parameter.
+
+    Args:
+        masters: the name of each parameter and the float32 tensor that the optimizer updates.
+    """
     for name, master in masters:
         yield make_fragment(name, 0, master, 0, master.numel(), optimizer)
 
@@ -46,18 +53,19 @@ def whole_fragments(
 def make_fragment(
     name: str, start: int, flat: Tensor, offset: int, length: int, optimizer: torch.optim.Optimizer
 ) -> Fragment:
-    """The fragment that lies in `flat`, a tensor of the optimizer, from `offset` on."""
+    """The fragment of `length` elements from `offset` on in `flat`, a tensor of the optimizer."""
     values = {MASTER: flat} | adam_state(optimizer, flat)
 
     def part(tensor: Tensor) -> Tensor:
         tensor = tensor.detach()
         return tensor if tensor.dim() == 0 else tensor.view(-1)[offset : offset + length]
 
-    return Fragment(name, start, {what: part(tensor) for what, tensor in values.items()})
+    parts = {quantity: part(tensor) for quantity, tensor in values.items()}
+    return Fragment(name, start, parts)
 
 
 def adam_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
-    """The state of one of its tensors, which `torch.optim.AdamW` makes only at its first step."""
+    """The optimizer's state of one tensor. It is created here if there was no step yet."""
     state: dict[str, Tensor] = optimizer.state[parameter]
     if not state:
         state["step"] = torch.zeros((), device=parameter.device)
@@ -67,46 +75,47 @@ def adam_state(optimizer: torch.optim.Optimizer, parameter: Tensor) -> dict[str,
 
 
 def save_fragments(folder: Path, rank: int, fragments: Iterable[Fragment]) -> None:
-    """Writes what this rank owns."""
+    """Writes the fragments that this rank owns to its file in `folder`."""
     tensors = {
-        f"{fragment.name}/{fragment.start}/{what}": tensor
+        f"{fragment.name}/{fragment.start}/{quantity}": tensor
         for fragment in fragments
-        for what, tensor in fragment.values.items()
+        for quantity, tensor in fragment.values.items()
     }
-    # A step count is one tensor for all fragments of a partition; a file wants one each.
+    # All fragments of a partition share one tensor of the step count. A safetensors file must not
+    # hold a tensor twice, so each fragment gets a copy.
     counts = {key: tensor.clone() for key, tensor in tensors.items() if tensor.dim() == 0}
     save_file(tensors | counts, folder / f"rank-{rank:05d}.safetensors")
 
 
 def load_fragments(folder: Path, fragments: Iterable[Fragment]) -> None:
-    """Fills `fragments` in place, from the files of all ranks; reads only the bytes it needs.
+    """Fills `fragments` in place from the files of all ranks; reads only the bytes it needs.
 
     Raises:
-        ValueError: an element of theirs is in no file.
+        ValueError: an element of a fragment is in no file.
     """
     with ExitStack() as stack:
         saved: dict[tuple[str, str], list[tuple[int, Any]]] = defaultdict(list)
         for path in sorted(folder.glob("rank-*.safetensors")):
             file = stack.enter_context(safe_open(path, "pt"))
             for key in file.keys():
-                name, start, what = key.rsplit("/", 2)
-                part = file.get_tensor(key) if what == "step" else file.get_slice(key)
-                saved[name, what].append((int(start), part))
+                name, start, quantity = key.rsplit("/", 2)
+                part = file.get_tensor(key) if quantity == "step" else file.get_slice(key)
+                saved[name, quantity].append((int(start), part))
         for fragment in fragments:
-            for what, target in fragment.values.items():
-                parts = saved[fragment.name, what]
+            for quantity, target in fragment.values.items():
+                parts = saved[fragment.name, quantity]
                 filled = _fill(target, fragment.start, parts)
                 if filled < target.numel():
                     raise ValueError(
-                        f"{folder} holds {filled} of {target.numel()} values of {what} of "
-                        f"{fragment.name}; it is of another version or another network: train the "
-                        "run again"
+                        f"{folder} holds {filled} of {target.numel()} values of {quantity} of "
+                        f"{fragment.name}; it comes from another version or another network: train "
+                        "the run again"
                     )
 
 
 @torch.no_grad()
 def _fill(target: Tensor, start: int, parts: list[tuple[int, Any]]) -> int:
-    """Copies what overlaps; returns the number of elements."""
+    """Copies the overlap of `parts` with `target`; returns the number of copied elements."""
     if target.dim() == 0:
         for _, part in parts[:1]:
             target.copy_(part)

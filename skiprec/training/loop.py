@@ -1,4 +1,4 @@
-"""The training loop. It knows no Ray, no DeepSpeed, no files and no clock of its own."""
+"""The training loop. It uses no Ray, no DeepSpeed and no files, and has no clock of its own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ BEST_METRIC = "validation/mrr@20"
 
 
 class NotFiniteError(FloatingPointError):
-    """A loss or gradient norm is not finite; `step` is the first step where, counted from 0."""
+    """A loss or a gradient norm is not finite. `step` is the first such step, counted from 0."""
 
     def __init__(self, message: str, step: int):
         super().__init__(message, step)
@@ -34,7 +34,7 @@ class NotFiniteError(FloatingPointError):
 
 
 class Request(IntEnum):
-    """What a running loop may be asked to do. Where ranks differ, the larger value counts."""
+    """A request to a running loop. If the requests of ranks differ, the largest value counts."""
 
     NONE = 0
     SAVE = 1
@@ -42,27 +42,29 @@ class Request(IntEnum):
 
 
 class LoopHooks(Protocol):
-    """What the loop calls in the process around it. Every rank calls each method equally often."""
+    """The surroundings of the loop. Every rank must call each method equally often."""
 
     def clock(self) -> float:
         """Seconds since some fixed moment."""
         ...
 
     def beat(self, step: int) -> None:
-        """The loop is alive and in this step; called before each step, validation and
-        checkpoint."""
+        """Reports that the loop is alive and in this step.
+
+        The loop calls it before each step, each validation and each checkpoint.
+        """
         ...
 
     def validate(self) -> Validation:
-        """Scores the validation rows."""
+        """The scores of the validation rows."""
         ...
 
     def save(self, state: TrainState) -> None:
-        """Writes a checkpoint."""
+        """Writes a checkpoint of `state`."""
         ...
 
     def request(self) -> Request:
-        """What this rank is asked for; called with each line of the log, and ranks may differ."""
+        """The request to this rank, asked for at each line of the log; ranks may differ."""
         ...
 
 
@@ -76,12 +78,12 @@ def train(
     hooks: LoopHooks,
     state: TrainState,
 ) -> TrainState:
-    """Runs from `state` to the end of the plan or to early stopping; returns the last state.
+    """Trains from `state` to the end of the plan or to early stopping; returns the last state.
 
-    On a request to stop it saves and returns before that.
+    On a request to stop, it saves a checkpoint and returns early.
 
     Raises:
-        NotFiniteError: a loss or gradient norm is not finite (seen at the next log line).
+        NotFiniteError: a loss or a gradient norm is not finite (checked at each line of the log).
     """
     policy = engine.objective.policy_training
     window = _LogWindow(hooks.clock, state.step)
@@ -89,9 +91,9 @@ def train(
         hooks.beat(state.step)
         started = hooks.clock()
         batches = [batch.to(engine.device) for batch in reader.micro_batches(state.step)]
-        read = hooks.clock()
+        read_until = hooks.clock()
         result = run_step(config, plan, engine, batches, comm, state.step)
-        window.add(result, data_s=read - started, step_s=hooks.clock() - started)
+        window.add(result, data_s=read_until - started, step_s=hooks.clock() - started)
         state = state.advanced(config.training.global_batch_rows)
         request = Request.NONE
         if plan.logs(state.step):
@@ -113,7 +115,7 @@ def train(
 
 
 def agreed(request: Request, comm: Collectives, device: torch.device) -> Request:
-    """The largest request of any rank; a collective."""
+    """The largest request of any rank. This is a collective."""
     votes = torch.zeros(len(Request), device=device)
     votes[request] = 1
     return Request(int(comm.sum(votes).cpu().nonzero().max()))
@@ -121,7 +123,13 @@ def agreed(request: Request, comm: Collectives, device: torch.device) -> Request
 
 @dataclass(frozen=True)
 class StepResult:
-    """`num_targets` of the global batch, this rank's `sums` over its rows, the step's settings."""
+    """The numbers of one step for the log.
+
+    Args:
+        num_targets: scored positions of the global batch.
+        sums: sums over this rank's rows.
+        settings: settings of the step, such as learning rates, and the norm of the gradient.
+    """
 
     num_targets: Tensor
     sums: dict[str, Tensor]
@@ -136,10 +144,10 @@ def run_step(
     comm: Collectives,
     step: int,
 ) -> StepResult:
-    """One optimizer step over a global batch.
+    """The result of one optimizer step over a global batch.
 
-    The counts that the loss is divided by, and the mean decisions that its terms need, are of the
-    global batch: they are summed over passes and ranks before the first backward pass.
+    The loss is divided by counts of the global batch, and some of its terms need mean decisions of
+    the global batch. Both are summed over passes and ranks before the first backward pass.
     """
     policy = engine.objective.policy_training
     progress = progress_at(step, plan.total_steps)
@@ -175,7 +183,7 @@ def add_sums(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
 
 
 def sum_over_ranks(sums: dict[str, Tensor], comm: Collectives) -> dict[str, Tensor]:
-    """The sums of all ranks in float32, added up in float64; one collective."""
+    """The sums over all ranks in float32, added in float64 by one collective."""
     flat = torch.cat([value.double().reshape(-1) for value in sums.values()])
     sizes = [value.numel() for value in sums.values()]
     parts = torch.split(comm.sum(flat).float(), sizes)
@@ -186,7 +194,7 @@ def sum_over_ranks(sums: dict[str, Tensor], comm: Collectives) -> dict[str, Tens
 
 
 class _LogWindow:
-    """Sums since the last log line, kept on the device until then."""
+    """Sums since the last line of the log, which stay on the device until the next line."""
 
     def __init__(self, clock: Callable[[], float], step: int):
         self.clock = clock
@@ -218,7 +226,7 @@ class _LogWindow:
         comm: Collectives,
         state: TrainState,
     ) -> dict[str, float]:
-        """One line of the log; the only place where the loop waits for the device."""
+        """One line of the log. The loop waits for the device only here."""
         steps = state.step - self.step
         num_rows = steps * config.training.global_batch_rows
         means = {
@@ -238,9 +246,9 @@ class _LogWindow:
             first = self.step + (finite.index(False) if False in finite else 0)
             raise NotFiniteError(
                 f"step {state.step}: loss {loss}, gradient norm {line['train/grad_norm']}; "
-                f"expected finite numbers, first seen after step {first + 1}. Lower "
-                "training.learning_rate or set training.grad_clip_norm; the last checkpoint is "
-                "from before.",
+                f"expected finite numbers; step {first + 1} was the first without. Lower "
+                "training.learning_rate or set training.grad_clip_norm. The last checkpoint is "
+                "older than that step.",
                 first,
             )
         now = self.clock()

@@ -1,6 +1,7 @@
-"""Next-item cross-entropy that never holds scores of every position for every item.
+"""Next-item cross-entropy. The scores of all positions for all items are never in memory at once.
 
-Each function has the signature that `ItemHead` calls inside its forward.
+`full_softmax` and `sampled_softmax` are functions of (x_ND, scores), as a head calls them in its
+forward.
 """
 
 import math
@@ -16,12 +17,12 @@ CHUNK_SCORES = 2**24
 
 
 def full_softmax(x_ND: Tensor, scores: Scores, *, target_N: Tensor) -> Tensor:
-    """Sum over N of -log softmax(x W + b)[target], scores made and dropped in chunks of N.
+    """The sum over N of -log softmax(x W + b)[target], in nats.
 
-    `target_N` holds item ids (1 to V).
+    Scores are computed and dropped in chunks of positions. `target_N` holds item ids (1 to V).
 
     Raises:
-        ValueError: scores that are no product of two matrices.
+        ValueError: the scores are not a product of two matrices.
     """
     if not isinstance(scores, DotProduct):
         raise ValueError(
@@ -44,10 +45,10 @@ def full_softmax(x_ND: Tensor, scores: Scores, *, target_N: Tensor) -> Tensor:
 
 
 def _chunk_rows(num_items: int) -> int:
-    """Positions a chunk, so that its scores take at most 64 MB.
+    """Number of positions in a chunk, so that the scores of a chunk take at most 64 MB.
 
-    torch's own choice shrinks chunks as the catalogue grows: at 54,000 items it takes six times as
-    long as this one (benchmarks/bench_loss.py).
+    The default of torch makes chunks smaller as the catalogue grows. At 54,000 items it takes six
+    times as long as this choice (benchmarks/bench_loss.py).
     """
     return max(16, min(512, CHUNK_SCORES // num_items))
 
@@ -55,31 +56,32 @@ def _chunk_rows(num_items: int) -> int:
 def sampled_softmax(
     x_ND: Tensor, scores: Scores, *, target_N: Tensor, negative_S: Tensor
 ) -> Tensor:
-    """Sum over N of the softmax loss over the target and S importance-weighted negatives.
+    """The sum over N of the softmax loss over the target and S importance-weighted negatives, nats.
 
-    A negative j drawn S times from q stands for the items it was drawn for: its score becomes
-    s_j - log(S q_j) (Blanc & Rendle, ICML 2018, eq. 5), so the loss tends to the full one as S
-    grows. A negative that equals the target is left out. `negative_S` holds item ids.
+    S negatives are drawn from the distribution q, so negative j is expected S q_j times. Its score
+    becomes s_j - log(S q_j) (Blanc & Rendle, ICML 2018, eq. 5), so that the loss tends to the full
+    loss as S grows. A negative that equals the target is left out. `negative_S` holds item ids.
     """
     log_count_S = log_uniform_prob(negative_S, scores.num_items).log() + math.log(len(negative_S))
     positive_N = scores.own(x_ND, target_N)
     score_NS = scores.shared(x_ND, negative_S).float()
     score_NS = score_NS - log_count_S
     score_NS = score_NS.masked_fill(target_N[:, None] == negative_S, -torch.inf)
-    all_N = torch.cat([positive_N.float()[:, None], score_NS], dim=1).logsumexp(1)
-    return (all_N - positive_N.float()).sum()
+    log_sum_N = torch.cat([positive_N.float()[:, None], score_NS], dim=1).logsumexp(1)
+    return (log_sum_N - positive_N.float()).sum()
 
 
 def log_uniform_prob(item_S: Tensor, num_items: int) -> Tensor:
-    """q(v) = log((v + 1) / v) / log(V + 1): ids go by descending frequency, so this is Zipf's."""
+    """q(v) = log((v + 1) / v) / log(V + 1), a Zipf distribution: frequent items have small ids."""
     return torch.log1p(1.0 / item_S) / math.log(num_items + 1)
 
 
 def draw_negatives(key: int, num_negatives: int, num_items: int, device: torch.device) -> Tensor:
-    """`negative_S`, shared by all rows of a step; the inverse of the distribution function.
+    """`negative_S`: item ids that all rows of a step share.
 
-    Of 46 random bits: with the 23 of one draw, most of the rare items of a large catalogue would
-    never be drawn (beyond id 600,000 of a million, neighbours are less than a step apart).
+    They come from the inverse of the distribution function at numbers of 46 random bits. With the
+    23 bits of one draw, most of the rare items of a large catalogue would never be drawn: beyond id
+    600,000 of a million, neighbouring items are less than one step of 2^-23 apart.
     """
     key_1 = torch.tensor([key - (1 << 63)], dtype=torch.int64, device=device)
     coarse_S, fine_S = (

@@ -1,6 +1,6 @@
-"""The loss: cross-entropy over the targets of the global batch + what the policy's kind adds.
+"""The loss: cross-entropy over the targets of the global batch, plus the terms of the policy.
 
-`Objective` is the one module that an engine wraps; each of its calls is a `Pass`.
+`Objective` is the module that an engine wraps. Each call of it is a `Pass`.
 """
 
 from functools import partial
@@ -19,7 +19,7 @@ from skiprec.types import Batch, Execution, History, KeepDecision, Pass
 
 
 class Objective(nn.Module):
-    """A network with its loss; batch statistics are those of the global batch (see `Pass`)."""
+    """A network with its loss. All counts and statistics are those of the global batch."""
 
     def __init__(self, network: SkipRecNetwork, config: RunConfig):
         super().__init__()
@@ -28,9 +28,10 @@ class Objective(nn.Module):
         self.policy_training = policy_training(config, network)
 
     def forward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:
-        """See `Pass`. The loss is a sum over `batch`, divided by counts of the global batch.
+        """The result of one pass, by the kind of `pass_` (see `Pass`).
 
-        Everything but "loss" is a sum over the rows at hand, for the log.
+        Of a loss pass, "loss" is a sum over `batch`, divided by counts of the global batch. All
+        other entries are sums over the rows of `batch` for the log.
         """
         if pass_.kind == "validate":
             return self._validate(batch)
@@ -103,12 +104,12 @@ class Objective(nn.Module):
             if decision is None
             else decision.keep_BL
         )
-        out = {"rank_B": rank_B, "keep_BL": keep_BL}
+        result = {"rank_B": rank_B, "keep_BL": keep_BL}
         if decision is not None and decision.prob_BL is not None:
-            out["prob_BL"] = decision.prob_BL
-        return out
+            result["prob_BL"] = decision.prob_BL
+        return result
 
 
 def _for_the_log(loss: Tensor) -> Tensor:
-    """In float32 at least: sums over passes and a window of steps would be wrong in bf16."""
+    """`loss` in float32 at least. In bf16, sums over passes and steps would be inaccurate."""
     return loss.detach().to(torch.promote_types(loss.dtype, torch.float32))

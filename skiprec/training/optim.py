@@ -1,4 +1,4 @@
-"""Which optimizer moves which weights: named groups "backbone" and "policy", each with its rate."""
+"""The optimizer, with a group of weights for the backbone and a group for the policy."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,9 +11,9 @@ from skiprec.network import SkipRecNetwork
 
 
 def build_optimizer(network: SkipRecNetwork, training: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over what is trained, but for item tables that have an optimizer of their own.
+    """AdamW over all trained weights, except item tables that have their own optimizer.
 
-    Those become buffers of the network (see `skiprec.training.item_tables`).
+    Such item tables become buffers of the network (see `skiprec.training.item_tables`).
     """
     if training.item_optimizer is not None:
         for name, table in list(network.item_tables()):
@@ -34,14 +34,14 @@ def build_optimizer(network: SkipRecNetwork, training: TrainingConfig) -> torch.
 
 
 def is_backbone(name: str) -> bool:
-    """Whether a weight of that name belongs to the backbone; else it is the policy's."""
+    """Whether the weight `name` belongs to the backbone, and not to the policy."""
     return not name.startswith("policy.")
 
 
 def parameter_groups(
     named: Iterable[tuple[str, Tensor]], training: TrainingConfig
 ) -> list[dict[str, Any]]:
-    """Groups "backbone" and "policy", those that are not empty, each with its `base_lr`."""
+    """The groups "backbone" and "policy" with their `base_lr`; empty groups are left out."""
     backbone: list[Tensor] = []
     policy: list[Tensor] = []
     for name, parameter in named:
@@ -58,16 +58,16 @@ def parameter_groups(
 
 
 def set_table(network: SkipRecNetwork, name: str, table: Tensor) -> None:
-    """Puts `table` into the network as a buffer with sparse gradients, in the place of a weight."""
+    """Replaces the weight `name` of the network by the buffer `table` with sparse gradients."""
     owner, _, last = name.rpartition(".")
     module = network.get_submodule(owner)
-    module.sparse = True  # type: ignore[assignment]  # of nn.Embedding, and of our heads
+    module.sparse = True  # type: ignore[assignment]  # an attribute of nn.Embedding and our heads
     delattr(module, last)
     module.register_buffer(last, table)
 
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
-    """Sets every group to `factor * base_lr`; returns the rates by group name."""
+    """Sets the rate of each group to `factor * base_lr`; returns the rates by group name."""
     for group in optimizer.param_groups:
         group["lr"] = factor * group["base_lr"]
     return {group["name"]: group["lr"] for group in optimizer.param_groups}

@@ -1,4 +1,4 @@
-"""What happens at which step: fixed before the loop starts, and equal on every rank."""
+"""The plan of a run: which steps log, validate and save. It is the same on every rank."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from skiprec.config.training import TrainingConfig
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Steps count from 1 when they are done: `validates(n)` asks after step n."""
+    """The plan of a run, fixed before the loop starts. `done` is the number of finished steps."""
 
     total_steps: int
     log_every: int
@@ -16,26 +16,26 @@ class StepPlan:
     checkpoint_every: int | None
 
     def logs(self, done: int) -> bool:
-        """Whether a line is written after `done` steps.
+        """Whether a line of the log is written after `done` steps.
 
-        With each checkpoint too: a line sees what is not finite before it is saved, and a run that
-        goes on from there writes the lines of an unbroken one.
+        Each checkpoint has a line, too. The line detects numbers that are not finite before they
+        are saved, and a resumed run writes the same lines as an uninterrupted run.
         """
         return done % self.log_every == 0 or done == 1 or self.checkpoints(done)
 
     def validates(self, done: int) -> bool:
-        """Whether the validation split is scored after `done` steps; always at the end."""
+        """Whether the validation split is scored after `done` steps; always after the last step."""
         every = self.validate_every
         return done == self.total_steps or (every is not None and done % every == 0)
 
     def checkpoints(self, done: int) -> bool:
-        """Whether the state is saved after `done` steps: with each validation, and in between."""
+        """Whether the state is saved after `done` steps; always with a validation."""
         every = self.checkpoint_every
         return self.validates(done) or (every is not None and done % every == 0)
 
 
 def make_plan(training: TrainingConfig, num_rows: int) -> StepPlan:
-    """The plan for a split of `num_rows` rows; the last step is always a full one."""
+    """The plan for `num_rows` training rows. Steps are rounded up, so the last step is full."""
     total = max(1, math.ceil(training.epochs * num_rows / training.global_batch_rows))
     return StepPlan(
         total_steps=total,
@@ -46,7 +46,10 @@ def make_plan(training: TrainingConfig, num_rows: int) -> StepPlan:
 
 
 def lr_factor(training: TrainingConfig, step: int, total_steps: int) -> float:
-    """Linear warm-up, then a cosine from 1 to `final_lr_frac` at the last step."""
+    """The share of the peak rate at `step` (from 0): linear warm-up, then a cosine.
+
+    The cosine falls from 1 to `final_lr_frac` at the last step.
+    """
     if step < training.warmup_steps:
         return (step + 1) / (training.warmup_steps + 1)
     progress = (step - training.warmup_steps) / max(1, total_steps - 1 - training.warmup_steps)
@@ -55,5 +58,5 @@ def lr_factor(training: TrainingConfig, step: int, total_steps: int) -> float:
 
 
 def progress_at(step: int, total_steps: int) -> float:
-    """0 at the first step, 1 at the last."""
+    """The progress of the training: 0 at the first step, 1 at the last step."""
     return step / max(1, total_steps - 1)

@@ -1,14 +1,16 @@
-"""Where a run is. Small, equal on every rank, and all that resuming needs beside the weights."""
+"""The state of a run. It is small, equal on every rank, and complete but for the weights."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class TrainState(BaseModel):
-    """After `step` steps.
+    """The state after `step` steps.
 
-    Which rows come next is a function of `seed`, `step` and the data of `manifest_hash`; `samples`
-    counts the rows seen, for the log. `items_hash`: which item each id means; None where a state is
-    of a version that did not say.
+    The next rows are a function of `seed`, `step` and the dataset with `manifest_hash`.
+
+    Args:
+        samples: number of rows that were trained on, for the log.
+        items_hash: hash of the item that each id stands for. None in states of old versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,11 +26,11 @@ class TrainState(BaseModel):
     stopped_early: bool = False
 
     def advanced(self, rows: int) -> "TrainState":
-        """One step of `rows` samples later."""
+        """The state after one more step over `rows` rows."""
         return self.model_copy(update={"step": self.step + 1, "samples": self.samples + rows})
 
     def validated(self, metric: float, patience: int | None) -> "TrainState":
-        """With a validation's result; `stopped_early` after `patience` of them without a gain."""
+        """The state after a validation; it stops early after `patience` without a better metric."""
         if self.best_metric is None or metric > self.best_metric:
             return self.model_copy(
                 update={
@@ -37,6 +39,8 @@ class TrainState(BaseModel):
                     "validations_without_gain": 0,
                 }
             )
-        waited = self.validations_without_gain + 1
-        stop = patience is not None and waited >= patience
-        return self.model_copy(update={"validations_without_gain": waited, "stopped_early": stop})
+        without_gain = self.validations_without_gain + 1
+        stop = patience is not None and without_gain >= patience
+        return self.model_copy(
+            update={"validations_without_gain": without_gain, "stopped_early": stop}
+        )

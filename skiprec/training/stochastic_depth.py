@@ -1,4 +1,4 @@
-"""Blocks left out at random while a backbone trains, so that it gets used to being skipped."""
+"""Stochastic depth: a backbone trains with blocks left out, so that it tolerates skipped blocks."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ from skiprec.types import KeepDecision
 
 
 def kept_at_random(key_B: Tensor, rate: float, num_blocks: int) -> KeepDecision:
-    """Block l of N (from 1) is left out of a row with probability `rate * l / N`.
+    """A decision that leaves block l of N (from 1) out of a row with probability `rate * l / N`.
 
-    Huang et al., ECCV 2016, but kept branches are not rescaled: as in LayerDrop (Fan et al., ICLR
-    2020), since the same blocks will later be kept or skipped as they are.
+    Source: Huang et al., ECCV 2016. As in LayerDrop (Fan et al., ICLR 2020), kept branches are not
+    rescaled, because serving keeps or skips the same blocks without rescaling.
     """
     coin_BL = keyed_random.uniform(key_B, "stochastic-depth", num_blocks)
     rate_L = rate * torch.arange(1, num_blocks + 1, device=key_B.device) / num_blocks

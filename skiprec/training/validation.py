@@ -1,4 +1,4 @@
-"""Scoring the validation split while training: accuracy, and whether the policy is personal."""
+"""Validation during training: accuracy, and how much decisions differ between users."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ VALIDATION_TILE_ROWS = 128
 
 @dataclass(frozen=True)
 class Validation:
-    """`scalars` for the log, `keep_RL` the decisions of serving (rows by blocks)."""
+    """The result of a validation: numbers for the log, and the decisions of serving."""
 
     scalars: dict[str, float]
     keep_RL: NDArray[np.float32]
@@ -26,33 +26,38 @@ class Validation:
 def validate(
     engine: Engine, tiles: list[tuple[Batch, int]], comm: Collectives, with_policy: bool
 ) -> Validation:
-    """The same result on every rank; each rank must bring equally many tiles of one size."""
+    """The validation over the tiles of all ranks; the result is the same on every rank.
+
+    Args:
+        tiles: batches, each with its number of real rows; the rows after these are fill. Every rank
+            must bring the same number of tiles of the same size.
+    """
     parts: list[dict[str, Tensor]] = []
     for batch, num_real in tiles:
-        out = engine.forward(batch.to(engine.device), Pass("validate"))
-        is_real = torch.arange(len(batch.items_BW), device=engine.device) < num_real
-        parts.append({**out, "is_real_B": is_real})
+        scored = engine.forward(batch.to(engine.device), Pass("validate"))
+        is_real_B = torch.arange(len(batch.items_BW), device=engine.device) < num_real
+        parts.append({**scored, "is_real_B": is_real_B})
     gathered = {
         name: comm.gather(torch.cat([part[name] for part in parts])).cpu() for name in parts[0]
     }
-    is_real = gathered["is_real_B"].bool()
+    is_real_R = gathered["is_real_B"].bool()
     scalars = {
         f"validation/{name}": value
-        for name, value in metrics_from_ranks(gathered["rank_B"][is_real]).items()
+        for name, value in metrics_from_ranks(gathered["rank_B"][is_real_R]).items()
     }
-    keep_RL = gathered["keep_BL"][is_real].float()
+    keep_RL = gathered["keep_BL"][is_real_R].float()
     if with_policy:
         prob_RL = gathered.get("prob_BL")
-        scalars |= policy_scalars(keep_RL, None if prob_RL is None else prob_RL[is_real].float())
+        scalars |= policy_scalars(keep_RL, None if prob_RL is None else prob_RL[is_real_R].float())
     return Validation(scalars, keep_RL.numpy())
 
 
 def decide_rows(
     engine: Engine, tiles: list[tuple[Batch, int]], comm: Collectives
 ) -> dict[str, Tensor]:
-    """What the policy decides in serving about the rows of all ranks: fields of `KeepDecision`.
+    """The decisions of serving for the rows of all ranks, by the names of `KeepDecision`.
 
-    The same on every rank, as `validate`.
+    The result is the same on every rank. `tiles` are as in `validate`.
     """
     parts: list[dict[str, Tensor]] = []
     for batch, num_real in tiles:
@@ -65,7 +70,10 @@ def decide_rows(
 
 
 def policy_scalars(keep_RL: Tensor, prob_RL: Tensor | None) -> dict[str, float]:
-    """How much is kept, and how personally: a collapsed policy has a good mean, no variance."""
+    """Share of kept blocks, and differences between users.
+
+    A policy that decides the same for everyone may have a good mean, but has no variance.
+    """
     kept_R = keep_RL.sum(1)
     scalars = {
         "policy/keep_frac": keep_RL.mean().item(),

@@ -1,4 +1,4 @@
-"""Small networks and batches for tests; whatever is registered can be built by its name."""
+"""Small networks and batches for tests. Every registered name can be built."""
 
 from typing import Any
 
@@ -17,11 +17,11 @@ from skiprec.types import PADDING, Batch
 NUM_ITEMS = 30
 NUM_BLOCKS = 4
 WIDTH = 8
-WINDOW = 10  # so 9 positions: shorter than the reach of the last dilations
+WINDOW = 10  # 9 positions, which is shorter than the reach of the last dilations
 
 BACKBONE_NAMES = sorted(BACKBONES)
 POLICY_NAMES = sorted(kind for kind, options in OPTIONS.items() if options.decides)
-# What a policy cannot be built without, or what makes its decisions differ between rows.
+# Options that a policy requires, or that make its decisions differ between rows.
 POLICY_OPTIONS: dict[str, dict[str, Any]] = {
     "fixed": {"keep_blocks": (0, 2)},
     "random": {"keep_frac": 0.5},
@@ -60,7 +60,7 @@ def build_network(
 
 
 def awaken(network: SkipRecNetwork, seed: int = 0) -> None:
-    """Moves every weight off its first value: residual scales of 0 would hide what a block does."""
+    """Adds noise to every weight, because residual scales of 0 would hide the effect of blocks."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -73,7 +73,7 @@ def awaken(network: SkipRecNetwork, seed: int = 0) -> None:
 def random_batch(
     num_rows: int, seed: int = 0, window: int = WINDOW, num_items: int = NUM_ITEMS
 ) -> Batch:
-    """Rows of every length from `window` items down to two; the first is full."""
+    """Rows with all lengths from `window` items down to two; the first row is full."""
     generator = torch.Generator().manual_seed(seed)
     items_BW = torch.randint(1, num_items + 1, (num_rows, window), generator=generator)
     for row in range(num_rows):
@@ -87,7 +87,7 @@ def take_rows(batch: Batch, rows: Any) -> Batch:
 
 
 def run_config(policy: str = "none", **changes: Any) -> RunConfig:
-    """A tiny run on the torch engine; `changes` are dotted keys with `__` for the dot."""
+    """A tiny run on the torch engine. `changes` are dotted keys with `__` for the dot."""
     tree: dict[str, Any] = {
         "name": "tiny",
         "data": {"path": "unused"},

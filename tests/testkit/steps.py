@@ -1,4 +1,4 @@
-"""Training steps in memory: rows from a tensor, a clock that ticks, a sink that remembers."""
+"""Training steps in memory: random rows, a clock that counts calls, a sink that keeps its lines."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class MemoryReader:
-    """New random rows at each step, in the passes of `rank_slices`."""
+    """Reads new random rows at each step, in the passes of `rank_slices`."""
 
     global_batch_rows: int
     micro_batch_rows: int | None = None
@@ -69,9 +69,9 @@ def make_engine(config: RunConfig, seed: int = 0) -> TorchEngine:
 def step_gradient(
     config: RunConfig, batches: list[Batch], step: int = 0, total_steps: int = 1
 ) -> dict[str, torch.Tensor]:
-    """The gradient of one step over `batches`, read off a step of plain descent at rate 1.
+    """The gradient of one step over `batches`, measured by gradient descent at learning rate 1.
 
-    What a step moves without a gradient (a price) is told by minus its move.
+    For a number that a step changes without a gradient (a price), the result is minus its change.
     """
     network = build_network(config.model, config.policy).double()
     group = {"params": list(network.parameters()), "name": "all", "base_lr": 1.0}
@@ -86,9 +86,9 @@ def step_gradient(
 
 @dataclass
 class Run:
-    """`train` with everything around it in memory, which is also its `LoopHooks`.
+    """Runs `train` with everything in memory, and is also its `LoopHooks`.
 
-    `metrics` are the results of the validations to come.
+    `metrics` are the results of the next validations.
     """
 
     config: RunConfig

@@ -1,4 +1,4 @@
-"""Attention against loops over rows, positions and heads, and what hides a key."""
+"""Attention against loops over rows, positions and heads, and the masking of keys."""
 
 import pytest
 import torch
@@ -30,14 +30,14 @@ def test_attention_equals_the_loops_with_its_gradients(
     attention = make_attention(num_heads, is_causal)
     x_TBD, is_item_TB1 = left_padded(positions, ROWS, WIDTH)
     x_TBD.requires_grad_()
-    found, expected = (
+    actual, expected = (
         output_and_gradients(attention, out, x_TBD)
         for out in (
             attention(x_TBD, is_item_TB1) * is_item_TB1,
             obvious_attention(attention, x_TBD, is_item_TB1),
         )
     )
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
     assert expected[0].abs().max() > 1e-2
 
@@ -68,7 +68,7 @@ def test_what_stands_at_padding_changes_no_bit(dtype: torch.dtype, is_causal: bo
     before, after = (attention(value, is_item_TB1) for value in (x_TBD, noisy))
     assert torch.equal(after[is_real], before[is_real])
     assert torch.isfinite(after).all()
-    assert not torch.equal(after, before), "the control: padding itself does change"
+    assert not torch.equal(after, before), "the control: the output at padding does change"
 
 
 @pytest.mark.parametrize("is_causal", [True, False])
@@ -100,7 +100,7 @@ def test_the_bias_is_exactly_zero_where_a_query_may_look(dtype: torch.dtype) -> 
 
 
 def test_training_after_inference_mode_finds_no_inference_tensor() -> None:
-    """The constant part of the bias is made once and kept, in whichever mode comes first."""
+    """The constant part of the bias is cached, whether inference or training comes first."""
     positions = 13  # a length that no other test has
     attention = make_attention(2, is_causal=True)
     x_TBD, is_item_TB1 = left_padded(positions, ROWS, WIDTH)
@@ -117,9 +117,9 @@ def test_feed_forward_equals_the_formula_with_its_gradients() -> None:
     stir(net, seed=1)
     x_TBD, _ = left_padded(POSITIONS, ROWS, WIDTH)
     x_TBD.requires_grad_()
-    found = output_and_gradients(net, net(x_TBD), x_TBD)
+    actual = output_and_gradients(net, net(x_TBD), x_TBD)
     expected = output_and_gradients(net, obvious_feed_forward(net, x_TBD), x_TBD)
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
     assert all(value.abs().max() > 0 for value in expected)
 

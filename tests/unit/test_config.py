@@ -167,10 +167,10 @@ def test_options_of_a_learned_policy_have_no_effect_on_a_control(kind: str, opti
         ),
         (
             (*GUMBEL, *BUDGET, "policy.budget=shared", "policy.noise_at_inference=true"),
-            "serves others",
+            "serves decisions with noise",
         ),
         ((*GUMBEL, "evaluation.keep_frac=0.5"), "policy.kind='gumbel' has none"),
-        ((*COST, "policy.nest_sizes=[16]"), "offers nothing but all 16 blocks"),
+        ((*COST, "policy.nest_sizes=[16]"), "offers only the set of all 16 blocks"),
         ((*GUMBEL, "init_from=a", "init_growth=cross"), "grow the backbone in a run of its own"),
         (("policy.kind=reinforce",), "policy.kind='reinforce' decides nothing under"),
         ((*REINFORCE, "policy.prob_bound=0.5"), r"policy.prob_bound: .*greater than 0\.5"),
@@ -189,7 +189,7 @@ def test_options_of_a_learned_policy_have_no_effect_on_a_control(kind: str, opti
             (*GUMBEL, "model.stochastic_depth=0.2"),
             "model.stochastic_depth has no effect with policy.kind='gumbel'",
         ),
-        ((*GUMBEL, "policy.guide_weight=1", "model.num_blocks=1"), "no deeper half"),
+        ((*GUMBEL, "policy.guide_weight=1", "model.num_blocks=1"), "no second half"),
         (
             (*GUMBEL, "policy.learn_from=last_position", "loss.last_position_weight=1"),
             "once for each position",

@@ -1,4 +1,4 @@
-"""Keyed random numbers: good noise, and a pure function of the key."""
+"""Keyed random numbers: their quality, and that they are a pure function of the key."""
 
 import numpy as np
 import pytest
@@ -17,18 +17,18 @@ KNOWN_DROPOUT = [
 
 
 def keys(num: int = NUM_KEYS, seed: int = 11) -> torch.Tensor:
-    """Keys as training makes them."""
+    """Keys, made as in training."""
     parts = np.arange(num, dtype=np.uint64)
     epoch_key = np.full(num, keyed_random.mix(seed, 0), dtype=np.uint64)
     return torch.from_numpy(keyed_random.mix_array(epoch_key, parts).view(np.int64))
 
 
 def test_values_have_not_moved() -> None:
-    """A run resumed on another version must draw what it would have drawn."""
+    """A run that is resumed with another version must draw the same numbers."""
     assert keyed_random.mix(1, 2, 3) == KNOWN_MIX
     assert keyed_random.permutation(7, 8).tolist() == KNOWN_PERMUTATION
-    found = keyed_random.uniform(torch.tensor([1, -5]), "input", 2)
-    torch.testing.assert_close(found, torch.tensor(KNOWN_UNIFORM), rtol=0, atol=1e-7)
+    actual = keyed_random.uniform(torch.tensor([1, -5]), "input", 2)
+    torch.testing.assert_close(actual, torch.tensor(KNOWN_UNIFORM), rtol=0, atol=1e-7)
     kept = keyed_random.dropout(torch.ones(2, 2, 8), torch.tensor([1, -5]), "input", 0.5)
     assert (kept > 0).int().flatten(1).tolist() == KNOWN_DROPOUT
 
@@ -51,7 +51,7 @@ def test_the_chi_square_sees_noise_that_is_not_uniform() -> None:
 
 
 def test_uniform_never_reaches_0_or_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    """log(-log(1)) would be an infinite Gumbel noise, and two of them not a number."""
+    """log(-log(1)) would be infinite Gumbel noise, and two of these would give NaN."""
     for bits in (0, -1):  # the smallest and the largest hash
         monkeypatch.setattr(keyed_random, "_finalise", lambda z, b=bits: torch.full_like(z, b))
         u = keyed_random.uniform(torch.zeros(1, dtype=torch.int64), "any", 3)
@@ -74,7 +74,7 @@ def test_uses_of_a_key_are_uncorrelated(pair: str) -> None:
 
 
 def test_a_row_s_noise_is_its_own() -> None:
-    """It does not depend on the other rows, on the order of the calls, or on how much is drawn."""
+    """It does not depend on other rows, on the order of calls, or on the amount drawn."""
     key_B = keys(50)
     whole = keyed_random.uniform(key_B, "gumbel", 12)
     assert torch.equal(keyed_random.uniform(key_B[7:9], "gumbel", 12), whole[7:9])
@@ -151,6 +151,6 @@ def test_mix_depends_on_each_part_and_on_their_order() -> None:
 
 
 def test_mixed_keys_do_not_collide() -> None:
-    found = {keyed_random.mix(seed, epoch) for seed in range(60) for epoch in range(60)}
-    assert len(found) == 3600
+    mixed = {keyed_random.mix(seed, epoch) for seed in range(60) for epoch in range(60)}
+    assert len(mixed) == 3600
     assert len(keys(200_000).unique()) == 200_000

@@ -1,4 +1,4 @@
-"""The joints of the network: embedding, types, registries, and what a batch is."""
+"""The parts of the network: embedding, types, registries and batches."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_history_is_time_major_with_zeros_at_padding() -> None:
 def test_first_weights_are_the_authors() -> None:
     network = build_network(model_config(width=64), awake=False)
     items = network.embedding.table.weight[1:]
-    assert items.abs().max() <= 0.04, "truncated at two deviations"
+    assert items.abs().max() <= 0.04, "truncated at two standard deviations"
     assert 0.015 < items.std() < 0.02
     assert 0.009 < network.head.weight_VD.std() < 0.011
     assert (network.head.bias_V == 0.1).all()
@@ -86,7 +86,7 @@ def test_without_a_policy_none_is_built() -> None:
 
 @pytest.mark.parametrize("policy", [None, "gumbel", "fixed"])
 def test_nothing_of_torch_s_own_random_numbers_is_used(policy: str | None) -> None:
-    """One seed makes all weights, and no forward pass moves a global generator."""
+    """One seed decides all weights, and no forward pass draws from a global generator."""
     before = torch.get_rng_state()
     network = build_network(
         model_config(dropout=0.5), policy and policy_config(policy), awake=False
@@ -102,4 +102,6 @@ def test_nothing_of_torch_s_own_random_numbers_is_used(policy: str | None) -> No
     torch.rand(3)
     other = build_network(model_config(dropout=0.5), policy and policy_config(policy), awake=False)
     for name, value in again.state_dict().items():
-        assert torch.equal(other.state_dict()[name], value), f"{name} was drawn globally"
+        assert torch.equal(other.state_dict()[name], value), (
+            f"{name} was drawn from the global generator"
+        )

@@ -1,4 +1,4 @@
-"""The data order: each epoch is a permutation, and ranks only slice it."""
+"""The data order: each epoch is a permutation, and each rank reads slices of it."""
 
 import time
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from skiprec.data.order import DataOrder, rank_slices
 
-# Small blocks, so that small splits have several windows of several blocks and a short last one.
+# With small blocks, small splits have several windows of several blocks and a short last window.
 orders = st.builds(
     DataOrder,
     seed=st.integers(-5, 2**40),
@@ -27,7 +27,7 @@ def test_an_epoch_visits_each_row_once(order: DataOrder, epoch: int) -> None:
 
 @given(orders, st.data())
 def test_any_range_is_a_slice_of_the_whole(order: DataOrder, data: st.DataObject) -> None:
-    """At cursor 0, at the last one, across epochs: where a read starts changes nothing."""
+    """The rows do not depend on the cursor where a read starts, also across epochs."""
     end = 3 * order.num_rows
     start = data.draw(st.integers(0, end) | st.sampled_from([0, end - 1, order.num_rows]))
     stop = data.draw(st.integers(start, end))
@@ -38,7 +38,7 @@ def test_any_range_is_a_slice_of_the_whole(order: DataOrder, data: st.DataObject
     assert np.array_equal(key_R, whole_keys[start:stop])
 
 
-# Machines of any size; the largest rarely, for they take long to simulate.
+# Numbers of ranks of any size. Large numbers are rare, because they take long to simulate.
 world_sizes = st.integers(1, 64) | st.sampled_from([255, 1000, 4095, 4096])
 
 
@@ -70,7 +70,7 @@ def test_a_run_that_is_resumed_on_other_machines_sees_one_sequence(
     global_batch_rows: int,
     data: st.DataObject,
 ) -> None:
-    """Each part of the run has its own number of ranks, up to 4,096, and its own size of passes."""
+    """Each part of the run has its own number of ranks, up to 4,096, and its own pass size."""
     step, rows, keys = 0, [], []
     for world_size, num_steps in parts:
         micro = data.draw(st.none() | st.integers(1, 700))
@@ -92,7 +92,9 @@ def test_a_run_that_is_resumed_on_other_machines_sees_one_sequence(
 @given(st.integers(1, 9000), world_sizes, st.none() | st.integers(1, 100))
 def test_rank_slices_are_fair(rows: int, world_size: int, micro: int | None) -> None:
     slices = [rank_slices(rows, world_size, rank, micro) for rank in range(world_size)]
-    assert len({len(passes) for passes in slices}) == 1, "every rank makes equally many passes"
+    assert len({len(passes) for passes in slices}) == 1, (
+        "every rank makes the same number of passes"
+    )
     edges = [edge for passes in slices for edge in passes]
     assert [start for start, _ in edges] == [0] + [stop for _, stop in edges[:-1]]
     assert edges[-1][1] == rows
@@ -110,7 +112,7 @@ def test_epochs_and_seeds_differ() -> None:
 
 
 def neighbours(row_R: np.ndarray) -> float:
-    """How often a row is followed by its neighbour in the file."""
+    """The share of rows that are followed by their neighbour in the file."""
     return float((np.abs(np.diff(row_R)) == 1).mean())
 
 
@@ -118,9 +120,11 @@ def neighbours(row_R: np.ndarray) -> float:
 def test_rows_are_really_shuffled(num_rows: int) -> None:
     row_R, _ = DataOrder(seed=3, num_rows=num_rows).rows(0, num_rows)
     assert neighbours(row_R) < 0.01
-    assert neighbours(np.arange(num_rows)) == 1.0, "the measure sees an order that is not"
+    assert neighbours(np.arange(num_rows)) == 1.0, (
+        "the control: the measure detects an order that is not random"
+    )
     displaced = np.abs(row_R - np.arange(num_rows)).mean() / num_rows
-    assert 0.28 < displaced < 0.39  # a random order moves a row by a third of the length
+    assert 0.28 < displaced < 0.39  # a random order moves a row by a third of the length on average
 
 
 def test_the_blocks_are_shuffled_too_not_only_the_rows_of_a_window() -> None:
@@ -145,7 +149,7 @@ def test_keys_are_unique_over_epochs_and_rows() -> None:
 
 
 def test_a_key_belongs_to_the_sample_not_to_the_row() -> None:
-    """So a row has new dropout in each epoch."""
+    """A row therefore has new dropout in each epoch."""
     order = DataOrder(seed=0, num_rows=50)
     rows, keys = order.rows(0, 100)
     first = dict(zip(rows[:50].tolist(), keys[:50].tolist(), strict=True))
@@ -159,7 +163,7 @@ def test_an_empty_split_is_refused() -> None:
 
 
 def test_a_large_split_costs_little_to_enter_anywhere() -> None:
-    """100 M rows: the permutation of the blocks, and of one window; never of the rows."""
+    """With 100 M rows, only blocks and one window are permuted, never all rows."""
     order = DataOrder(seed=0, num_rows=100_000_000)
     started = time.perf_counter()
     row_R, _ = order.rows(73_000_123, 73_000_123 + 512)
@@ -168,7 +172,7 @@ def test_a_large_split_costs_little_to_enter_anywhere() -> None:
 
 
 def test_a_returned_array_may_be_written_to() -> None:
-    """What is remembered between calls is not what a caller gets."""
+    """A caller gets a copy of the order that is cached between calls."""
     order = DataOrder(seed=0, num_rows=100)
     before = order.rows(0, 50)[0].copy()
     order.rows(0, 50)[0][:] = -1

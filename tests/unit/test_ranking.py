@@ -1,4 +1,4 @@
-"""Ranks and top-k lists against slow, obvious references, with ties and with seen items."""
+"""Ranks and top-k lists against slow references, with ties and with seen items."""
 
 import math
 
@@ -14,7 +14,7 @@ from skiprec.scores import DotProduct
 
 
 def coarse_problem(seed: int, num_rows: int, num_items: int) -> tuple[Tensor, DotProduct]:
-    """Small integers, so that scores are exact in any order of summation and tie often."""
+    """Small integers, whose scores are exact in any order of summation and often tie."""
     draw = torch.Generator().manual_seed(seed)
     x_BD = torch.randint(-2, 3, (num_rows, 4), generator=draw).float()
     weight_VD = torch.randint(-2, 3, (num_items, 4), generator=draw).float()
@@ -27,7 +27,7 @@ def all_scores(x_BD: Tensor, scores: DotProduct) -> Tensor:
 
 
 def sorted_items(scores_V: Tensor, seen: set[int]) -> list[int]:
-    """All items that compete, best first, one comparison key at a time."""
+    """All ranked items, best first, sorted by score and then by id."""
     keyed = [(-score, index + 1) for index, score in enumerate(scores_V.tolist())]
     return [item for _, item in sorted(keyed) if item not in seen]
 
@@ -84,15 +84,17 @@ def test_search_in_groups_finds_what_topk_finds(monkeypatch: pytest.MonkeyPatch)
     draw = torch.Generator().manual_seed(0)
     x_BD = torch.randn(33, 8, generator=draw)
     weight_VD, bias_V = torch.randn(11_003, 8, generator=draw), torch.zeros(11_003)
-    weight_VD[-3:] = x_BD[:3] * 10  # the last items, in no whole group, are some rows' best
+    weight_VD[-3:] = (
+        x_BD[:3] * 10
+    )  # for some rows, the best items are the last ones, which belong to no whole group
     scores = DotProduct(weight_VD, bias_V)
     scores_BV = torch.addmm(bias_V, x_BD, weight_VD.t())
-    assert 11_003 // ranking.GROUP_ITEMS > 8 * 21  # else the groups are not searched at all
+    assert 11_003 // ranking.GROUP_ITEMS > 8 * 21  # with fewer groups, they would not be searched
     expected = scores_BV.topk(20, dim=1)
     items_BK, scores_BK = top_items(x_BD, scores, k=20)
     assert torch.equal(items_BK, expected.indices + 1)
     assert torch.equal(scores_BK, expected.values)
-    monkeypatch.setattr(ranking, "MAX_SCORES", 5 * 11_003)  # five rows at a time
+    monkeypatch.setattr(ranking, "MAX_SCORES", 5 * 11_003)  # chunks of five rows
     in_parts = top_items(x_BD, scores, k=20)[0]
     assert torch.equal(in_parts, items_BK)
 
@@ -131,7 +133,7 @@ def test_bfloat16_scores_do_not_tie_by_rounding():
     expected = target_ranks(x_BD.float(), exact, target_B=target_B)
     rounded_weights = DotProduct(weight_VD, bias_V)
     assert torch.equal(target_ranks(x_BD, rounded_weights, target_B=target_B), expected)
-    rounded_BV = x_BD @ weight_VD.t()  # control: plain bfloat16 would have moved a rank
+    rounded_BV = x_BD @ weight_VD.t()  # control: plain bfloat16 would change a rank
     rounded = 1 + (rounded_BV > rounded_BV[:, 1499:1500]).sum(1)
     assert not torch.equal(rounded, expected)
 
@@ -146,7 +148,7 @@ def test_targets_of_another_catalogue_are_refused():
 
 def test_metrics_follow_their_definitions():
     ranks = [1, 5, 6, 10, 11, 20, 21]
-    found = metrics_from_ranks(torch.tensor(ranks))
+    actual = metrics_from_ranks(torch.tensor(ranks))
     expected = {
         "mrr@5": sum(1 / r for r in ranks if r <= 5) / 7,
         "mrr@20": sum(1 / r for r in ranks if r <= 20) / 7,
@@ -155,4 +157,4 @@ def test_metrics_follow_their_definitions():
         "hr@10": 4 / 7,
         "ndcg@10": sum(1 / math.log2(1 + r) for r in ranks if r <= 10) / 7,
     }
-    assert found == pytest.approx(expected)
+    assert actual == pytest.approx(expected)

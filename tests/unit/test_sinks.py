@@ -1,4 +1,4 @@
-"""What is logged is there to be read back: TensorBoard, JSON lines, the console."""
+"""The sinks: their output can be read back from TensorBoard, JSON lines and the console."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_tensorboard_can_be_read_back(tmp_path: Path) -> None:
     assert hparams["name"].string_value == "run"
     assert hparams["model.width"].number_value == 8
     assert hparams["model.dilations"].string_value == "(1, 4)"
-    assert "init_from" not in hparams, "what is not set is not shown"
+    assert "init_from" not in hparams, "options that are not set are not shown"
 
 
 def test_tensorboard_of_a_resumed_run_has_each_step_once(tmp_path: Path) -> None:
@@ -75,7 +75,9 @@ def test_jsonl_has_one_object_a_call_at_once(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     sink = JsonlSink(path, 0)
     sink.scalars(1, {"train/loss": 3.5})
-    assert lines(path) == [{"step": 1, "train/loss": 3.5}], "before the file is closed"
+    assert lines(path) == [{"step": 1, "train/loss": 3.5}], (
+        "lines are readable before the file is closed"
+    )
     sink.decisions(1, KEEP_UL)
     sink.scalars(2, {"train/loss": 2.5})
     sink.close()

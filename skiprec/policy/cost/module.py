@@ -1,7 +1,7 @@
-"""A supervised policy: it predicts what a shallower net costs this user, and keeps what pays.
+"""A supervised policy that predicts the cost of running fewer blocks, for each user.
 
-The offered sets of blocks are nested: the first n blocks, for each n of `nest_sizes`, and all of
-them. One run of the whole backbone therefore gives the result of every set, and the predictor
+The offered sets of blocks are nested: the first n blocks, for each n in `nest_sizes`, and all
+blocks. One run of the whole backbone therefore gives the result of every set, and the predictor
 learns from one number for each set and row instead of a sampled reward.
 """
 
@@ -17,7 +17,10 @@ from skiprec.types import History, KeepDecision
 
 
 class Policy(PricedPolicy):
-    """`size_M` are the offered numbers of blocks, rising; all blocks come last."""
+    """Keeps the set with the smallest predicted cost plus price.
+
+    `size_M` holds the numbers of blocks of the offered sets, rising; the last set is all blocks.
+    """
 
     size_M: Tensor
 
@@ -31,26 +34,26 @@ class Policy(PricedPolicy):
         self.register_buffer("size_M", torch.tensor(self.sizes), persistent=False)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Small weights: at first every set is predicted to cost about nothing."""
+        """Draws small weights, so that every predicted cost starts near zero."""
         self.trunk.reset_parameters(generator)
         nn.init.normal_(self.head.weight, std=0.02, generator=generator)
         nn.init.zeros_(self.head.bias)
 
     def forward(self, history: History, progress: float | None) -> KeepDecision:
-        """See `PolicyModule`. `cost_BM` is the predicted cost of each set, in nats."""
-        # All blocks cost nothing against themselves, so the prediction is a difference to theirs.
+        """See `PolicyModule`. In training, a row runs a random set with P = `explore_frac`."""
+        # Costs are relative to the set of all blocks, so the predicted cost of that set is zero.
         output_BM: Tensor = self.head(self.trunk(history)).float()
         cost_BM = output_BM - output_BM[:, -1:]
         choice_B = cheapest(cost_BM, self.size_M, self.price_1)
         if progress is not None:
             coin_B2 = keyed_random.uniform(history.key_B, "cost-policy", 2)
-            any_B = (coin_B2[:, 1] * len(self.sizes)).long()
-            choice_B = torch.where(coin_B2[:, 0] < self.options.explore_frac, any_B, choice_B)
+            random_B = (coin_B2[:, 1] * len(self.sizes)).long()
+            choice_B = torch.where(coin_B2[:, 0] < self.options.explore_frac, random_B, choice_B)
         block_L = torch.arange(self.num_blocks, device=cost_BM.device)
         keep_BL = (block_L < self.size_M[choice_B, None]).float()
         return KeepDecision(keep_BL, None, cost_BM)
 
     @property
     def knob(self) -> PriceKnob:
-        """The price."""
+        """The price of all blocks."""
         return PriceKnob(self, self.size_M)

@@ -10,26 +10,26 @@ from skiprec.policy.section import LearnedSection
 
 
 class Options(LearnedSection):
-    """The policy predicts what a shallower net costs each user, and keeps what is worth its price.
+    """The policy predicts the cost of running fewer blocks for each user, and weighs it by a price.
 
-    It is trained by supervision: the cost of the first n blocks is their cross-entropy at the last
-    position minus that of all blocks. Serving takes the n with the smallest predicted cost
-    + price * n / N, in nats.
+    It is trained by supervision. The cost of the first n blocks is their cross-entropy at the last
+    position minus the cross-entropy of all N blocks. Serving runs the n blocks with the smallest
+    predicted cost + price * n / N, in nats.
     """
 
     has_serving_knob: ClassVar[bool] = True
 
     kind: Literal["cost"] = "cost"
-    """Predict costs."""
+    """Predict the cost of running fewer blocks."""
     nest_sizes: tuple[PositiveInt, ...] = Field(min_length=1)
-    """The numbers of first blocks that are offered beside all blocks, rising."""
+    """Numbers n, rising: the first n blocks are an offered set, beside the set of all blocks."""
     target_keep_frac: float = Field(0.5, gt=0, le=1)
-    """Share of block calls that is kept. The price is set on validation rows to reach it;
-    `evaluation.keep_frac` sets it anew without training."""
+    """Largest share of block calls that is kept. Each validation sets the price to reach it on the
+    validation rows; `evaluation.keep_frac` changes it without training."""
     explore_frac: float = Field(0.5, ge=0, le=1)
-    """Probability that a training row runs any offered number of blocks instead of the cheapest."""
+    """Probability that a training row runs a random offered set instead of the cheapest one."""
     cost_weight: float = Field(1.0, gt=0)
-    """Weight of the squared error of the predicted costs."""
+    """Weight of the squared error of the predicted costs in the loss."""
 
     @model_validator(mode="after")
     def _sizes_rise(self) -> Self:
@@ -48,6 +48,6 @@ class Options(LearnedSection):
             )
         if self.nest_sizes[0] == model.num_blocks:
             raise ValueError(
-                f"policy.nest_sizes={list(self.nest_sizes)} offers nothing but all "
+                f"policy.nest_sizes={list(self.nest_sizes)} offers only the set of all "
                 f"{model.num_blocks} blocks; name smaller numbers"
             )

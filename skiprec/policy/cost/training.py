@@ -1,8 +1,8 @@
 """Training of the policy that predicts costs.
 
-Backbone and predictor learn in the same step. The backbone learns from the set of blocks that each
-row was given (the cross-entropy). The predictor learns from what every set would have cost, as
-measured by the backbone as it is now, with dropout off and without gradient.
+Backbone and predictor learn in the same step. The backbone learns by cross-entropy from the set of
+blocks that each row ran. The predictor learns from the costs of all sets. The backbone of the same
+step computes these costs, with dropout off and without gradient.
 """
 
 from functools import partial
@@ -28,7 +28,7 @@ class Training(PolicyTraining):
     def loss(
         self, batch: Batch, decision: KeepDecision, pass_: Pass
     ) -> tuple[Tensor | float, dict[str, Tensor]]:
-        """cost_weight * squared error of the predicted costs, a mean over rows and sets."""
+        """`cost_weight` * the squared error of the predicted costs, averaged over rows and sets."""
         predicted_BM = decision.cost_BM
         assert predicted_BM is not None
         cost_BM = nested_costs(self.network, batch, self.policy.sizes)
@@ -40,23 +40,25 @@ class Training(PolicyTraining):
         }
 
     def before_validation(self, decide_rows: DecideRows) -> None:
-        """Sets the price at which the validation rows keep `target_keep_frac`."""
+        """Sets the lowest price at which validation rows keep at most `target_keep_frac`."""
         price = price_for(
             decide_rows()["cost_BM"], self.policy.size_M, self.options.target_keep_frac
         )
         self.policy.price_1.fill_(price)
 
     def validation_scalars(self) -> dict[str, float]:
-        """The price."""
+        """The price of all blocks."""
         return {"policy/price": float(self.policy.price_1)}
 
 
 @torch.no_grad()
 def nested_costs(network: SkipRecNetwork, batch: Batch, sizes: tuple[int, ...]) -> Tensor:
-    """`[B, M]`: cross-entropy at the last position with the first n blocks, minus with all, nats.
+    """`[B, M]`: the cost of the first n blocks for each n in `sizes`, in nats; 0 without a target.
+
+    The cost is the cross-entropy at the last position minus the cross-entropy of all blocks.
 
     Args:
-        sizes: the n, rising; the last one is all blocks.
+        sizes: numbers of blocks, rising; the last one is all blocks.
     """
     target_B = batch.target_BT[:, -1]
     with without_dropout(network):

@@ -9,7 +9,7 @@ from skiprec.types import History, KeepDecision
 
 
 class Policy(PolicyModule):
-    """One set of blocks for every row. Progress does not matter."""
+    """Keeps the same set of blocks for every row, in training and in serving."""
 
     keep_L: Tensor
 
@@ -21,5 +21,5 @@ class Policy(PolicyModule):
         self.register_buffer("keep_L", keep_L, persistent=False)
 
     def forward(self, history: History, progress: float | None) -> KeepDecision:
-        """The same decision for every row."""
+        """See `PolicyModule`. The decision is the same for every row."""
         return KeepDecision(self.keep_L.float().expand(len(history.key_B), -1), None)

@@ -8,7 +8,7 @@ from skiprec.policy.section import PolicySection
 
 
 class Options(PolicySection):
-    """A control: one set of blocks for every row."""
+    """A control that keeps the same set of blocks for every row."""
 
     kind: Literal["fixed"] = "fixed"
     """Keep a fixed set of blocks."""
@@ -20,7 +20,7 @@ class Options(PolicySection):
         self.refuse_outside(model.num_blocks)
 
     def refuse_outside(self, num_blocks: int) -> None:
-        """Raises ValueError if the backbone has no block of one of these indices."""
+        """Raises ValueError if a kept index is not the index of a block."""
         outside = [block for block in self.keep_blocks if not 0 <= block < num_blocks]
         if outside:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""SkipRec-Gumbel: decisions by straight-through Gumbel-softmax."""
+"""SkipRec-Gumbel: a policy that decides by straight-through Gumbel-softmax."""
 
 import math
 
@@ -17,10 +17,10 @@ FIRST_PRICE = 0.01
 
 
 class Policy(PricedPolicy):
-    """Samples in training; serving keeps the blocks whose keep logit is the larger one.
+    """Samples in training. In serving it keeps the blocks whose keep logit is the larger one.
 
-    `price_1` is what the loss charges for keeping every block, in nats. It is used with
-    `policy.budget = "shared"` only (see `training.py`).
+    `price_1` is the price in nats that the loss adds for keeping every block. Only
+    `policy.budget = "shared"` uses it (see `training.py`).
     """
 
     def __init__(self, options: Options, num_items: int, backbone_width: int, num_blocks: int):
@@ -30,10 +30,10 @@ class Policy(PricedPolicy):
         self.head = KeepHead(options.width, num_blocks)
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Every block first has P(keep) = `initial_keep_prob`."""
+        """Draws the weights so that every block starts at P(keep) = `initial_keep_prob`."""
         assert self.options.initial_keep_prob is not None
         self.trunk.reset_parameters(generator)
-        # The difference between the two logits of a block.
+        # The difference between the keep logit and the skip logit of a block.
         gap = math.log(self.options.initial_keep_prob / (1 - self.options.initial_keep_prob))
         if self.options.logits == "sigmoid":
             half = math.log((1 + gap) / (1 - gap))
@@ -42,10 +42,10 @@ class Policy(PricedPolicy):
             self.head.reset_parameters(generator, skip=0.0, keep=gap)
 
     def logits(self, history: History) -> Tensor:
-        """`[B, L, 2]`, float32."""
+        """`[B, L, 2]`, float32: the logits of the two-way softmax."""
         logits_BL2: Tensor = self.head(self.trunk(history))
         if self.options.logits == "sigmoid":
-            # The released code squashes here, which bounds P(keep) to (0.27, 0.73).
+            # The released code squashes the logits, which bounds P(keep) to (0.27, 0.73).
             logits_BL2 = torch.sigmoid(logits_BL2)
         return logits_BL2.float()
 
@@ -54,7 +54,8 @@ class Policy(PricedPolicy):
         logits_BL2 = self.logits(history)
         if progress is not None:
             return gumbel_keep(logits_BL2, self.options.temperature(progress), history.key_B)
-        if self.options.noise_at_inference:  # the released code samples here too; ours, by row key
+        if self.options.noise_at_inference:
+            # The released code samples in serving, too. Our noise comes from the row's key.
             return gumbel_keep(logits_BL2, self.options.temperature_end, history.key_B)
         return argmax_keep(logits_BL2)
 
@@ -65,10 +66,10 @@ class Policy(PricedPolicy):
 
 
 def gumbel_keep(logits_BL2: Tensor, temperature: float, key_B: Tensor) -> KeepDecision:
-    """Hard samples with the gradient of the relaxed ones (straight-through Gumbel-softmax).
+    """Hard samples with the gradient of the relaxed samples (straight-through Gumbel-softmax).
 
-    Jang et al., ICLR 2017; the slides' equations for z and alpha. `soft - soft.detach()` is an
-    exact zero, so the decision is exactly 0.0 or 1.0.
+    Source: Jang et al., ICLR 2017; the equations for z and alpha of the slides. `soft -
+    soft.detach()` is exactly zero, so the decision is exactly 0.0 or 1.0.
     """
     num_rows, num_blocks, _ = logits_BL2.shape
     noise_B2L = keyed_random.uniform(key_B, "gumbel", 2 * num_blocks)

@@ -13,50 +13,53 @@ from skiprec.policy.section import LearnedSection
 class Options(LearnedSection):
     """SkipRec-Gumbel: the policy learns by straight-through Gumbel-softmax.
 
-    Nothing in the cross-entropy asks for skipped blocks, so the policy needs a budget. The options
-    after the budget push its decisions to differ between users.
+    The cross-entropy does not reward skipped blocks, so the policy needs a budget. The options
+    after the budget make the decisions of different users differ.
     """
 
-    trains_gathered: ClassVar[bool] = False  # skipped blocks carry the policy's gradient
+    trains_gathered: ClassVar[bool] = False  # the outputs of skipped blocks carry its gradient
 
     kind: Literal["gumbel"] = "gumbel"
-    """SkipRec-Gumbel."""
+    """SkipRec-Gumbel: learn decisions by straight-through Gumbel-softmax."""
     logits: Literal["raw", "sigmoid"] = "raw"
-    """Logits of the two-way softmax. `sigmoid` squashes them as the authors' code does, which
-    bounds P(keep) to (0.27, 0.73)."""
+    """Logits of the two-way softmax of keep and skip. `raw`: the output of the policy's network.
+    `sigmoid`: squashed as in the authors' code, which bounds P(keep) to (0.27, 0.73)."""
     initial_keep_prob: float | None = Field(None, gt=0, lt=1)
-    """P(keep) of every block before training. None: 0.85, or 0.5 with `logits = "sigmoid"`."""
+    """Probability of keeping a block before training. None: 0.85, or 0.5 with
+    `logits = "sigmoid"`."""
     temperature_start: float = Field(2.0, gt=0)
-    """Temperature of the relaxed samples at the first step; it falls geometrically."""
+    """Temperature of the relaxed samples at the first step. It changes geometrically to
+    `temperature_end`."""
     temperature_end: float = Field(0.5, gt=0)
-    """Temperature at the last step. It changes the gradient, not how often a block is kept."""
+    """Temperature at the last step. It affects the gradient, not how often a block is kept."""
     noise_at_inference: bool = False
-    """Whether serving samples, too, as the authors' code does. The noise is a function of the
+    """Whether serving samples, too, as in the authors' code. The noise is a function of the
     request, so the same request always gets the same answer."""
     target_keep_frac: float | None = Field(None, gt=0, le=1)
-    """Share of block calls that the budget asks to keep. Goes together with `budget_weight`. None:
-    no budget."""
+    """Share of block calls that the budget aims to keep. Needs `budget_weight`. None: no budget."""
     budget: Literal["batch", "user", "shared"] = "batch"
-    """What is held at the target. `batch`: the mean decision of a batch. `user`: each user's own
-    share. `shared`: the mean share that serving would keep, through a price that each kept block
-    adds to the loss and that rises while too much is kept."""
+    """Share of kept blocks that is held at the target. `batch`: the mean over a global batch.
+    `user`: the share of each user. `shared`: the mean share that serving would keep, by a price
+    that each kept block adds to the loss and that rises while this share is above the target."""
     budget_weight: float | None = Field(None, gt=0)
-    """Weight of the squared distance to the target. With `budget = "shared"`: how fast the price
-    moves; a step multiplies it by exp(weight * (kept - target))."""
+    """Weight of the squared distance to the target. With `budget = "shared"`: rate of the price; a
+    step multiplies the price by exp(weight * (kept share - target)). Needs `target_keep_frac`."""
     budget_warmup_frac: float | None = Field(None, gt=0, le=1)
-    """Share of the training over which the weight of the budget grows from 0. None: at once."""
+    """Share of the training in which the weight of the budget grows linearly from 0. None: the full
+    weight from the first step."""
     entropy_weight: float | None = Field(None, gt=0)
-    """Weight of an entropy bonus, which falls linearly to 0. It stops the logits from saturating
-    before the policy has learned what each block is worth to each user."""
+    """Weight of an entropy bonus at the first step; it falls linearly to 0. The bonus stops the
+    logits from saturating before the policy has learned what each block is worth to each user.
+    None: no bonus."""
     information_weight: float | None = Field(None, gt=0)
-    """Weight of a bonus for each block: the entropy of the mean P(keep) minus the mean entropy,
-    which is the information that a decision carries about its user."""
+    """Weight of a bonus for the information that decisions carry about users: the entropy of the
+    mean P(keep) minus the mean entropy of P(keep), averaged over blocks. None: no bonus."""
     guide_weight: float | None = Field(None, gt=0)
-    """Weight of a guide: rows that the shallower half of the blocks already serves should skip the
-    deeper half (CANet's guide loss, ICDM 2022)."""
+    """Weight of the guide loss of CANet (ICDM 2022): rows whose target the first half of the blocks
+    already ranks among the 5 best items should skip the second half. None: no guide loss."""
     learn_from: Literal["last_position"] | None = None
-    """`last_position`: the cross-entropy moves the policy at the last position only, whose target
-    it has not read. None: at all positions, as in the paper."""
+    """Positions whose cross-entropy trains the policy. `last_position`: the last one only, whose
+    target the policy has not read. None: all positions, as in the paper."""
 
     @model_validator(mode="after")
     def _options_agree(self) -> Self:
@@ -72,7 +75,7 @@ class Options(LearnedSection):
         if (self.target_keep_frac is None) != (self.budget_weight is None):
             raise ValueError(
                 "policy.target_keep_frac and policy.budget_weight go together: "
-                "set both for a budget, neither for none"
+                "set both for a budget, or neither for no budget"
             )
         if self.budget_weight is None:
             for name in ("budget", "budget_warmup_frac"):
@@ -85,8 +88,8 @@ class Options(LearnedSection):
             )
         if self.budget == "shared" and self.noise_at_inference:
             raise ValueError(
-                "policy.budget='shared' holds decisions without noise at the target, and "
-                "policy.noise_at_inference serves others; use policy.budget='batch'"
+                "policy.budget='shared' holds decisions without noise at the target, but "
+                "policy.noise_at_inference serves decisions with noise; use policy.budget='batch'"
             )
         return self
 
@@ -95,11 +98,11 @@ class Options(LearnedSection):
         if self.learn_from is not None and loss.last_position_weight is not None:
             raise ValueError(
                 "loss.last_position_weight with policy.learn_from='last_position' would reach the "
-                "policy once for each position; remove one of them"
+                "policy once for each position; remove one of the two"
             )
         if self.guide_weight and model.num_blocks == 1:
             raise ValueError(
-                "policy.guide_weight has no effect on a backbone of one block, which has no deeper "
+                "policy.guide_weight has no effect on a backbone of one block, which has no second "
                 "half; remove it"
             )
 
@@ -116,13 +119,12 @@ class Options(LearnedSection):
         )
 
     def temperature(self, progress: float) -> float:
-        """Of the samples: geometric from `temperature_start` to `temperature_end`."""
+        """The temperature, geometric from `temperature_start` to `temperature_end`."""
         start, end = self.temperature_start, self.temperature_end
         return start * math.exp(progress * math.log(end / start))
 
     def budget_ramp(self, progress: float) -> float:
-        """The share of the budget's weight that counts; grows linearly over
-        `budget_warmup_frac`."""
+        """The factor of the budget's weight: linear from 0 to 1 over `budget_warmup_frac`."""
         if self.budget_warmup_frac is None:
             return 1.0
         return min(1.0, progress / self.budget_warmup_frac)

@@ -1,7 +1,8 @@
-"""Training of SkipRec-Gumbel: a budget, and terms that push decisions to differ between users.
+"""Training of SkipRec-Gumbel: a budget, and terms that make the decisions of users differ.
 
-The means over the global batch are known before the loss pass. Each term is therefore linear in the
-rows at hand, and its gradient, summed over passes and ranks, is exact at any number of workers.
+The means over the global batch are computed before the loss pass. Each term is therefore linear in
+the rows of a pass, and its gradient, summed over passes and ranks, is exact at any number of
+workers.
 """
 
 from dataclasses import replace
@@ -34,7 +35,7 @@ class Training(PolicyTraining):
         return is_of_the_batch or self.options.information_weight is not None
 
     def statistics(self, decision: KeepDecision) -> dict[str, Tensor]:
-        """Sampled decisions, decisions of serving, and P(keep) of each block."""
+        """Sums of the sampled decisions, the decisions of serving, and P(keep) of each block."""
         assert decision.prob_BL is not None
         return {
             "sampled": decision.keep_BL.sum(),
@@ -43,7 +44,7 @@ class Training(PolicyTraining):
         }
 
     def decision_of_blocks(self, decision: KeepDecision, num_positions: int) -> KeepDecision:
-        """With `learn_from = "last_position"`, a decision whose gradient comes from there alone."""
+        """The decision; with `learn_from = "last_position"`, only that position has a gradient."""
         if self.options.learn_from is None:
             return decision
         return replace(decision, keep_BL=at_the_last_position(decision.keep_BL, num_positions))
@@ -51,7 +52,7 @@ class Training(PolicyTraining):
     def loss(
         self, batch: Batch, decision: KeepDecision, pass_: Pass
     ) -> tuple[Tensor | float, dict[str, Tensor]]:
-        """The terms whose weight is set."""
+        """The sum of the terms whose weights are set."""
         options = self.options
         assert decision.prob_BL is not None
         loss: Tensor | float = 0.0
@@ -73,9 +74,10 @@ class Training(PolicyTraining):
         return loss, sums
 
     def after_step(self, pass_: Pass) -> None:
-        """Moves the price: it rises while serving would keep more than the target.
+        """Updates the price, which rises while serving would keep more than the target.
 
-        Dual ascent on the price, in its logarithm, so that one rate suits every scale of losses.
+        This is dual ascent on the logarithm of the price, so that one rate suits losses of any
+        scale.
         """
         if self.options.budget != "shared":
             return
@@ -85,24 +87,26 @@ class Training(PolicyTraining):
             self.policy.price_1 *= torch.exp(self._budget_weight(pass_) * excess)
 
     def step_scalars(self, progress: float) -> dict[str, float]:
-        """The temperature."""
+        """The temperature of the samples."""
         return {"policy/temperature": self.options.temperature(progress)}
 
     def window_scalars(self, keep_frac: float) -> dict[str, float]:
-        """The penalty of the batch budget at the mean decision."""
+        """The penalty of `budget = "batch"` at the mean decision."""
         weight, target = self.options.budget_weight, self.options.target_keep_frac
         if self.options.budget != "batch" or weight is None or target is None:
             return {}
         return {"train/budget": weight * (keep_frac - target) ** 2}
 
     def validation_scalars(self) -> dict[str, float]:
-        """The price."""
+        """The price of all blocks."""
         return {"policy/price": float(self.policy.price_1)}
 
     def _budget(self, decision: KeepDecision, pass_: Pass) -> Tensor | float:
-        """weight * (k - target)^2, with k the mean decision of the global batch or of each user.
+        """The budget term, with k the mean decision of the global batch, or of each user.
 
-        The first is ConvNet-AIG's (Veit & Belongie, ECCV 2018). With "shared": price * k.
+        "batch": weight * (k - target)^2 (ConvNet-AIG; Veit & Belongie, ECCV 2018), "user": the same
+        for each user, "shared": price * k. The term "batch" enters by its linear part at k, which
+        has the same gradient.
         """
         target = self.options.target_keep_frac
         assert target is not None
@@ -122,14 +126,14 @@ class Training(PolicyTraining):
         return self.options.budget_weight * self.options.budget_ramp(pass_.progress)
 
     def _mean(self, pass_: Pass, name: str) -> Tensor:
-        """Share of the block calls of the global batch."""
+        """The statistic `name` as a share of the block calls of the global batch."""
         return pass_.statistics[name] / (pass_.num_rows * self.network.num_blocks)
 
     def _guide(self, batch: Batch, prob_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum over easy rows of -log P(skip) of the deeper half, and the number of easy rows.
+        """Sum over easy rows of the mean of -log P(skip) over the second half of the blocks.
 
-        A row is easy if the first half of the blocks has its target among the best `GUIDE_CUT`
-        items at the last position.
+        The second result is the number of easy rows. A row is easy if the first half of the blocks
+        ranks its target among the best `GUIDE_CUT` items at the last position.
         """
         network = self.network
         half = network.num_blocks // 2
@@ -138,17 +142,17 @@ class Training(PolicyTraining):
             x_BD = network.prefixes(history, (half,))[0]
             use = partial(target_hits, target_B=batch.target_BT[:, -1], cut=GUIDE_CUT)
             is_easy_B: Tensor = network.head(x_BD, use)
-        skip_BL = (1 - prob_BL[:, half:]).clamp(min=TINY).log()
-        return -(skip_BL.mean(1) * is_easy_B).sum(), is_easy_B.sum()
+        log_skip_BL = (1 - prob_BL[:, half:]).clamp(min=TINY).log()
+        return -(log_skip_BL.mean(1) * is_easy_B).sum(), is_easy_B.sum()
 
 
 def at_the_last_position(keep_BL: Tensor, num_positions: int) -> Tensor:
-    """`keep_TBL`, equal at all positions, of which only the last one passes its gradient back.
+    """`keep_TBL`, equal at all positions; only the last position has a gradient.
 
-    The network is causal, so no other position's loss depends on what is added at the last one. The
-    policy learns from the one loss whose target it has not read. (What earlier positions pass on to
-    the last one through later blocks is left out.) The gradient is multiplied by T, as if all
-    positions agreed with the last one.
+    The network is causal, so the losses of other positions do not depend on the branches at the
+    last position. The policy therefore learns only from the loss whose target it has not read. (The
+    influence of earlier positions on the last one through later blocks is left out.) The gradient
+    is multiplied by T, as if all positions agreed with the last one.
     """
     fixed_BL = keep_BL.detach()
     last_BL = fixed_BL + num_positions * (keep_BL - fixed_BL)
@@ -156,10 +160,15 @@ def at_the_last_position(keep_BL: Tensor, num_positions: int) -> Tensor:
 
 
 def information_sum(prob_BL: Tensor, mean_L: Tensor) -> Tensor:
-    """Sum over rows of a term that, over the global batch, is rows * I(user; decision), in nats.
+    """The sum over rows of a term that adds up to (number of rows) * I(user; decision), in nats.
 
-    I = mean over blocks of H(mean p) - mean H(p). With the mean known, H(mean p) is replaced by its
-    tangent there, H(mean) + (p - mean) * H'(mean): the sum and its gradient stay the same.
+    I is the mean over blocks of H(mean p) - mean H(p), over the global batch. Because the mean is
+    known, H(mean p) is replaced by its tangent, H(mean) + (p - mean) * H'(mean), which has the same
+    sum and the same gradient.
+
+    Args:
+        prob_BL: P(keep) of some rows of the global batch.
+        mean_L: mean of P(keep) over the whole global batch.
     """
     mean_L, prob_BL = mean_L.clamp(TINY, 1 - TINY), prob_BL.clamp(TINY, 1 - TINY)
     tangent_BL = entropy(mean_L) - torch.logit(mean_L) * (prob_BL - mean_L)

@@ -6,9 +6,9 @@ from skiprec.policy.section import PolicySection
 
 
 class Options(PolicySection):
-    """A control: every block runs, as without a policy, but through the policy's interface."""
+    """A control that runs every block, as without a policy, but through the policy's interface."""
 
     skips: ClassVar[bool] = False
 
     kind: Literal["keep_all"] = "keep_all"
-    """Keep every block."""
+    """Keep every block of every row."""

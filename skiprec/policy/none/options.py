@@ -6,10 +6,10 @@ from skiprec.policy.section import PolicySection
 
 
 class Options(PolicySection):
-    """No policy: every block runs for every row, as in the backbone's own run."""
+    """No policy. Every block runs for every row, as in the run of a backbone."""
 
     decides: ClassVar[bool] = False
     skips: ClassVar[bool] = False
 
     kind: Literal["none"] = "none"
-    """No policy."""
+    """Train and serve without a policy."""

@@ -8,9 +8,9 @@ from skiprec.policy.section import PolicySection
 
 
 class Options(PolicySection):
-    """A control: each block of each row is kept or skipped by a coin."""
+    """A control that keeps each block of each row at random."""
 
     kind: Literal["random"] = "random"
-    """Keep blocks at random."""
+    """Keep blocks at random, independently of each other."""
     keep_frac: float = Field(0.5, ge=0, le=1)
     """Probability that a block of a row is kept."""

@@ -1,17 +1,18 @@
 """SkipRec-RL: self-critical sequence training (Rennie et al., CVPR 2017) of keep decisions.
 
-A step runs the backbone three times, gathered: a row's block runs only where that row keeps it, and
-each block is called on every rank, so the steps are safe under every ZeRO stage. No gradient passes
-through a skipped block, so nothing has to be computed there.
+A step runs the backbone three times, gathered: a block runs only on the rows that keep it. Every
+rank calls every block, so the step is safe under every ZeRO stage. No gradient passes through a
+skipped block, so its output is not needed.
 
-| run | whose decision | gradient | dropout | scored at |
+| run | decision | gradient | dropout | result |
 |---|---|---|---|---|
-| 1 | sampled (coins of the policy) | no | off | last position: its reward |
-| 2 | deterministic (argmax) | no | off | last position: the reward to beat |
-| 3 | sampled | backbone | on | every position: L_CE |
+| 1 | sampled | no | off | reward at the last position |
+| 2 | deterministic (argmax) | no | off | reward at the last position, the baseline of run 1 |
+| 3 | sampled | backbone | on | L_CE at every position |
 
-The policy learns from L_RL alone, blocks and head from L_CE alone: coins have no gradient. A policy
-without an embedding of its own moves the backbone's item vectors, too.
+The policy learns from L_RL alone, and blocks and head learn from L_CE alone, because sampled
+decisions have no gradient. A policy without its own embedding also trains the backbone's item
+vectors.
 """
 
 from functools import partial
@@ -35,7 +36,7 @@ class Training(PolicyTraining):
     def loss(
         self, batch: Batch, decision: KeepDecision, pass_: Pass
     ) -> tuple[Tensor | float, dict[str, Tensor]]:
-        """beta * L_RL over the rows of the global batch, minus the entropy bonus."""
+        """beta * L_RL / (rows of the global batch), minus the entropy bonus."""
         options, prob_BL = self.options, decision.prob_BL
         assert prob_BL is not None
         greedy_BL = (prob_BL > 0.5).float()
@@ -53,7 +54,7 @@ class Training(PolicyTraining):
         }
 
     def step_scalars(self, progress: float) -> dict[str, float]:
-        """The number of free blocks, where it changes."""
+        """The number of free blocks, if `free_blocks_frac` is set."""
         if self.options.free_blocks_frac is None:
             return {}
         free = self.options.num_free_blocks(self.network.num_blocks, progress)
@@ -61,7 +62,7 @@ class Training(PolicyTraining):
 
     @torch.no_grad()
     def rewards(self, batch: Batch, keep_BL: Tensor) -> Tensor:
-        """`[B]`: what each row's decision earns at the last position, with dropout off."""
+        """`[B]`: the reward of each row's decision at the last position, with dropout off."""
         network = self.network
         with without_dropout(network):
             history = network.embed(batch.input_BT, batch.key_B)
@@ -72,18 +73,21 @@ class Training(PolicyTraining):
 
 
 def reward(options: Options, is_hit_B: Tensor, keep_BL: Tensor) -> Tensor:
-    """The slides' R: 1 - (kept / N)^2 on a hit, -gamma on a miss. See `Options.reward`."""
+    """`[B]`: the reward R, by default 1 - (kept / N)^2 for a hit and -gamma for a miss.
+
+    Source: the slides; `Options.reward` chooses the reward of a hit.
+    """
     share_B = keep_BL.mean(1)
     on_hit_B = share_B.square() if options.reward == "released_code" else 1 - share_B.square()
     return torch.where(is_hit_B, on_hit_B, -options.gamma)
 
 
 def score_function_loss(prob_BL: Tensor, keep_BL: Tensor, advantage_B: Tensor) -> Tensor:
-    """-sum over rows of advantage * sum over blocks of log P(decision): the slides' L_RL."""
+    """L_RL of the slides: -sum over rows of advantage * sum over blocks of log P(decision)."""
     return -(advantage_B * log_prob(prob_BL, keep_BL)).sum()
 
 
 def log_prob(prob_BL: Tensor, keep_BL: Tensor) -> Tensor:
-    """`[B]`: log P(this decision of all blocks). A block that is not free yet has P(keep) = 1."""
+    """`[B]`: log P of the decisions of all blocks. A block that is not free yet has P(keep) = 1."""
     prob_BL = torch.where(keep_BL > 0.5, prob_BL, 1 - prob_BL)
     return prob_BL.clamp(min=TINY).log().sum(1)

@@ -1,4 +1,4 @@
-"""What every registered backbone promises: see `skiprec/models/registry.py`."""
+"""The contract of `skiprec/models/registry.py`, checked for every registered backbone."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from tests.testkit.networks import (
     take_rows,
 )
 
-# A float32 sum in another order: products over other numbers of rows may differ in the last bits.
+# Products over other numbers of rows may sum in another order and differ in the last float32 bits.
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 each_backbone = pytest.mark.parametrize("backbone", BACKBONE_NAMES)
 
@@ -48,12 +48,12 @@ def test_a_future_item_changes_no_earlier_output(backbone: str) -> None:
         after = hidden(network, Batch(items, batch.key_B))
         assert torch.equal(after[:position], before[:position])
         moved = (after[position] - before[position]).abs().amax(-1)
-        assert (moved[real] > 1e-3).all(), "the item itself must be seen"
+        assert (moved[real] > 1e-3).all(), "a position must see its own item"
 
 
 @each_backbone
 def test_the_last_output_sees_the_whole_history(backbone: str) -> None:
-    """The control of causality: a backbone that sees nothing at all would pass it."""
+    """The control of causality, which a backbone that sees nothing would pass."""
     network = build_network(model_config(backbone)).eval()
     items = random_batch(1).items_BW
     before = hidden(network, Batch(items, torch.zeros(1, dtype=torch.int64)))[-1]
@@ -77,7 +77,7 @@ def test_padding_comes_out_as_zeros(backbone: str) -> None:
 
 @each_backbone
 def test_padding_on_the_left_changes_nothing(backbone: str) -> None:
-    """A history gives the same vectors in a window of its own length and in a longer one."""
+    """The vectors are the same in a window of the history's length and in a longer window."""
     network = build_network(model_config(backbone)).eval()
     batch = random_batch(WINDOW - 2)
     x_TBD = hidden(network, batch)
@@ -131,7 +131,7 @@ def test_keep_none_equals_the_embedding_bit_for_bit(backbone: str, execution: st
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("num_rows", [1, 2, 16])
 def test_masked_equals_gathered(backbone: str, training: bool, num_rows: int) -> None:
-    """With dropout on too: a row's mask is its own wherever the row stands."""
+    """It holds with dropout, too: the mask of a row does not depend on its place in the batch."""
     network = build_network(model_config(backbone, dropout=0.2)).train(training)
     batch, keep = random_batch(num_rows), coin_decisions(num_rows)
     masked = hidden(network, batch, "masked", keep)
@@ -171,7 +171,7 @@ def test_the_gradient_reaches_the_policy_through_masked(backbone: str) -> None:
 
 @each_backbone
 def test_128_blocks_go_forward_and_backward(backbone: str) -> None:
-    """From the first weights as they are drawn, without the help of `awaken`."""
+    """It holds at the initial weights, without `awaken`."""
     network = build_network(model_config(backbone, num_blocks=128), awake=False)
     x_TBD = hidden(network, random_batch(4))
     x_TBD.square().mean().backward()
@@ -231,6 +231,6 @@ def test_learns_four_sequences_by_heart(backbone: str) -> None:
 
 @each_backbone
 def test_parts_have_no_0_dimensional_parameter(backbone: str) -> None:
-    """DeepSpeed 0.19 fails to broadcast one."""
+    """DeepSpeed 0.19 cannot broadcast a 0-dimensional parameter."""
     for block in build_blocks(model_config(backbone)):
         assert all(parameter.dim() > 0 for parameter in block.parameters())

@@ -1,4 +1,4 @@
-"""Each baseline against its paper's formula, in loops and in float64."""
+"""Each baseline against the formula of its paper, in loops and in float64."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +18,7 @@ EXACT = {"rtol": 1e-10, "atol": 1e-10}
 
 
 def noisy(module: nn.Module, seed: int = 0) -> nn.Module:
-    """With weights of a size at which every gate and relu matters."""
+    """The weights are large enough for every gate and relu to matter."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.double().parameters():
@@ -37,7 +37,7 @@ def inputs(positions: int = 7, rows: int = 4) -> tuple[Tensor, Tensor]:
 
 
 def obvious_gru(encoder: Gru4RecEncoder, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
-    """Row by row, layer by layer, over the real items alone."""
+    """The recurrence of each row and layer, over the real items only."""
     out_TBD = torch.zeros_like(x_TBD)
     for row in range(x_TBD.shape[1]):
         real_T = is_item_TB1[:, row, 0] == 1
@@ -68,7 +68,7 @@ def test_gru4rec_equals_its_formula(num_layers: int) -> None:
 
 
 def test_a_recurrent_layer_with_bias_would_leave_zero_in_the_padding() -> None:
-    """The control of the state that stays zero: why the layers have no bias."""
+    """The control: with a bias, the state would not stay zero through padding."""
     x_TBD, is_item_TB1 = inputs()
     is_padding_TB = is_item_TB1[:, :, 0] == 0
     encoder = noisy(Gru4RecEncoder(WIDTH, 1))
@@ -78,7 +78,7 @@ def test_a_recurrent_layer_with_bias_would_leave_zero_in_the_padding() -> None:
 
 
 def obvious_caser(encoder: CaserEncoder, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
-    """One image, one filter, one place at a time."""
+    """Caser, computed for one image, one filter and one place at a time."""
     out_TBD = torch.zeros_like(x_TBD)
     for t, row in is_item_TB1[:, :, 0].nonzero().tolist():
         image_LD = torch.zeros(LENGTH, WIDTH, dtype=torch.float64)
@@ -109,8 +109,10 @@ def obvious_caser(encoder: CaserEncoder, x_TBD: Tensor, is_item_TB1: Tensor) -> 
 
 @pytest.mark.parametrize("positions", [1, 2, 7])
 def test_caser_equals_its_formula_with_gradients(positions: int) -> None:
-    """Histories shorter than the image included. The gradient at padding, which the embedding
-    drops, is left out: images of padding alone tie, and each way shares out a tie's gradient."""
+    """Some histories are shorter than the image. The gradient at padding is not compared.
+
+    The embedding drops that gradient. It is not unique, because filters tie on images of padding.
+    """
     results = []
     for function in (CaserEncoder.__call__, obvious_caser):
         encoder = noisy(CaserEncoder(WIDTH))
@@ -121,8 +123,8 @@ def test_caser_equals_its_formula_with_gradients(positions: int) -> None:
         (out_TBD * weight).sum().backward()
         grad_TBD = x_TBD.grad * is_item_TB1
         results.append([out_TBD, grad_TBD, *[p.grad for p in encoder.parameters()]])
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, **EXACT)
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, **EXACT)
     assert results[1][0].max() > 0.1
 
 
@@ -183,9 +185,9 @@ def test_scores_in_pieces_are_the_same(
     head, x_NC, expected_NV = nfm_problem()
     monkeypatch.setattr(nfm, "MAX_HIDDEN", max_hidden)
     monkeypatch.setattr(nfm, "BLOCK_ITEMS", block_items)
-    found_NV = head(x_NC, lambda x, scores: scores.columns(x, 0, NUM_ITEMS))
-    torch.testing.assert_close(found_NV, expected_NV.float(), rtol=1e-4, atol=1e-4)
-    assert found_NV.is_contiguous(), "a top-k search views it in groups of items"
+    actual_NV = head(x_NC, lambda x, scores: scores.columns(x, 0, NUM_ITEMS))
+    torch.testing.assert_close(actual_NV, expected_NV.float(), rtol=1e-4, atol=1e-4)
+    assert actual_NV.is_contiguous(), "a top-k search views the scores in groups of items"
 
 
 def test_pieces_are_no_larger_than_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +226,7 @@ def test_nfm_learns_from_samples_and_refuses_the_full_loss() -> None:
         def shared(self, x_ND: Tensor, item_S: Tensor) -> Tensor:
             return expected_NV[:, item_S - 1]
 
-    found = head(x_NC, of_table)
-    torch.testing.assert_close(found, of_table(x_NC, Table()), rtol=1e-5, atol=1e-5)
-    found.backward()
+    actual = head(x_NC, of_table)
+    torch.testing.assert_close(actual, of_table(x_NC, Table()), rtol=1e-5, atol=1e-5)
+    actual.backward()
     assert all(parameter.grad.abs().max() > 0 for parameter in head.parameters())

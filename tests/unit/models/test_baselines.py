@@ -1,4 +1,4 @@
-"""What every registered baseline promises: see `skiprec/models/registry.py`."""
+"""The contract of `skiprec/models/registry.py`, checked for every registered baseline."""
 
 import pytest
 import torch
@@ -25,9 +25,9 @@ from tests.testkit.networks import (
 )
 from tests.testkit.steps import Run, make_engine
 
-# A float32 sum in another order: products over other numbers of rows may differ in the last bits.
+# Products over other numbers of rows may sum in another order and differ in the last float32 bits.
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
-# How many of the last items an output sees; all of them where none is named.
+# The number of last items that an output sees; all items if a baseline is not listed.
 REACH = {"caser": LENGTH}
 ONLY_ONE_LAYER = ["caser", "nfm"]
 each_baseline = pytest.mark.parametrize("name", sorted(BASELINES))
@@ -58,7 +58,7 @@ def test_a_future_item_changes_no_earlier_output(name: str) -> None:
         after = hidden(network, Batch(items, batch.key_B))
         assert torch.equal(after[:position], before[:position])
         moved = (after[position] - before[position]).abs().amax(-1)
-        assert (moved[real] > 1e-3).all(), "the item itself must be seen"
+        assert (moved[real] > 1e-3).all(), "a position must see its own item"
 
 
 @each_baseline
@@ -101,7 +101,7 @@ def test_padding_on_the_left_changes_nothing(name: str) -> None:
 @each_baseline
 @pytest.mark.parametrize("training", [True, False])
 def test_a_row_alone_equals_the_row_in_a_batch(name: str, training: bool) -> None:
-    """With dropout too: its masks are the row's own."""
+    """It holds with dropout, too: each row has its own mask."""
     network = baseline(name, dropout=0.3).train(training)
     batch = random_batch(16)
     together = hidden(network, batch)
@@ -125,7 +125,7 @@ def test_weights_survive_a_round_trip(name: str) -> None:
 
 @each_baseline
 def test_weights_are_a_function_of_the_seed_alone(name: str) -> None:
-    """Not of torch's global generator, from which torch's own modules draw when they are made."""
+    """The global generator of torch, from which modules of torch draw, has no influence."""
 
     def weights(seed: int, global_seed: int) -> dict[str, Tensor]:
         with torch.random.fork_rng():
@@ -141,7 +141,7 @@ def test_weights_are_a_function_of_the_seed_alone(name: str) -> None:
 
 @each_baseline
 def test_parameters_have_at_least_one_dimension(name: str) -> None:
-    """DeepSpeed 0.19 fails to broadcast others."""
+    """DeepSpeed 0.19 cannot broadcast 0-dimensional parameters."""
     assert all(parameter.dim() > 0 for parameter in baseline(name).parameters())
 
 
@@ -204,8 +204,8 @@ def test_steps_of_the_engine_move_every_weight(name: str) -> None:
 def test_the_evaluator_ranks_as_counting_one_by_one_does(name: str, exclude_seen: bool) -> None:
     network = baseline(name).eval()
     batch, num_real = random_batch(TILE_ROWS), 20
-    found = score_full(network, [Tile(batch, num_real)], exclude_seen)["rank_full_backbone"]
-    assert len(found) == num_real
+    actual = score_full(network, [Tile(batch, num_real)], exclude_seen)["rank_full_backbone"]
+    assert len(actual) == num_real
     for row in range(num_real):
         items_W = batch.items_BW[row]
         x_1D = hidden(network, take_rows(batch, slice(row, row + 1)))[-1]
@@ -215,8 +215,8 @@ def test_the_evaluator_ranks_as_counting_one_by_one_does(name: str, exclude_seen
         }
         target = int(items_W[-1])
         rivals = set(score) - {target} - (set(items_W[:-1].tolist()) if exclude_seen else set())
-        assert found[row] == 1 + sum(score[item] > score[target] for item in rivals)
-    assert len(set(found)) > 5
+        assert actual[row] == 1 + sum(score[item] > score[target] for item in rivals)
+    assert len(set(actual)) > 5
 
 
 @each_baseline

@@ -1,4 +1,4 @@
-"""Copying blocks: which block each copy comes from, and that nothing else changes."""
+"""Growing a network: the source of each copied block, and the weights that do not change."""
 
 import pytest
 import torch
@@ -21,9 +21,9 @@ from tests.testkit.networks import BACKBONE_NAMES, build_network, model_config
 def test_each_copy_stands_at_the_dilation_of_its_source(
     growth: str, cycle: int, expected: list[int]
 ) -> None:
-    found = [source_block(index, 4, 8, cycle, growth) for index in range(8)]
-    assert found == expected
-    assert all(copy % cycle == source % cycle for copy, source in enumerate(found))
+    actual = [source_block(index, 4, 8, cycle, growth) for index in range(8)]
+    assert actual == expected
+    assert all(copy % cycle == source % cycle for copy, source in enumerate(actual))
 
 
 @pytest.mark.parametrize("backbone", BACKBONE_NAMES)

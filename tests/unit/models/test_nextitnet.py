@@ -1,4 +1,4 @@
-"""The NextItNet block against the paper's formula written with torch's own plain operations."""
+"""The NextItNet block against the formula of the paper in plain operations of torch."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def inputs(positions: int = POSITIONS) -> tuple[Tensor, Tensor]:
 def test_block_equals_the_formula_with_its_gradients(
     dilation: int, positions: int, learn_scale: bool
 ) -> None:
-    """Windows shorter than the dilation included. Float64, so that 1e-10 means the same formula."""
+    """Some windows are shorter than the dilation. In float64, 1e-10 means the same formula."""
     results = []
     for function in (NextItNetBlock.__call__, obvious_block):
         block = make_block(dilation, learn_scale)
@@ -70,8 +70,8 @@ def test_block_equals_the_formula_with_its_gradients(
             out * torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view_as(out)
         ).sum().backward()
         results.append([out, x_TBD.grad, *[p.grad for p in block.parameters()]])
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
     assert results[1][0].abs().max() > 1e-3
 
 
@@ -106,7 +106,7 @@ def test_gradcheck_of_norm_relu_mask() -> None:
 
 @pytest.mark.parametrize("dilation", [1, 4])
 def test_without_gradients_the_numbers_are_the_same_bits(dilation: int) -> None:
-    """The forward of serving is another code path than the forward of training."""
+    """Serving and training run different code."""
     block = make_block(dilation, learn_scale=True).float()
     x_TBD, is_item_TB1 = (value.float() for value in inputs())
     with_gradients = block(x_TBD, is_item_TB1)
@@ -115,7 +115,7 @@ def test_without_gradients_the_numbers_are_the_same_bits(dilation: int) -> None:
 
 
 def test_a_transposed_input_is_read_by_its_values() -> None:
-    """Views into contiguous memory are what the products run on; other layouts are copied."""
+    """The products need views of contiguous memory, so other layouts are copied first."""
     conv = make_block(2, learn_scale=False).conv_1
     x_TBD, _ = inputs()
     strided = x_TBD.transpose(0, 1).contiguous().transpose(0, 1)

@@ -1,4 +1,4 @@
-"""The SASRec+ blocks against their formulas by loops, and positions counted from the end."""
+"""The SASRec+ blocks against their formulas in loops, and positions counted from the end."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ from tests.testkit.obvious_attention import (
     stir,
 )
 
-WIDTH, POSITIONS, ROWS, NUM_HEADS = 6, 5, 7, 2  # so the last two rows are padding alone
+WIDTH, POSITIONS, ROWS, NUM_HEADS = 6, 5, 7, 2  # the last two rows are padding only
 each_form = pytest.mark.parametrize("form", [SasRecBlock, AuthorsSasRecBlock])
 
 
@@ -56,15 +56,15 @@ def make_block(form: type[SasRecBlock], dtype: torch.dtype = torch.float64) -> S
 @each_form
 @pytest.mark.parametrize("positions", [1, 2, POSITIONS])
 def test_block_equals_the_loops_with_its_gradients(form: type[SasRecBlock], positions: int) -> None:
-    """Float64, so that 1e-9 means the same formula."""
+    """In float64, a difference below 1e-9 means the same formula."""
     block = make_block(form)
     x_TBD, is_item_TB1 = left_padded(positions, ROWS, WIDTH)
     x_TBD.requires_grad_()
-    found, expected = (
+    actual, expected = (
         output_and_gradients(block, function(block, x_TBD, is_item_TB1), x_TBD)
         for function in (form.__call__, OBVIOUS[form])
     )
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
     assert expected[0].abs().max() > 1e-2
     assert torch.isfinite(expected[1]).all()
@@ -91,7 +91,7 @@ def test_padding_is_exactly_zero_and_nothing_is_nan(
     values = output_and_gradients(block, block(x_TBD, is_item_TB1), x_TBD)
     assert all(torch.isfinite(value).all() for value in values)
     is_real = is_item_TB1.squeeze(-1) > 0
-    assert not is_real[:, -1].any(), "a row of padding alone"
+    assert not is_real[:, -1].any(), "a row of padding only"
     assert (values[0][~is_real] == 0).all()
     assert (values[0][is_real] != 0).all()
 
@@ -133,7 +133,7 @@ def test_positions_are_counted_from_the_end() -> None:
                 vector = positions.table_PD[8 - 1 - from_the_end]
                 expected = x_TBD[t, row] + vector if t >= row else torch.zeros(WIDTH)
                 assert torch.equal(out[t, row], expected)
-    assert len(positions.table_PD.unique(dim=0)) == 8, "the control: no two positions are alike"
+    assert len(positions.table_PD.unique(dim=0)) == 8, "the control: no two positions are equal"
 
 
 def test_a_window_beyond_the_table_says_what_to_set() -> None:
@@ -156,7 +156,7 @@ def test_options_and_their_defaults(make) -> None:
 
 
 def test_the_order_of_items_counts() -> None:
-    """Attention alone knows no order: without positions, swapped items give the same last state."""
+    """Attention ignores order: without positions, swapped items give the same last state."""
     network = build_network(model_config("sasrec_plus", num_blocks=1)).double().eval()
     batch = random_batch(1)
     swapped_BT = batch.input_BT[:, [1, 0, *range(2, 9)]]

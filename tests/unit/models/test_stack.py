@@ -1,4 +1,4 @@
-"""The loop over blocks: who is called with which rows, and what is refused."""
+"""The loop over blocks: the rows of each call, and refused arguments."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from tests.testkit.networks import (
 
 
 class CountingBlock(nn.Module):
-    """Adds one, and remembers how many rows it was called with."""
+    """A block whose branch is one; it records the number of rows of each call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def run_counting(execution: str, call_every_block: bool) -> tuple[Tensor, list[l
         out = stack(
             x_TBD, torch.ones(5, 4, 1), torch.zeros(4).long(), KEEP_BL, execution, call_every_block
         )
-    assert (x_TBD == 0).all(), "the caller's input must stay as it is"
+    assert (x_TBD == 0).all(), "the input of the caller must not change"
     return out, [block.rows_of_calls for block in blocks]
 
 
@@ -100,7 +100,7 @@ def test_a_block_without_rows_has_zero_gradients_not_none(backbone: str) -> None
 @pytest.mark.parametrize("backbone", BACKBONE_NAMES)
 @pytest.mark.parametrize("execution", ["dense", "masked", "gathered"])
 def test_activation_checkpointing_changes_no_bit(backbone: str, execution: str) -> None:
-    """With dropout on: its masks are drawn from keys, so a second forward draws them again."""
+    """It holds with dropout, because a second forward draws the same masks from the keys."""
     results = []
     for checkpointing in (False, True):
         network = build_network(model_config(backbone, dropout=0.3)).train()
@@ -117,7 +117,7 @@ def test_activation_checkpointing_changes_no_bit(backbone: str, execution: str) 
 
 
 def test_activation_checkpointing_runs_each_block_again_in_the_backward_pass() -> None:
-    """The control: it is really on."""
+    """The control: activation checkpointing is really on."""
 
     class Counted(nn.Linear):
         calls = 0

@@ -1,4 +1,4 @@
-"""Choosing a set by predicted cost and price: which one, at which price, and how it is explored."""
+"""The cost policy: the set that it chooses, the price that meets a share, and exploration."""
 
 import itertools
 from typing import Any
@@ -12,14 +12,14 @@ from skiprec.policy.prices import cheapest, price_for
 from skiprec.types import Batch, KeepDecision
 from tests.testkit.networks import build_network, model_config, policy_config, random_batch
 
-SIZES = (1, 2, 4)  # of the test networks: the nest (1, 2) and all 4 blocks
+SIZES = (1, 2, 4)  # the sets of the test networks: `nest_sizes` (1, 2) and all 4 blocks
 SIZE_M = torch.tensor([2, 5, 9, 16])
-# Prices can only be told apart as far as float32 tells costs apart.
+# float32 cannot distinguish prices that are closer than this.
 STEP = 1e-5
 
 
 def costs(num_rows: int = 40, seed: int = 0) -> Tensor:
-    """Fewer blocks mostly cost more; the last set costs nothing against itself."""
+    """Costs that mostly fall with the number of blocks; all blocks cost 0."""
     generator = torch.Generator().manual_seed(seed)
     slope_B1 = torch.rand(num_rows, 1, generator=generator) * 2 - 0.3
     noise_BM = 0.2 * torch.randn(num_rows, len(SIZE_M), generator=generator)
@@ -28,7 +28,7 @@ def costs(num_rows: int = 40, seed: int = 0) -> Tensor:
 
 
 def kept(cost_BM: Tensor, price: float) -> float:
-    """The slow way: each row, each set."""
+    """The share of kept blocks at a price, computed row by row and set by set."""
     shares = []
     for cost_M in cost_BM.double().tolist():
         total_M = [c + price * n / 16 for c, n in zip(cost_M, SIZE_M.tolist(), strict=True)]
@@ -37,17 +37,17 @@ def kept(cost_BM: Tensor, price: float) -> float:
 
 
 def turning_prices(cost_BM: Tensor) -> list[float]:
-    """Where some row may change its mind: two of its sets are then equally good."""
-    found = set()
+    """The prices at which two sets of some row are equally good, so that its choice may change."""
+    prices = set()
     for cost_M in cost_BM.double().tolist():
         for i in range(len(cost_M)):
             for j in range(i):
-                found.add((cost_M[j] - cost_M[i]) * 16 / float(SIZE_M[i] - SIZE_M[j]))
-    return sorted(found)
+                prices.add((cost_M[j] - cost_M[i]) * 16 / float(SIZE_M[i] - SIZE_M[j]))
+    return sorted(prices)
 
 
 def attainable_shares(cost_BM: Tensor) -> list[float]:
-    """Every share of block calls that some price gives, by trying a price between each two."""
+    """All shares of block calls that a price can give, from one price between any two turns."""
     turns = turning_prices(cost_BM)
     between = [(a + b) / 2 for a, b in itertools.pairwise(turns)]
     return sorted({kept(cost_BM, price) for price in [turns[0] - 1, *between, turns[-1] + 1]})
@@ -64,7 +64,7 @@ def test_the_price_meets_the_share_as_closely_as_whole_sets_can(
     price = price_for(cost_BM, SIZE_M, keep_frac)
     assert kept(cost_BM, price + STEP) == max(share for share in shares if share <= keep_frac)
     if keep_frac < shares[-1]:
-        assert kept(cost_BM, price - STEP) > keep_frac, "and a lower price keeps too much"
+        assert kept(cost_BM, price - STEP) > keep_frac, "a lower price keeps too much"
 
 
 def test_the_price_falls_as_more_may_be_kept_and_fewer_are_kept_as_it_rises() -> None:
@@ -88,8 +88,8 @@ def test_a_share_below_the_smallest_set_gives_everyone_the_smallest() -> None:
 def test_the_cheapest_set_is_the_one_with_the_least_cost_and_price() -> None:
     cost_BM = torch.tensor([[0.5, 0.2, 0.1, 0.0], [0.0, 0.0, 0.0, 0.0], [9.0, 0.9, 0.0, 0.0]])
     free = cheapest(cost_BM, SIZE_M, torch.tensor([0.0]))
-    assert free.tolist() == [3, 0, 2], "of equals the smaller one"
-    # At 0.8 nats for all blocks: 0.1, 0.25, 0.45 and 0.8 more.
+    assert free.tolist() == [3, 0, 2], "the smaller of two equal sets"
+    # At 0.8 nats for all blocks, the four sets cost 0.1, 0.25, 0.45 and 0.8 nats more.
     assert cheapest(cost_BM, SIZE_M, torch.tensor([0.8])).tolist() == [1, 0, 2]
     assert cheapest(cost_BM, SIZE_M, torch.tensor([-0.8])).tolist() == [3, 3, 3]
 
@@ -105,7 +105,7 @@ def decide(network: SkipRecNetwork, batch: Batch, progress: float | None) -> Kee
 
 
 def size_of(keep_BL: Tensor) -> Tensor:
-    """How many first blocks; fails on a decision that is no prefix."""
+    """The number n of each decision; fails if a decision is not the first n blocks."""
     size_B = keep_BL.sum(1).long()
     assert torch.equal(keep_BL, (torch.arange(keep_BL.shape[1]) < size_B[:, None]).float())
     return size_B
@@ -116,7 +116,7 @@ def test_serving_takes_the_cheapest_prefix_of_its_predictions() -> None:
     for price in (0.0, 0.3, -0.3):
         network.policy.price_1.fill_(price)
         decision = decide(network, batch, None)
-        assert (decision.cost_BM[:, -1] == 0).all(), "all blocks cost nothing against themselves"
+        assert (decision.cost_BM[:, -1] == 0).all(), "the cost is relative to all blocks"
         total_BM = decision.cost_BM + price * torch.tensor([0.25, 0.5, 1.0])
         expected_B = torch.tensor(SIZES)[total_BM.argmin(1)]
         assert torch.equal(size_of(decision.keep_BL), expected_B)
@@ -138,7 +138,7 @@ def test_rows_that_do_not_explore_run_what_serving_runs() -> None:
     serving_B = size_of(decide(greedy, batch, None).keep_BL)
     assert torch.equal(size_of(decide(greedy, batch, 0.5).keep_BL), serving_B)
     some_B = size_of(decide(network_with(explore_frac=0.3), batch, 0.5).keep_BL)
-    # A third of the explorers draws what serving would have run.
+    # A third of the exploring rows draws the set that serving would run.
     assert abs((some_B != serving_B).double().mean().item() - 0.2) < 4 * (0.16 / 6000) ** 0.5
 
 
@@ -159,7 +159,7 @@ def test_the_price_goes_with_the_weights_and_decides() -> None:
     dearer = decide(other, batch, None).keep_BL
     assert torch.equal(dearer, decide(network, batch, None).keep_BL)
     assert (dearer.sum(1) <= before.sum(1)).all()
-    assert dearer.sum() < before.sum(), "a price makes blocks dearer"
+    assert dearer.sum() < before.sum(), "a price makes blocks more expensive"
 
 
 @pytest.mark.parametrize("kind", ["cost", "gumbel"])

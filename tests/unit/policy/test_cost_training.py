@@ -1,4 +1,4 @@
-"""What the predictor of costs learns from: each set of the nest, run by itself, and who learns."""
+"""Training of the cost policy: the measured costs, and which weights get a gradient."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def network_with(**options: Any) -> SkipRecNetwork:
 
 @torch.no_grad()
 def slow_costs(network: SkipRecNetwork, batch: Batch) -> Tensor:
-    """Each set as a decision of its own, one row at a time, masked, without dropout."""
+    """The costs from running each set as its own decision, row by row, masked, without dropout."""
     network.eval()
     rows = []
     for row in range(len(batch.items_BW)):
@@ -57,36 +57,36 @@ def test_costs_are_those_of_each_set_run_by_itself(
 ) -> None:
     monkeypatch.setattr(ranking, "MAX_SCORES", max_scores)  # scores are made in chunks of rows
     network, batch = network_with(), random_batch(30)
-    found_BM = nested_costs(network, batch, SIZES)
-    assert network.training, "and dropout is on again"
-    assert not found_BM.requires_grad
-    torch.testing.assert_close(found_BM, slow_costs(network, batch), rtol=1e-4, atol=1e-5)
-    assert (found_BM[:, -1] == 0).all()
-    assert found_BM[:, 0].std() > 0.1, "rows must differ in what a shallow net costs them"
+    actual_BM = nested_costs(network, batch, SIZES)
+    assert network.training, "dropout is on again"
+    assert not actual_BM.requires_grad
+    torch.testing.assert_close(actual_BM, slow_costs(network, batch), rtol=1e-4, atol=1e-5)
+    assert (actual_BM[:, -1] == 0).all()
+    assert actual_BM[:, 0].std() > 0.1, "the costs of rows must differ"
 
 
 def test_a_row_without_a_target_costs_nothing() -> None:
     network, batch = network_with(), random_batch(4)
     items_BW = batch.items_BW.clone()
-    items_BW[1, -1] = PADDING  # with a history, so that its sets do say different things
-    found_BM = nested_costs(network, Batch(items_BW, batch.key_B), SIZES)
-    assert (found_BM[1] == 0).all()
+    items_BW[1, -1] = PADDING  # the row has a history, so its sets give different scores
+    actual_BM = nested_costs(network, Batch(items_BW, batch.key_B), SIZES)
+    assert (actual_BM[1] == 0).all()
     rest = [0, 2, 3]
     expected = nested_costs(network, take_rows(batch, rest), SIZES)
-    torch.testing.assert_close(found_BM[rest], expected)
+    torch.testing.assert_close(actual_BM[rest], expected)
     none = nested_costs(network, Batch(torch.zeros(0, WINDOW).long(), torch.zeros(0).long()), SIZES)
-    assert none.shape == (0, 3), "a rank may bring no row to a pass"
+    assert none.shape == (0, 3), "a rank may have no rows in a pass"
 
 
 def test_each_row_has_its_own_cross_entropy() -> None:
     network = network_with()
     x_ND = torch.randn(9, 8, generator=torch.Generator().manual_seed(0))
     target_N = torch.arange(1, 10)
-    found_N = network.head(x_ND, lambda x, scores: row_cross_entropy(x, scores, target_N=target_N))
+    actual_N = network.head(x_ND, lambda x, scores: row_cross_entropy(x, scores, target_N=target_N))
     score_NV = x_ND @ network.head.weight_VD.t() + network.head.bias_V
     expected_N = F.cross_entropy(score_NV, target_N - 1, reduction="none")
-    torch.testing.assert_close(found_N, expected_N.detach())
-    assert len(set(found_N.tolist())) == 9
+    torch.testing.assert_close(actual_N, expected_N.detach())
+    assert len(set(actual_N.tolist())) == 9
 
 
 def loss_pass(batch: Batch) -> Pass:
@@ -95,14 +95,14 @@ def loss_pass(batch: Batch) -> Pass:
 
 def gradients(loss: Tensor, network: SkipRecNetwork) -> dict[str, Tensor | None]:
     names, parameters = zip(*network.named_parameters(), strict=True)
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return dict(zip(names, found, strict=True))
+    values = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return dict(zip(names, values, strict=True))
 
 
-def parts_with_gradient(found: dict[str, Tensor | None]) -> set[str]:
+def parts_with_gradient(gradient: dict[str, Tensor | None]) -> set[str]:
     return {
         name.partition(".")[0]
-        for name, value in found.items()
+        for name, value in gradient.items()
         if value is not None and bool((value != 0).any())
     }
 
@@ -124,20 +124,20 @@ def test_the_predictor_learns_the_squared_error_and_nobody_else_does(own: bool) 
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(0.6 * sums["cost_error"] / 20, expected.detach())
     torch.testing.assert_close(sums["cost_of_smallest"], true_BM[:, 0].sum(), rtol=1e-4, atol=1e-4)
-    found, wanted = gradients(loss, network), gradients(expected, network)
+    actual, wanted = gradients(loss, network), gradients(expected, network)
     for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5, msg=name)
-    assert parts_with_gradient(found) == ({"policy"} if own else {"policy", "embedding"})
+        torch.testing.assert_close(actual[name], value, rtol=1e-3, atol=1e-5, msg=name)
+    assert parts_with_gradient(actual) == ({"policy"} if own else {"policy", "embedding"})
 
 
 def test_the_backbone_learns_from_the_sets_that_rows_were_given() -> None:
-    """Blocks beyond every row's set get no gradient; the predictor gets none of the CE."""
+    """Blocks that no row runs get no gradient, and the predictor gets none from cross-entropy."""
     config = run_config("cost", policy__explore_frac=0.0, policy__own_embedding=True)
     network, batch = build_network(config.model, config.policy), random_batch(20)
-    network.policy.price_1.fill_(1e4)  # everyone takes one block
-    found = gradients(Objective(network, config)(batch, loss_pass(batch))["loss"], network)
-    assert {"stack", "head", "embedding", "policy"} == parts_with_gradient(found)
-    stack = {name: value for name, value in found.items() if name.startswith("stack.")}
+    network.policy.price_1.fill_(1e4)  # every row takes one block
+    gradient = gradients(Objective(network, config)(batch, loss_pass(batch))["loss"], network)
+    assert {"stack", "head", "embedding", "policy"} == parts_with_gradient(gradient)
+    stack = {name: value for name, value in gradient.items() if name.startswith("stack.")}
     for name, value in stack.items():
         is_first = name.startswith("stack.blocks.0.")
         assert (value is not None and bool((value != 0).any())) == is_first, name

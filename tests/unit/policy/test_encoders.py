@@ -1,5 +1,7 @@
-"""The encoders of policies against their formulas by loops. `test_policies.py` has what is general:
-padding, other rows, empty histories."""
+"""The encoders of policies against their formulas in loops.
+
+`test_policies.py` checks properties of all encoders: padding, other rows, empty histories.
+"""
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from tests.testkit.obvious_attention import (
     stir,
 )
 
-WIDTH, POSITIONS, ROWS = 6, 5, 7  # so the last two rows are padding alone
+WIDTH, POSITIONS, ROWS = 6, 5, 7  # the last two rows are padding only
 
 
 def obvious_pool(x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
@@ -27,7 +29,7 @@ def obvious_pool(x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
 
 
 def obvious_gru(encoder: GruEncoder, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
-    """Each row from its first real position on, from a state of zero."""
+    """The recurrence of each row, from its first real position and a state of zero."""
     w_r, w_z, w_n = encoder.gru.weight_ih_l0.chunk(3)
     u_r, u_z, u_n = encoder.gru.weight_hh_l0.chunk(3)
     state_TBD = []
@@ -71,15 +73,15 @@ def make_encoder(name: str) -> nn.Module:
 @each_formula
 @pytest.mark.parametrize("positions", [1, 2, POSITIONS])
 def test_encoder_equals_the_loops_with_its_gradients(name: str, positions: int) -> None:
-    """Float64, so that 1e-9 means the same formula. Padding is handed in as zeros, as always."""
+    """In float64, a difference below 1e-9 means the same formula. The input is zero at padding."""
     encoder = make_encoder(name)
     x_TBD, is_item_TB1 = left_padded(positions, ROWS, WIDTH)
     x_TBD.requires_grad_()
-    found, expected = (
+    actual, expected = (
         output_and_gradients(encoder, function(encoder, x_TBD * is_item_TB1, is_item_TB1), x_TBD)
         for function in (nn.Module.__call__, OBVIOUS[name])
     )
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
     assert expected[0].abs().max() > 1e-2
 
@@ -104,7 +106,7 @@ def test_an_empty_history_is_finite_and_so_are_its_gradients(name: str) -> None:
 
 
 def test_a_gru_without_bias_stays_at_zero_through_padding() -> None:
-    """Exactly; with a bias it would not, which is why it has none."""
+    """The state is exactly zero. With a bias it would not be, so the encoder has none."""
     x_TBD, is_item_TB1 = left_padded(POSITIONS, ROWS, WIDTH, dtype=torch.float32)
     is_padding = is_item_TB1.squeeze(-1) == 0
     for bias in (False, True):
@@ -123,7 +125,7 @@ def test_the_order_of_items_counts(name: str) -> None:
 
 
 def test_without_its_mark_of_recency_attention_knows_no_order() -> None:
-    """The control: the mark is what tells the encoder of attention when an item came."""
+    """The control: only the mark of recency makes attention depend on the order."""
     encoder = make_encoder("attention")
     with torch.no_grad():
         encoder.recent_D.zero_()
@@ -152,4 +154,4 @@ def test_the_pool_is_the_mean_of_real_positions() -> None:
     expected = obvious_pool(x_TBD, is_item_TB1)
     torch.testing.assert_close(pool_history(noisy, is_item_TB1), expected)
     assert (expected[-1] == 0).all()
-    assert not torch.allclose(noisy.mean(0), expected), "the control: a mean with padding in it"
+    assert not torch.allclose(noisy.mean(0), expected), "the control: a mean that includes padding"

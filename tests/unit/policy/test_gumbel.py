@@ -1,4 +1,4 @@
-"""Gumbel sampling: the right frequencies going forward, the relaxed gradient going back."""
+"""Gumbel sampling: frequencies of the samples, and the gradient of the relaxed samples."""
 
 import pytest
 import torch
@@ -40,13 +40,13 @@ def test_the_gradient_is_that_of_the_relaxed_sample(temperature: float) -> None:
     logits = torch.randn(6, 3, 2, generator=generator).requires_grad_()
     weight = torch.randn(6, 3, generator=generator)
     (gumbel_keep(logits, temperature, key_B).keep_BL * weight).sum().backward()
-    found, logits.grad = logits.grad, None
+    actual, logits.grad = logits.grad, None
 
     u = keyed_random.uniform(key_B, "gumbel", 6).view(6, 3, 2)
     relaxed = torch.softmax((logits - (-u.log()).log()) / temperature, dim=-1)[..., KEEP]
     (relaxed * weight).sum().backward()
-    torch.testing.assert_close(found, logits.grad)
-    assert found.abs().max() > 1e-3
+    torch.testing.assert_close(actual, logits.grad)
+    assert actual.abs().max() > 1e-3
 
 
 def test_the_hard_sample_is_the_relaxed_one_rounded() -> None:

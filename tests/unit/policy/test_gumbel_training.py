@@ -1,4 +1,4 @@
-"""What SkipRec-Gumbel adds to the loss, each term against autograd on its obvious formula."""
+"""The terms of SkipRec-Gumbel's loss, each against autograd on its formula."""
 
 import itertools
 from collections.abc import Callable
@@ -42,12 +42,12 @@ def coin_entropy(prob: Tensor) -> Tensor:
 
 
 def information(prob_BL: Tensor) -> Tensor:
-    """H(mean p) - mean H(p), a mean over blocks: the obvious formula."""
+    """H(mean p) - mean H(p), averaged over blocks."""
     return (coin_entropy(prob_BL.mean(0)) - coin_entropy(prob_BL).mean(0)).mean()
 
 
 def easy_rows(network: SkipRecNetwork, batch: Batch) -> Tensor:
-    """Whether two blocks of four put the target among the five best, one row at a time."""
+    """Whether the first two of four blocks rank the target of a row among the best five items."""
     history = network.embed(batch.input_BT, batch.key_B)
     x_TBD = history.x_TBD
     for block in network.stack.blocks[:2]:
@@ -65,7 +65,7 @@ def guide(network: SkipRecNetwork, batch: Batch, prob_BL: Tensor) -> Tensor:
 
 
 Formula = Callable[[SkipRecNetwork, Batch, KeepDecision], Tensor]
-# Of each term: the options that switch it on, and what it is over the whole batch.
+# For each term: the options that switch it on, and its formula over the whole batch.
 TERMS: dict[str, tuple[dict[str, Any], Formula]] = {
     "batch budget": (BUDGET, lambda n, b, d: 3.0 * (d.keep_BL.mean() - 0.2) ** 2),
     "user budget": (
@@ -105,16 +105,18 @@ def test_a_term_s_gradient_is_that_of_its_formula_over_the_whole_batch(
 ) -> None:
     options, formula = TERMS[term]
     batch, base = random_batch(12), {"model__dropout": dropout}
-    found = added(options, base, passes(batch, sizes))
+    actual = added(options, base, passes(batch, sizes))
     config = run_config("gumbel", **base, **options)
     network = build_network(config.model, config.policy).double().train()
     decision = network.decide(network.embed(batch.input_BT, batch.key_B), 0.0)
     formula(network, batch, decision).backward()
     for name, parameter in network.named_parameters():
         expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        torch.testing.assert_close(found[name], expected, msg=name, rtol=1e-3, atol=2e-6)
+        torch.testing.assert_close(actual[name], expected, msg=name, rtol=1e-3, atol=2e-6)
     weight = network.policy.head.linear.weight
-    least = FIRST_PRICE / 200 if term == "price" else 1e-3  # a price of 1 would do as the others
+    least = (
+        FIRST_PRICE / 200 if term == "price" else 1e-3
+    )  # the first price is small, so its gradient is, too
     assert weight.grad.abs().max() > least
     # Control: the same formula over a part of the batch has another gradient.
     expected, weight.grad = weight.grad, None
@@ -125,7 +127,7 @@ def test_a_term_s_gradient_is_that_of_its_formula_over_the_whole_batch(
 
 
 def test_a_user_s_budget_is_not_the_batch_s() -> None:
-    """Half of the users keep all, half nothing: the batch is on target, no user is."""
+    """Half of the users keep all blocks and half keep none: the mean is on target, no user is."""
     options = {"target_keep_frac": 0.5, "budget_weight": 1.0, "budget": "user"}
     keep_BL = torch.tensor([[1.0] * 4, [0.0] * 4], requires_grad=True)
     decision, pass_ = KeepDecision(keep_BL, keep_BL.detach()), Pass("loss", 0, 0.0, num_rows=2)
@@ -140,7 +142,7 @@ def test_a_user_s_budget_is_not_the_batch_s() -> None:
 @pytest.mark.parametrize(("step", "share"), [(0, 0.0), (1, 0.5), (2, 1.0), (4, 1.0)])
 @pytest.mark.parametrize("budget", ["batch", "user"])
 def test_a_budget_in_its_warm_up_counts_for_a_share(budget: str, step: int, share: float) -> None:
-    """Over half of five steps: progress 0, 0.25, 0.5, 0.75, 1."""
+    """The warm-up takes half of five steps, whose progress is 0, 0.25, 0.5, 0.75, 1."""
     batches = [random_batch(12)]
     options = {**BUDGET, "policy__budget": budget}
     whole = added(options, {}, batches, step, 5)
@@ -159,12 +161,12 @@ def sum_over_passes(prob_BL: Tensor, sizes: tuple[int, ...]) -> Tensor:
 def test_information_and_its_gradient_are_those_of_the_formula(sizes: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(0)
     prob_BL = torch.rand(12, 5, generator=generator, dtype=torch.float64).requires_grad_()
-    found = sum_over_passes(prob_BL, sizes)
+    actual = sum_over_passes(prob_BL, sizes)
     expected = 12 * information(prob_BL)
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
     assert expected > 0.1
     torch.testing.assert_close(
-        torch.autograd.grad(found, prob_BL)[0], torch.autograd.grad(expected, prob_BL)[0]
+        torch.autograd.grad(actual, prob_BL)[0], torch.autograd.grad(expected, prob_BL)[0]
     )
 
 
@@ -199,9 +201,9 @@ def test_the_guide_pulls_at_the_deeper_half_of_easy_rows_alone() -> None:
 
 
 def test_the_guide_leaves_the_blocks_alone() -> None:
-    found = added({"policy__guide_weight": 0.4}, {}, [random_batch(12)])
-    assert max(value.abs().max() for name, value in found.items() if "stack" in name) < 1e-9
-    assert found["policy.head.linear.weight"].abs().max() > 1e-3
+    gradient = added({"policy__guide_weight": 0.4}, {}, [random_batch(12)])
+    assert max(value.abs().max() for name, value in gradient.items() if "stack" in name) < 1e-9
+    assert gradient["policy.head.linear.weight"].abs().max() > 1e-3
 
 
 def test_statistics_are_gathered_only_where_a_term_needs_them() -> None:
@@ -234,17 +236,21 @@ def shared(target: float, weight: float = 2.0, **options: Any) -> RunConfig:
 def test_the_price_moves_once_a_step_towards_the_target(
     target: float, sizes: tuple[int, ...]
 ) -> None:
-    """By the factor exp(weight * (what serving keeps - target)), however many passes it takes."""
+    """The factor is exp(weight * (share that serving keeps - target)), for any number of passes."""
     config, batch = shared(target), random_batch(12)
     moved = -step_gradient(config, passes(batch, sizes))["policy.price_1"]
     network = build_network(config.model, config.policy).double().train()
     decision = network.decide(network.embed(batch.input_BT, batch.key_B), 0.0)
     kept = (decision.prob_BL > 0.5).double().mean().item()
     assert 0.2 < kept < 0.8
-    assert kept != pytest.approx(decision.keep_BL.mean().item()), "not what sampling keeps"
+    assert kept != pytest.approx(decision.keep_BL.mean().item()), (
+        "serving and sampling keep different shares"
+    )
     factor = exp(2.0 * (kept - target))
     assert moved.item() == pytest.approx(FIRST_PRICE * (factor - 1), rel=1e-4)
-    assert (moved.item() > 0) == (target == 0.1), "dearer while more than the target is kept"
+    assert (moved.item() > 0) == (target == 0.1), (
+        "the price rises while more than the target is kept"
+    )
 
 
 @pytest.mark.parametrize(("progress", "weight"), [(0.0, 0.6), (0.25, 0.45), (1.0, 0.0)])
@@ -258,7 +264,7 @@ def test_the_entropy_bonus_falls_to_nothing(progress: float, weight: float) -> N
 
 
 def served_frac(config: RunConfig, num_steps: int) -> float:
-    """What serving keeps of the same rows after some steps on them."""
+    """The share that serving keeps of some rows, after training steps on these rows."""
     engine, batch = make_engine(config), random_batch(60)
     plan = StepPlan(num_steps, log_every=100, validate_every=None, checkpoint_every=None)
     for step in range(num_steps):
@@ -275,7 +281,7 @@ def test_the_price_brings_serving_to_the_target(precision: str) -> None:
         "training__precision": precision,
     }
     assert abs(served_frac(shared(0.25, 0.1, **learning), 300) - 0.25) < 0.1
-    # Control: without a budget nothing pulls there.
+    # Control: without a budget, the share stays far from the target.
     assert served_frac(run_config("gumbel", **learning), 300) > 0.5
 
 

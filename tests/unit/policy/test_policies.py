@@ -1,4 +1,4 @@
-"""What every registered policy promises: see `skiprec/policy/base.py`."""
+"""The interface of `skiprec/policy/base.py`, checked for every registered policy."""
 
 import numpy as np
 import pytest
@@ -48,14 +48,14 @@ def decide(network: SkipRecNetwork, batch: Batch, progress: float | None = None)
 
 
 def opinion(decision: KeepDecision) -> Tensor:
-    """What a learned policy thinks before it decides: P(keep), or the costs that it predicts."""
+    """The numbers from which a learned policy decides: P(keep), or its predicted costs."""
     thought = decision.cost_BM if decision.prob_BL is None else decision.prob_BL
     assert thought is not None
     return thought
 
 
 def sharpen(network: SkipRecNetwork, factor: float) -> None:
-    """Makes what the policy reads in a history count for more."""
+    """Enlarges the weights of the policy's head, so that decisions depend more on the history."""
     with torch.no_grad():
         for parameter in network.policy.head.parameters():
             if parameter.dim() == 2:
@@ -128,7 +128,7 @@ def test_serving_does_not_look_at_the_key(kind: str) -> None:
 
 @each_learned
 def test_padding_changes_no_opinion(kind: str) -> None:
-    """A history decides the same in a window of its own length and in a longer one."""
+    """The decision is the same in a window of the history's length and in a longer window."""
     network, batch = network_with(kind), random_batch(WINDOW - 2)
     whole = opinion(decide(network, batch))
     for row in range(WINDOW - 2):
@@ -146,7 +146,7 @@ def test_an_empty_history_still_gets_a_decision(kind: str) -> None:
 
 @each_learned
 def test_users_get_different_decisions_once_the_weights_differ(kind: str) -> None:
-    """At some setting of the knob, for most draws of the weights: a single draw may see none."""
+    """At some setting of the knob, and for most draws of the weights; a single draw may see none."""
     distinct = []
     for seed in range(5):
         network = network_with(kind)
@@ -180,7 +180,7 @@ def test_the_released_code_s_sigmoid_bounds_the_probability(kind: str) -> None:
     low, high = 1 / (1 + torch.e), torch.e / (1 + torch.e)  # 0.269, 0.731
     assert prob_BL.min() >= low - 1e-6
     assert prob_BL.max() <= high + 1e-6
-    assert prob_BL.max() > 0.7, "and the bound is reached"
+    assert prob_BL.max() > 0.7, "the bound is reached"
     raw = network_with(kind, logits="raw")
     sharpen(raw, 1000)
     assert decide(raw, random_batch(200)).prob_BL.max() > 0.99

@@ -1,4 +1,4 @@
-"""Decisions by coins: with which probability, of which blocks, and what serving makes of them."""
+"""Sampled decisions of SkipRec-RL: their probabilities, the free blocks, and serving."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def test_coins_are_drawn_with_the_bounded_probability(bound: float) -> None:
     torch.testing.assert_close(drawn_BL, bound * free_BL + (1 - bound) * (1 - free_BL))
     assert drawn_BL.min() >= 1 - bound
     assert drawn_BL.max() <= bound
-    assert free_BL.min() < 0.1, "the bound must have something to do"
+    assert free_BL.min() < 0.1, "the bound must have an effect"
     assert free_BL.max() > 0.9
 
 
@@ -65,7 +65,7 @@ def test_the_frequencies_are_the_probabilities_and_blocks_are_independent() -> N
 def test_blocks_that_are_not_free_yet_are_kept_and_learn_nothing(
     progress: float, held: int
 ) -> None:
-    """Freed from the last to the first over half of the training, 4 blocks."""
+    """Four blocks become free from the last to the first, over half of the training."""
     network, batch = network_with(free_blocks_frac=0.5), random_batch(64)
     decision = decide(network, batch, progress)
     assert (decision.keep_BL[:, :held] == 1).all()
@@ -73,7 +73,7 @@ def test_blocks_that_are_not_free_yet_are_kept_and_learn_nothing(
     unheld = decide(network_with(), batch, progress)
     assert torch.equal(decision.keep_BL[:, held:], unheld.keep_BL[:, held:])
     assert torch.equal(decision.prob_BL[:, held:], unheld.prob_BL[:, held:])
-    assert (unheld.keep_BL.mean(0) < 1).all(), "the control: free blocks are skipped by some"
+    assert (unheld.keep_BL.mean(0) < 1).all(), "the control: some rows skip free blocks"
     decision.prob_BL.square().sum().backward()
     gradient_L = network.policy.head.linear.weight.grad.view(NUM_BLOCKS, 2, -1).abs().amax((1, 2))
     assert (gradient_L[:held] == 0).all()
@@ -82,13 +82,15 @@ def test_blocks_that_are_not_free_yet_are_kept_and_learn_nothing(
 
 @pytest.mark.parametrize("bound", [0.6, 0.8, 1.0])
 def test_more_than_a_half_is_the_decision_of_serving_once_all_blocks_are_free(bound: float) -> None:
-    """The greedy decision of training is the one whose reward serving will earn."""
+    """The greedy decision of training equals the decision of serving."""
     network, batch = network_with(prob_bound=bound, free_blocks_frac=0.5), random_batch(200)
     serving_BL = decide(network, batch, None).keep_BL
     assert torch.equal((decide(network, batch, 1.0).prob_BL > 0.5).float(), serving_BL)
     assert 0.1 < serving_BL.mean() < 0.9
     early_BL = (decide(network, batch, 0.0).prob_BL > 0.5).float()
-    assert not torch.equal(early_BL, serving_BL), "the control: while blocks are held it is not"
+    assert not torch.equal(early_BL, serving_BL), (
+        "the control: it differs while some blocks are not free"
+    )
 
 
 def test_keep_decisions_carry_no_gradient_and_probabilities_do() -> None:

@@ -1,4 +1,4 @@
-"""SkipRec-RL: by hand, against the exact expectation, and who learns from what."""
+"""SkipRec-RL: its loss by hand, its expected gradient, and which weights get a gradient."""
 
 import itertools
 from math import log
@@ -24,9 +24,11 @@ from tests.testkit.networks import (
 
 PROB = torch.tensor([[0.8, 0.6, 0.3, 0.9], [0.5, 0.4, 0.5, 0.5], [0.2, 0.7, 0.6, 0.4]]).double()
 SAMPLED = torch.tensor([[1.0, 1, 0, 1], [0, 1, 0, 0], [1, 0, 1, 0]])
-GREEDY = torch.tensor([[1.0, 1, 0, 1], [0, 0, 0, 0], [0, 1, 1, 0]])  # where PROB is above a half
+GREEDY = torch.tensor(
+    [[1.0, 1, 0, 1], [0, 0, 0, 0], [0, 1, 1, 0]]
+)  # 1 where PROB is above one half
 HITS_SAMPLED, HITS_GREEDY = (True, True, False), (True, False, True)
-# What a hit with 3, 1, 0 and 2 of 4 blocks earns, and a miss, by the form of the reward.
+# Rewards of hits with 3, 1, 0 and 2 of 4 blocks, and of a miss, for each form of the reward.
 BY_HAND = {
     "slide": {
         "sampled": [1 - 9 / 16, 1 - 1 / 16, -0.5],
@@ -46,9 +48,9 @@ LOG_P = [
 ]
 
 
-def close(found: Any, expected: Any) -> None:
+def close(actual: Any, expected: Any) -> None:
     torch.testing.assert_close(
-        torch.as_tensor(found).double(), torch.as_tensor(expected).double(), rtol=1e-6, atol=1e-9
+        torch.as_tensor(actual).double(), torch.as_tensor(expected).double(), rtol=1e-6, atol=1e-9
     )
 
 
@@ -93,12 +95,12 @@ def every_decision() -> Tensor:
 
 @pytest.mark.parametrize("execution", ["masked", "gathered"])
 def test_rewards_are_those_of_each_row_run_by_itself(execution: str) -> None:
-    """Slow: one row, its blocks in a plain loop, the whole catalogue sorted; dropout off."""
+    """The reference runs one row at a time, without dropout, and sorts the whole catalogue."""
     training, batch = small_training(execution, reward_cut=10), random_batch(16)
     network = training.network
     keep_BL = every_decision()
-    found_B = training.rewards(batch, keep_BL)
-    assert network.training, "and dropout is on again"
+    actual_B = training.rewards(batch, keep_BL)
+    assert network.training, "dropout is on again"
     expected = []
     network.eval()
     for row, keep_L in enumerate(keep_BL):
@@ -112,14 +114,14 @@ def test_rewards_are_those_of_each_row_run_by_itself(execution: str) -> None:
         best = (score_V.argsort(descending=True)[:10] + 1).tolist()
         is_hit = int(one.items_BW[0, -1]) in best
         expected.append(1 - float(keep_L.mean()) ** 2 if is_hit else -0.5)
-    close(found_B, expected)
+    close(actual_B, expected)
     assert 2 <= expected.count(-0.5) <= 14, "hits and misses must both occur"
 
 
 def policy_gradient(
     batch: Batch, logits_L: Tensor, training: Training
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one row, all 16 decisions at once: (gradients_DL, P(decision)_D, rewards_D)."""
+    """For all 16 decisions of one row: gradients `[16, L]`, P(decision) and rewards."""
     keep_DL = every_decision()
     many = take_rows(batch, torch.zeros(16, dtype=torch.int64))
     logits_DL = logits_L.expand(16, -1).clone().requires_grad_()
@@ -131,7 +133,7 @@ def policy_gradient(
 
 
 def exact_gradient(logits_L: Tensor, reward_D: Tensor) -> Tensor:
-    """Of -E[reward] = -sum over decisions of P(decision) * reward, by autograd."""
+    """The gradient of -E[reward] = -sum over decisions of P(decision) * reward, by autograd."""
     logits_L = logits_L.clone().requires_grad_()
     prob_L = 0.8 * logits_L.sigmoid() + 0.2 * (1 - logits_L.sigmoid())
     keep_DL = every_decision()
@@ -150,9 +152,9 @@ def test_the_expected_gradient_is_that_of_the_expected_reward() -> None:
         assert p_D.sum().item() == pytest.approx(1)
         expected_L = exact_gradient(logits_L, reward_D)
         close(p_D @ gradient_DL, expected_L)
-        if 0 < (reward_D > 0).sum() < 16:  # what is kept decides whether the row is a hit
+        if 0 < (reward_D > 0).sum() < 16:  # the decision affects whether the row is a hit
             mixed += 1
-            # Control: each decision by itself is a noisy estimate.
+            # Control: the gradient of a single decision is a noisy estimate.
             assert (gradient_DL - expected_L).abs().max() > 0.1
     assert mixed >= 4
 
@@ -167,7 +169,7 @@ def expected_gradient(baseline_D: Tensor, reward_D: Tensor, logits_L: Tensor) ->
 
 
 def test_a_baseline_that_reads_the_sampled_decision_would_be_wrong() -> None:
-    """The controls: any constant leaves the expectation, a function of the decision does not."""
+    """A constant does not change the expected gradient; a function of the decision does."""
     logits_L = torch.tensor([0.4, -1.1, 2.0, 0.1], dtype=torch.float64)
     keep_DL = every_decision().double()
     reward_D = torch.where(keep_DL[:, 1] > keep_DL[:, 3], -0.5, 1 - keep_DL.mean(1) ** 2)
@@ -194,17 +196,17 @@ def test_the_entropy_bonus_is_weight_times_the_mean_entropy() -> None:
     mean = sum(-p * log(p) - (1 - p) * log(1 - p) for p in PROB.flatten().tolist()) / 12
     close(bonus, -0.7 * mean)
     (gradient_BL,) = torch.autograd.grad(bonus, prob_BL)
-    close(gradient_BL.sign(), (PROB - 0.5).sign())  # descent moves P(keep) towards a half
+    close(gradient_BL.sign(), (PROB - 0.5).sign())  # descent moves P(keep) towards one half
 
 
 def gradients(loss: Tensor, network: SkipRecNetwork) -> dict[str, Tensor | None]:
     names, parameters = zip(*network.named_parameters(), strict=True)
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return dict(zip(names, found, strict=True))
+    values = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return dict(zip(names, values, strict=True))
 
 
-def has_gradient(found: dict[str, Tensor | None], prefix: str) -> bool:
-    part = [value for name, value in found.items() if name.startswith(prefix)]
+def has_gradient(gradient: dict[str, Tensor | None], prefix: str) -> bool:
+    part = [value for name, value in gradient.items() if name.startswith(prefix)]
     assert part, prefix
     return any(value is not None and bool((value != 0).any()) for value in part)
 
@@ -227,17 +229,17 @@ def test_each_part_learns_from_its_own_loss(
     sampled = network.decide(history, 1.0)
     assert not sampled.keep_BL.requires_grad
     loss, _ = Training(config, network).loss(batch, sampled, loss_pass(batch))
-    found = gradients(loss, network)
-    assert has_gradient(found, "policy.")
-    assert not has_gradient(found, "stack.")
-    assert not has_gradient(found, "head.")
-    assert has_gradient(found, "embedding.") == (not own), "a slim policy reads it"
+    gradient = gradients(loss, network)
+    assert has_gradient(gradient, "policy.")
+    assert not has_gradient(gradient, "stack.")
+    assert not has_gradient(gradient, "head.")
+    assert has_gradient(gradient, "embedding.") == (not own), "a slim policy reads the embedding"
 
     monkeypatch.setattr(Training, "loss", lambda *_: (0.0, {}))
-    found = gradients(Objective(network, config)(batch, loss_pass(batch))["loss"], network)
-    assert not has_gradient(found, "policy.")
-    assert has_gradient(found, "stack.")
-    assert has_gradient(found, "embedding.")
+    gradient = gradients(Objective(network, config)(batch, loss_pass(batch))["loss"], network)
+    assert not has_gradient(gradient, "policy.")
+    assert has_gradient(gradient, "stack.")
+    assert has_gradient(gradient, "embedding.")
 
 
 @pytest.mark.parametrize("options", [{}, {"policy__entropy_weight": 0.2}], ids=["plain", "entropy"])

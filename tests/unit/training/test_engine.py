@@ -1,4 +1,4 @@
-"""The reference engine against plain torch, and the optimizer's groups."""
+"""The reference engine against plain torch, and the groups of the optimizer."""
 
 from pathlib import Path
 
@@ -33,10 +33,10 @@ def test_a_step_is_a_step_of_adamw() -> None:
         optimizer.zero_grad()
         plain(batch, loss_pass())["loss"].backward()
         optimizer.step()
-    for (name, found), expected in zip(
+    for (name, actual), expected in zip(
         engine.objective.named_parameters(), plain.parameters(), strict=True
     ):
-        torch.testing.assert_close(found, expected, msg=name)
+        torch.testing.assert_close(actual, expected, msg=name)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -80,7 +80,9 @@ def test_bf16_adds_up_updates_that_bf16_weights_would_lose() -> None:
     assert master.dtype == torch.float32
     moved = master != before
     assert moved.any()
-    assert (master.bfloat16()[moved] == before.bfloat16()[moved]).any(), "too small for bf16"
+    assert (master.bfloat16()[moved] == before.bfloat16()[moved]).any(), (
+        "a change that is too small for bf16"
+    )
 
 
 def test_bf16_computes_with_its_masters_rounded() -> None:

@@ -1,4 +1,4 @@
-"""What ranks wrote in parts is read in other parts, and a part that is missing is named."""
+"""Fragments are read in other parts than they were written, and a missing part is an error."""
 
 import itertools
 from pathlib import Path
@@ -43,10 +43,10 @@ def test_any_cutting_reads_any_other(
     folder = tmp_path_factory.mktemp("fragments")
     for rank, fragment in enumerate(parts(written, WHOLE)):
         save_fragments(folder, rank, [fragment])
-    found = parts(read, None)
-    load_fragments(folder, found)
-    assert torch.equal(torch.cat([fragment.values["master"] for fragment in found]), WHOLE)
-    assert all(fragment.values["step"] == 7 for fragment in found)
+    fragments = parts(read, None)
+    load_fragments(folder, fragments)
+    assert torch.equal(torch.cat([fragment.values["master"] for fragment in fragments]), WHOLE)
+    assert all(fragment.values["step"] == 7 for fragment in fragments)
 
 
 def test_a_missing_part_is_refused(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def tables_of(engine: TorchEngine) -> dict[str, Tensor]:
 
 
 def dense_gradients(engine: TorchEngine) -> dict[str, Tensor]:
-    """What the tables' gradients are when filled with zeros."""
+    """The gradients of the tables as dense tensors."""
     return {
         name: table.grad.to_dense() if table.grad.is_sparse else table.grad
         for name, table in engine.objective.network.item_tables()
@@ -58,7 +58,7 @@ def touched(name: str, config: RunConfig, batch: Batch, step: int) -> set[int]:
 
 
 def row_wise_adam(weight, grad, first, second, rows: set[int], step: int) -> None:
-    """Kingma & Ba, section 2 (its last lines), over the step's rows; `step` counts from 1."""
+    """Adam of Kingma & Ba, end of section 2, over the rows of the step; `step` is from 1."""
     rate = RATE * (1 - 0.999**step) ** 0.5 / (1 - 0.9**step)
     for row in rows:
         first[row] = 0.9 * first[row] + 0.1 * grad[row]
@@ -67,7 +67,7 @@ def row_wise_adam(weight, grad, first, second, rows: set[int], step: int) -> Non
 
 
 def narrow_batch(step: int) -> Batch:
-    """Some items only, others in each step."""
+    """Rows of a few items, other items in each step."""
     batch = random_batch(12, seed=step)
     few = (batch.items_BW + 7 * step) % 9 + 1 + 10 * (step % 2)
     return Batch(torch.where(batch.items_BW == PADDING, PADDING, few), batch.key_B)
@@ -100,7 +100,7 @@ def test_rows_of_a_step_are_moved_by_adam_and_the_others_not_at_all() -> None:
 
 
 def test_adamw_moves_rows_that_no_batch_touches() -> None:
-    """The negative control: what the test above looks for is there to be seen."""
+    """The control of the test above: it would notice a difference."""
     engine = make_engine(run_config(**SAMPLED))
     for step in range(2):
         before = tables_of(engine)["embedding.table.weight"].clone()
@@ -131,10 +131,10 @@ def assert_same_gradients(dense: RunConfig, sparse: RunConfig) -> None:
     for engine in engines:
         engine.forward_backward(batch, loss_pass(progress=0.5))
     assert all(table.grad.is_sparse for _, table in engines[1].objective.network.item_tables())
-    expected, found = (dense_gradients(engine) for engine in engines)
+    expected, actual = (dense_gradients(engine) for engine in engines)
     for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-7, msg=name)
-    assert not found["embedding.table.weight"][PADDING].any()
+        torch.testing.assert_close(actual[name], expected[name], rtol=1e-4, atol=1e-7, msg=name)
+    assert not actual["embedding.table.weight"][PADDING].any()
     for engine in engines:
         norms.append(float(engine.step(1.0)["grad_norm"]))
     assert norms[1] == pytest.approx(norms[0], rel=1e-5)
@@ -185,7 +185,7 @@ def test_bf16_tables_add_up_in_float32() -> None:
     [
         ({"loss__kind": "full"}, "gives every item a gradient"),
         ({"training__weight_decay": 0.1}, "moves only the rows that a step touches"),
-        ({"training__grad_clip_norm": 1.0}, "cannot clip the norm of all"),
+        ({"training__grad_clip_norm": 1.0}, "cannot clip the whole gradient"),
     ],
 )
 def test_what_would_need_all_rows_is_refused(changes: dict, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The loop: what it calls when, what it writes, and when it stops."""
+"""The training loop: its calls, its lines in the log, and its end."""
 
 from pathlib import Path
 
@@ -85,7 +85,7 @@ class StoppedError(Exception):
 
 
 def _stop_at(run: Run, engine: TorchEngine, step: int) -> TrainState:
-    """Not a shorter plan: the schedules depend on its length."""
+    """The plan stays the same, because the schedules depend on its length."""
 
     def save(state: TrainState) -> None:
         if state.step == step:
@@ -130,7 +130,7 @@ def test_early_stopping_ends_the_run_with_a_checkpoint() -> None:
     assert (state.step, state.best_step) == (6, 2)
     assert run.saved == [(2, True), (4, False), (6, False)]
     again = Run(config, total_steps=100)
-    assert again.go(state=state) == state, "and a stopped run stays stopped"
+    assert again.go(state=state) == state, "a stopped run stays stopped"
     assert again.saved == []
 
 
@@ -162,7 +162,7 @@ def test_the_largest_request_of_any_rank_counts() -> None:
 
 
 def test_a_log_line_is_the_mean_over_its_window_by_targets() -> None:
-    config = run_config(training__learning_rate=1e-12)  # so the weights stand still
+    config = run_config(training__learning_rate=1e-12)  # the weights do not change
     every = Run(run_config(training__learning_rate=1e-12, **EVERY_STEP), total_steps=6)
     every.go()
     window = Run(
@@ -222,7 +222,7 @@ def test_the_line_says_what_was_kept_and_at_which_settings() -> None:
     ids=["reinforce", "cost", "guide", "last position"],
 )
 def test_each_kind_says_how_its_terms_stand(config: RunConfig, expected: set[str]) -> None:
-    """Means over the rows of the window: the same for a step in one pass or in several."""
+    """The numbers are means over rows, so they do not depend on the number of passes."""
     whole, split = Run(config, total_steps=3), Run(_in_passes_of(config, 5), total_steps=3)
     whole.go()
     split.go()
@@ -257,7 +257,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(value: float) -> None:
     run = Run(config, total_steps=3)
     with pytest.raises(FloatingPointError, match="step 1: loss"):
         run.go(engine)
-    assert run.saved == [], "what is broken is not saved over what is good"
+    assert run.saved == [], "a broken state is not saved"
 
 
 def test_what_is_not_finite_is_seen_before_it_is_saved_however_rare_the_lines() -> None:

@@ -1,4 +1,4 @@
-"""The two losses against their plain forms, and the distribution of the negatives."""
+"""The two losses against their plain formulas, and the distribution of the negatives."""
 
 import math
 from typing import Any
@@ -38,11 +38,11 @@ def plain(x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor, target_N: Tensor) -> 
 def test_full_softmax_equals_plain_cross_entropy_with_its_gradients(num_positions: int) -> None:
     *parts, target_N = leaves(num_positions)
     full = full_softmax(parts[0], DotProduct(*parts[1:]), target_N=target_N)
-    found = torch.autograd.grad(full, parts)
+    actual = torch.autograd.grad(full, parts)
     expected_loss = plain(*parts, target_N)
     expected = torch.autograd.grad(expected_loss, parts)
     torch.testing.assert_close(full, expected_loss)
-    for mine, theirs in zip(found, expected, strict=True):
+    for mine, theirs in zip(actual, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -55,7 +55,7 @@ def test_full_softmax_says_when_scores_are_no_product() -> None:
 
 
 def test_full_softmax_of_no_position_is_zero_with_zero_gradients() -> None:
-    """A rank may hold fill alone."""
+    """A rank may have fill rows only."""
     *parts, target_N = leaves(0)
     loss = full_softmax(parts[0], DotProduct(*parts[1:]), target_N=target_N)
     assert loss.item() == 0
@@ -91,7 +91,7 @@ def test_full_softmax_never_holds_scores_of_every_position_for_every_item() -> N
 def obvious_sampled(
     x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor, target_N: Tensor, negative_S: Tensor
 ) -> Tensor:
-    """Position by position, item by item."""
+    """The loss of sampled softmax, position by position and item by item."""
     total = x_ND.new_zeros(())
     for x_D, target in zip(x_ND, target_N.tolist(), strict=True):
         positive = x_D @ weight_VD[target - 1] + bias_V[target - 1]
@@ -108,7 +108,7 @@ def obvious_sampled(
 def test_sampled_softmax_equals_the_obvious_form_with_its_gradients() -> None:
     *parts, target_N = leaves()
     negative_S = draw_negatives(3, 25, V, CPU)
-    assert torch.isin(negative_S, target_N).any(), "an accidental hit must be among them"
+    assert torch.isin(negative_S, target_N).any(), "a negative must equal a target"
     scores = DotProduct(*parts[1:])
     loss = sampled_softmax(parts[0], scores, target_N=target_N, negative_S=negative_S)
     expected_loss = obvious_sampled(*parts, target_N, negative_S)
@@ -141,7 +141,7 @@ def test_sampled_softmax_tends_to_the_full_one() -> None:
 
 
 def test_the_rare_items_of_a_large_catalogue_are_drawn_one_by_one() -> None:
-    """The last tenth of ten million: with a coarser draw, one id in twenty could come."""
+    """The last tenth of ten million items: a coarser draw would reach one id in twenty."""
     num_items, num_drawn = 10_000_000, 400_000
     drawn = draw_negatives(5, num_drawn, num_items, CPU)
     tail = drawn[drawn > 0.9 * num_items]
@@ -183,12 +183,12 @@ def test_negatives_follow_the_log_uniform_distribution() -> None:
     q_V = log_uniform_prob(torch.arange(1, V + 1), V)
     assert abs(q_V.sum().item() - 1) < 1e-5
     counts_V = torch.bincount(negative_S, minlength=V + 1)
-    assert counts_V[0] == 0, "padding is no item"
+    assert counts_V[0] == 0, "padding is not an item"
     chi_square = ((counts_V[1:] - num * q_V) ** 2 / (num * q_V)).sum()
     assert chi_square < (V - 1) + 5 * (2 * (V - 1)) ** 0.5
     uniform_V = torch.full((V,), 1 / V)
     wrong = ((counts_V[1:] - num * uniform_V) ** 2 / (num * uniform_V)).sum()
-    assert wrong > 100 * V, "the measure tells another distribution apart"
+    assert wrong > 100 * V, "the control: the measure rejects another distribution"
 
 
 @pytest.mark.parametrize("num_items", [1, 2, 50_000])

@@ -1,4 +1,4 @@
-"""The loss and its gradient: over scored positions only, and the same however a step is split."""
+"""The loss and its gradient: over scored positions only, and equal for any split of a step."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ from tests.testkit.networks import (
 )
 from tests.testkit.steps import make_engine, step_gradient
 
-# Float64 throughout, so that only the order of sums may differ.
+# Everything is float64, so that only the order of sums may differ.
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 BUDGET = {"policy__target_keep_frac": 0.2, "policy__budget_weight": 3.0}
 PERSONAL = {"policy__information_weight": 0.5, "policy__guide_weight": 0.3}
@@ -89,8 +89,8 @@ def test_rows_of_padding_change_nothing(name: str) -> None:
     loss, gradients = loss_and_gradient(config, batch)
     padded_loss, padded_gradients = loss_and_gradient(config, padded)
     torch.testing.assert_close(padded_loss, loss, **CLOSE)
-    for found, expected in zip(padded_gradients, gradients, strict=True):
-        torch.testing.assert_close(found, expected, **CLOSE)
+    for actual, expected in zip(padded_gradients, gradients, strict=True):
+        torch.testing.assert_close(actual, expected, **CLOSE)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -112,9 +112,9 @@ def test_the_last_position_adds_the_mean_over_rows_of_its_loss(loss: dict[str, o
     batch = random_batch(12)
     plain = run_config("random", **loss)
     weighted = run_config("random", loss__last_position_weight=0.7, **loss)
-    found, _ = loss_and_gradient(weighted, batch)
+    actual, _ = loss_and_gradient(weighted, batch)
     without, _ = loss_and_gradient(plain, batch)
-    # Slow: only the last position of each row is scored, so the mean over targets is over rows.
+    # Only the last position of each row is scored, so the mean over targets is a mean over rows.
     network = build_network(plain.model, plain.policy).double()
     history = network.embed(batch.input_BT, batch.key_B)
     x_BD = network.encode(history, network.decide(history), "masked")[-1]
@@ -128,27 +128,27 @@ def test_the_last_position_adds_the_mean_over_rows_of_its_loss(loss: dict[str, o
     else:
         score_BV = F.linear(x_BD, network.head.weight_VD, network.head.bias_V)
         last = F.cross_entropy(score_BV, target_B - 1)
-    torch.testing.assert_close(found - without, 0.7 * last)
+    torch.testing.assert_close(actual - without, 0.7 * last)
     assert abs(last - without) > 1e-3, "the control: it is not the mean over all positions"
 
 
 def gradient_of(loss: torch.Tensor, network: torch.nn.Module) -> dict[str, torch.Tensor]:
     parameters = dict(network.named_parameters())
-    found = torch.autograd.grad(
+    values = torch.autograd.grad(
         loss, list(parameters.values()), allow_unused=True, retain_graph=True
     )
-    return {name: g for name, g in zip(parameters, found, strict=True) if g is not None}
+    return {name: g for name, g in zip(parameters, values, strict=True) if g is not None}
 
 
 def test_a_policy_can_learn_from_the_last_position_alone() -> None:
-    """With one block nothing reaches the last position through others, so this is exact."""
+    """With one block, no other position influences the last one, so the gradient is exact."""
     batch = random_batch(12)
     everywhere = run_config("gumbel", model__num_blocks=1)
     alone = run_config("gumbel", model__num_blocks=1, policy__learn_from="last_position")
     network = build_network(everywhere.model, everywhere.policy).double()
     pass_ = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
     losses = [Objective(network, c)(batch, pass_)["loss"] for c in (everywhere, alone)]
-    assert torch.equal(*losses), "what is computed stays as it is"
+    assert torch.equal(*losses), "the values do not change"
     all_positions, last_position = (gradient_of(loss, network) for loss in losses)
 
     history = network.embed(batch.input_BT, batch.key_B)
@@ -159,7 +159,7 @@ def test_a_policy_can_learn_from_the_last_position_alone() -> None:
     expected = gradient_of(last * times, network)
     for name, gradient in all_positions.items():
         if name.startswith(("policy.trunk", "policy.head")):
-            # Logits are float32 whatever the rest is.
+            # Logits are always float32.
             torch.testing.assert_close(
                 last_position[name], expected[name], msg=name, rtol=1e-5, atol=1e-9
             )
@@ -169,14 +169,14 @@ def test_a_policy_can_learn_from_the_last_position_alone() -> None:
 
 
 def test_statistics_count_the_decisions_that_the_loss_will_use() -> None:
-    """Dropout on: both passes must drop the same elements, or the budget squares another mean."""
+    """With dropout, both passes must drop the same elements, or the budget has another mean."""
     config = run_config("gumbel", model__dropout=0.5, **BUDGET)
     engine, batch = make_engine(config), random_batch(40)
     counted = engine.forward(batch, Pass("statistics", 0, 1.0))["sampled"]
     pass_ = Pass("loss", 0, 1.0, torch.tensor(9.0), 40, {"sampled": torch.tensor(80.0)})
     used = engine.forward_backward(batch, pass_)["keep_L"]
     assert counted.item() == used.sum().item()
-    plain = make_engine(run_config("gumbel", **BUDGET))  # the control: dropout moves decisions
+    plain = make_engine(run_config("gumbel", **BUDGET))  # the control: dropout changes decisions
     assert plain.forward(batch, Pass("statistics", 0, 1.0))["sampled"] != counted
 
 

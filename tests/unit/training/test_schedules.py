@@ -1,4 +1,4 @@
-"""What happens at which step: the plan, the schedules, and when a run stops early."""
+"""The plan of a run, its schedules, and early stopping."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ def test_the_cosine_falls_from_one_to_the_final_fraction() -> None:
     assert factors[50] == pytest.approx(0.55)
     assert factors[100] == pytest.approx(0.1), "the last step that is taken"
     assert all(a >= b for a, b in itertools.pairwise(factors))
-    assert lr_factor(training, 500, 110) == pytest.approx(0.1), "and stays there"
+    assert lr_factor(training, 500, 110) == pytest.approx(0.1), "it stays there"
 
 
 def test_the_rate_is_constant_by_default() -> None:
@@ -36,8 +36,8 @@ def test_the_rate_is_constant_by_default() -> None:
 
 def test_the_temperature_falls_geometrically_from_start_to_end() -> None:
     policy = GumbelOptions(temperature_start=8.0, temperature_end=0.5)
-    found = [policy.temperature(progress_at(step, 5)) for step in range(5)]
-    assert found == pytest.approx([8.0, 4.0, 2.0, 1.0, 0.5])
+    actual = [policy.temperature(progress_at(step, 5)) for step in range(5)]
+    assert actual == pytest.approx([8.0, 4.0, 2.0, 1.0, 0.5])
     assert policy.temperature(progress_at(0, 1)) == 8.0
 
 
@@ -55,8 +55,8 @@ def test_a_policy_without_temperature_logs_none(kind: str) -> None:
 
 def test_the_budget_grows_to_its_weight_over_its_warm_up() -> None:
     policy = GumbelOptions(target_keep_frac=0.5, budget_weight=1.0, budget_warmup_frac=0.25)
-    found = [policy.budget_ramp(progress) for progress in (0.0, 0.0625, 0.125, 0.25, 0.7, 1.0)]
-    assert found == [0.0, 0.25, 0.5, 1.0, 1.0, 1.0]
+    actual = [policy.budget_ramp(progress) for progress in (0.0, 0.0625, 0.125, 0.25, 0.7, 1.0)]
+    assert actual == [0.0, 0.25, 0.5, 1.0, 1.0, 1.0]
     assert GumbelOptions(target_keep_frac=0.5, budget_weight=1.0).budget_ramp(0.0) == 1.0
 
 

@@ -1,4 +1,4 @@
-"""Blocks left out at random in pretraining: how often, of which rows, and never in evaluation."""
+"""Stochastic depth: how often blocks are left out, of which rows, and never in evaluation."""
 
 import pytest
 import torch
@@ -68,19 +68,19 @@ def test_loss_and_gradient_are_those_of_masked_execution_with_these_decisions() 
 
     expected = plain("masked")
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
-    for found, wanted in zip(gradients(loss, network), gradients(expected, network), strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-10)
-    assert abs(plain("dense") - loss) > 1e-3, "the control: without them the loss is another"
+    for actual, wanted in zip(gradients(loss, network), gradients(expected, network), strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-7, atol=1e-10)
+    assert abs(plain("dense") - loss) > 1e-3, "the control: the loss differs with all blocks"
 
 
 def test_evaluation_runs_every_block() -> None:
     batch = random_batch(40)
-    found, expected = (
+    actual, expected = (
         make_engine(config).forward(batch, Pass("validate"))
         for config in (dropping(), run_config(model__dropout=0.2))
     )
-    assert (found["keep_BL"] == 1).all()
-    assert torch.equal(found["rank_B"], expected["rank_B"])
+    assert (actual["keep_BL"] == 1).all()
+    assert torch.equal(actual["rank_B"], expected["rank_B"])
 
 
 def test_a_loss_in_evaluation_mode_runs_every_block_too() -> None:
@@ -93,4 +93,4 @@ def test_a_loss_in_evaluation_mode_runs_every_block_too() -> None:
         )
     (still, moving), (plain, dropped) = losses
     assert torch.equal(still, plain)
-    assert not torch.equal(moving, dropped), "the control: in training it is felt"
+    assert not torch.equal(moving, dropped), "the control: it has an effect in training"

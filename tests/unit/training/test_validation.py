@@ -1,4 +1,4 @@
-"""Validation while training: the rows, the fill, and what tells a collapsed policy."""
+"""Validation during training: its rows, fill rows, and signs of a collapsed policy."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ from tests.testkit.steps import make_engine
 
 @dataclass
 class MemoryShards:
-    """What `batching` asks of a ShardSet."""
+    """The methods of a `ShardSet` that `batching` calls."""
 
     num_rows: int
     window: int = WINDOW
@@ -41,11 +41,11 @@ def test_tiles_of_all_ranks_hold_each_row_once(
 ) -> None:
     shards = MemoryShards(total)
     ranks = [validation_tiles(shards, wanted, 8, world_size, rank) for rank in range(world_size)]
-    assert len({len(tiles) for tiles in ranks}) == 1, "every rank makes equally many passes"
-    found = torch.cat([real_rows(tiles) for tiles in ranks]).sort().values
+    assert len({len(tiles) for tiles in ranks}) == 1, "every rank makes the same number of passes"
+    actual = torch.cat([real_rows(tiles) for tiles in ranks]).sort().values
     alone = real_rows(validation_tiles(shards, wanted, 8, 1, 0))
-    assert torch.equal(found, alone)
-    assert len(found.unique()) == len(found) == min(wanted or total, total)
+    assert torch.equal(actual, alone)
+    assert len(actual.unique()) == len(actual) == min(wanted or total, total)
     for tiles in ranks:
         for batch, count in tiles:
             assert batch.items_BW.shape == (8, WINDOW)
@@ -66,21 +66,21 @@ def test_validation_does_not_depend_on_tiles_or_their_fill(policy: str, tile_row
     shards = MemoryShards(21)
     with_policy = policy != "none"
     tiles = validation_tiles(shards, None, tile_rows, 1, 0)
-    found = validate(engine, tiles, SingleProcess(), with_policy)
+    actual = validate(engine, tiles, SingleProcess(), with_policy)
     one = validation_tiles(shards, None, 21, 1, 0)
     expected = validate(engine, one, SingleProcess(), with_policy)
-    assert found.scalars == pytest.approx(expected.scalars, rel=1e-4)
-    assert np.array_equal(found.keep_RL, expected.keep_RL)
-    assert len(found.keep_RL) == 21
+    assert actual.scalars == pytest.approx(expected.scalars, rel=1e-4)
+    assert np.array_equal(actual.keep_RL, expected.keep_RL)
+    assert len(actual.keep_RL) == 21
     rank_B = engine.forward(one[0][0], Pass("validate"))["rank_B"]
     reciprocal = torch.where(rank_B <= 20, 1 / rank_B, 0.0)
-    assert found.scalars["validation/mrr@20"] == pytest.approx(reciprocal.mean().item(), rel=1e-5)
-    assert (rank_B > 20).any(), "some rank must lie beyond the cut"
+    assert actual.scalars["validation/mrr@20"] == pytest.approx(reciprocal.mean().item(), rel=1e-5)
+    assert (rank_B > 20).any(), "some rank must be larger than the cut"
 
 
 @dataclass
 class OneOfSeveral:
-    """A rank whose peers' rows are known already; `calls` are its own, call by call."""
+    """Collectives of a rank whose peers' rows are given. `calls` records its own rows."""
 
     peers: list["OneOfSeveral"] | None = None
     calls: list[torch.Tensor] = field(default_factory=list)
@@ -93,7 +93,7 @@ class OneOfSeveral:
 
 
 def calibrated(tiles: list[tuple[Batch, int]], comm: Any, keep_frac: float) -> TorchEngine:
-    """An engine whose policy had its price set before a validation of these tiles."""
+    """An engine whose policy has the price that a validation of these tiles sets."""
     engine = make_engine(run_config("cost", policy__target_keep_frac=keep_frac))
     policy = engine.objective.policy_training
     policy.before_validation(lambda: decide_rows(engine, tiles, comm))
@@ -109,7 +109,7 @@ def price(engine: TorchEngine) -> float:
 def test_the_price_is_the_same_on_every_rank_at_any_world_size(
     world_size: int, tile_rows: int
 ) -> None:
-    """Fill rows do not count: 21 rows fill no tile evenly."""
+    """Fill rows do not count. 21 rows do not fill the tiles evenly."""
     shards = MemoryShards(21)
     by_rank = [validation_tiles(shards, None, tile_rows, world_size, r) for r in range(world_size)]
     alone = validation_tiles(shards, None, 21, 1, 0)
@@ -118,14 +118,14 @@ def test_the_price_is_the_same_on_every_rank_at_any_world_size(
         ranks = [OneOfSeveral() for _ in range(world_size)]
         for tiles, rank in zip(by_rank, ranks, strict=True):
             calibrated(tiles, rank, keep_frac)
-        found = [price(calibrated(tiles, OneOfSeveral(ranks), keep_frac)) for tiles in by_rank]
-        assert len(set(found)) == 1
+        actual = [price(calibrated(tiles, OneOfSeveral(ranks), keep_frac)) for tiles in by_rank]
+        assert len(set(actual)) == 1
         expected = price(calibrated(alone, SingleProcess(), keep_frac))
-        assert found[0] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        assert actual[0] == pytest.approx(expected, rel=1e-4, abs=1e-5)
         prices.append(expected)
         own.append(price(calibrated(by_rank[0], OneOfSeveral(), keep_frac)))
     assert len(set(prices)) == 3
-    # The control: by its own rows alone, rank 0 would find other prices.
+    # The control: from its own rows alone, rank 0 would set another price.
     assert (own == pytest.approx(prices, rel=1e-4, abs=1e-5)) == (world_size == 1)
 
 
@@ -143,12 +143,12 @@ def test_a_calibrated_policy_keeps_its_share_of_the_validation_rows() -> None:
 def test_policy_scalars_tell_a_personal_policy_from_a_collapsed_one() -> None:
     personal = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
     collapsed = torch.tensor([[1.0, 0.0, 1.0]]).expand(4, -1)
-    found = policy_scalars(personal, personal * 0.8)
-    assert found["policy/keep_frac"] == pytest.approx(8 / 12)
-    assert found["policy/distinct_decisions"] == 4
-    assert found["policy/kept_blocks_std_between_users"] == pytest.approx(0.5**0.5)
-    assert found["policy/keep_prob_var_between_users"] == pytest.approx(0.64 * (0 + 0.5) / 3)
-    rates = [found[f"policy_blocks/{block:03d}"] for block in range(3)]
+    scalars = policy_scalars(personal, personal * 0.8)
+    assert scalars["policy/keep_frac"] == pytest.approx(8 / 12)
+    assert scalars["policy/distinct_decisions"] == 4
+    assert scalars["policy/kept_blocks_std_between_users"] == pytest.approx(0.5**0.5)
+    assert scalars["policy/keep_prob_var_between_users"] == pytest.approx(0.64 * (0 + 0.5) / 3)
+    rates = [scalars[f"policy_blocks/{block:03d}"] for block in range(3)]
     assert rates == [1.0, 0.5, 0.5]
     same = policy_scalars(collapsed, None)
     assert same["policy/keep_frac"] == pytest.approx(8 / 12), "an equally good mean"
