@@ -43,7 +43,7 @@ class Crash(Surroundings):
         super().__init__(config)
         self.step = step
 
-    def checkpoint_is_sealed(self, state: TrainState, checkpoint: Path) -> None:
+    def after_checkpoint(self, state: TrainState, checkpoint: Path) -> None:
         if state.step == self.step:
             raise InterruptedError(f"the test ends the run at step {self.step}")
 
