@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from cluster.runs import folder as run_folder
-from cluster.runs.folder import DEAD_AFTER_S, lease, open_run, refuse_without_lease
+from cluster.runs.folder import (
+    DEAD_AFTER_S,
+    REPOSITORY,
+    git_commit,
+    lease,
+    open_run,
+    refuse_without_lease,
+)
 from skiprec.config.files import parse_config
 from skiprec.config.run import RunConfig
 
@@ -114,3 +121,19 @@ def test_a_finished_run_gives_its_result(tmp_path: Path) -> None:
     open_run(config)
     (config.folder / "result.json").write_text('{"steps": 5}')
     assert open_run(config) == {"steps": 5}
+
+
+def test_the_commit_is_that_of_the_repository(tmp_path: Path) -> None:
+    assert (REPOSITORY / "pyproject.toml").exists()
+    assert git_commit(tmp_path) is None, "no checkout"
+    git = tmp_path / ".git"
+    git.mkdir()
+    (git / "HEAD").write_text("ref: refs/heads/main\n")
+    assert git_commit(tmp_path) is None, "a branch without a commit"
+    (git / "packed-refs").write_text("# pack-refs\na1 refs/heads/other\nb2 refs/heads/main\n")
+    assert git_commit(tmp_path) == "b2"
+    (git / "refs/heads").mkdir(parents=True)
+    (git / "refs/heads/main").write_text("c3\n")
+    assert git_commit(tmp_path) == "c3"
+    (git / "HEAD").write_text("d4\n")
+    assert git_commit(tmp_path) == "d4", "a detached head"
