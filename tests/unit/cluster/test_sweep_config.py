@@ -1,12 +1,13 @@
-"""What a sweep may say, and the run that follows from what a trial drew."""
+"""Which sweeps are valid, and the run that follows from the settings of a trial."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.sweeps.sweep import SweepConfig, load_sweep, trial_config
+from cluster.sweeps.sweep import Range, SweepConfig, load_sweep, trial_config
 from skiprec.config.files import apply_overrides, config_toml, load_config, parse_config, read_tree
+from skiprec.config.section import Section
 from tests.testkit.runs import REPOSITORY, SMOKE
 
 SHIPPED = sorted((REPOSITORY / "jobs/configs").glob("sweep_*.toml"))
@@ -16,6 +17,23 @@ ASHA = {"num_trials": 2, "max_samples": 640, "report_samples": 128, "grace_sampl
 
 def sweep(**options: Any) -> SweepConfig:
     return SweepConfig.model_validate({"name": "s", "space": RATES, **ASHA, **options})
+
+
+@pytest.mark.parametrize("section", [SweepConfig, Range])
+def test_every_key_is_described_in_a_sentence(section: type[Section]) -> None:
+    assert section.model_fields
+    for name, field in section.model_fields.items():
+        description = field.description or ""
+        assert description[:1].isupper(), name
+        assert description.endswith("."), name
+        assert len(description.split()) >= 3, name
+
+
+def test_a_key_without_a_sentence_below_it_has_no_description() -> None:
+    class Undescribed(Section):
+        key: int = 0
+
+    assert Undescribed.model_fields["key"].description is None, "a control for the test above"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
