@@ -1,4 +1,4 @@
-"""The README's cluster commands as written: a head, its job server, a job on its address."""
+"""The cluster commands of the README, as written: a head, its job server, a job at its address."""
 
 import os
 import signal

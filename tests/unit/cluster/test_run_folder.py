@@ -1,4 +1,4 @@
-"""Run names: alive is refused, dead is taken over, changed is named."""
+"""Run names: a run that is alive is refused, a dead one resumed, changed keys are named."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_a_second_start_is_refused_while_the_first_lives(tmp_path: Path) -> None
     config = run(tmp_path)
     with lease(config), pytest.raises(ValueError, match="is alive"), lease(config):
         pass
-    with lease(config):  # the first has let go
+    with lease(config):  # The first start has ended.
         pass
 
 
@@ -82,7 +82,7 @@ def test_one_that_was_thought_dead_leaves_its_successor_alone(
 def test_of_two_that_find_a_dead_lease_one_gets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other started a moment before this one renames what it has found dead."""
+    """The other start takes the lease a moment before this one renames the dead lease."""
     config = run(tmp_path)
     path = write_lease(config, host="elsewhere", pid=1, token="dead")
     os.utime(path, (1.0, 1.0))

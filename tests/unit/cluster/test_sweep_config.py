@@ -65,10 +65,10 @@ def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: 
 def test_a_trial_is_the_configuration_with_its_settings_and_its_budget_in_samples() -> None:
     trees = {"gumbel": read_tree(SMOKE)}
     drawn = {"training.learning_rate": 0.005, "training.global_batch_rows": 32}
-    found = trial_config(sweep(), trees, drawn, "s-00000", num_rows=644)
-    assert (found.name, found.training.learning_rate) == ("s-00000", 0.005)
-    assert found.training.epochs * 644 / 32 == pytest.approx(640 / 32 - 0.5)  # 20 steps
-    assert found.training.validate_every_steps == 128 // 32
+    trial = trial_config(sweep(), trees, drawn, "s-00000", num_rows=644)
+    assert (trial.name, trial.training.learning_rate) == ("s-00000", 0.005)
+    assert trial.training.epochs * 644 / 32 == pytest.approx(640 / 32 - 0.5)  # 20 steps
+    assert trial.training.validate_every_steps == 128 // 32
 
 
 def test_a_kind_of_policy_draws_its_own_keys() -> None:
@@ -85,10 +85,10 @@ def test_a_kind_of_policy_draws_its_own_keys() -> None:
     }
     assert both.dimensions(list(trees)).keys() == {"policy.kind", *drawn}
     assert "reinforce:policy.gamma" not in both.dimensions(["gumbel"])
-    found = trial_config(both, trees, drawn | {"policy.kind": "reinforce"}, "s-1", 644)
-    assert (found.policy.kind, found.policy.gamma) == ("reinforce", 2.0)  # type: ignore[union-attr]
-    found = trial_config(both, trees, drawn | {"policy.kind": "gumbel"}, "s-1", 644)
-    assert found.policy.target_keep_frac == 0.3  # type: ignore[union-attr]
+    trial = trial_config(both, trees, drawn | {"policy.kind": "reinforce"}, "s-1", 644)
+    assert (trial.policy.kind, trial.policy.gamma) == ("reinforce", 2.0)  # type: ignore[union-attr]
+    trial = trial_config(both, trees, drawn | {"policy.kind": "gumbel"}, "s-1", 644)
+    assert trial.policy.target_keep_frac == 0.3  # type: ignore[union-attr]
 
 
 def test_what_pbt_perturbs_stays_within_its_range() -> None:
