@@ -64,7 +64,7 @@ def wait_for_room(
 
 
 def _no_room_message(worker: dict[str, float], num: int, wanted: str, nodes: list[Node]) -> str:
-    """The error message: what was asked for and what the machines have."""
+    """The error message: the demand, the resources of the machines, and the remedy."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     machines = ", ".join(_words({key: offered.get(key, 0) for key in worker}) for offered in alive)
     total = _words({key: amount * num for key, amount in worker.items()})

@@ -115,7 +115,7 @@ class DeepSpeedEngine:
         rank = torch.distributed.get_rank()
         if rank == 0:
             save_fragments(folder, rank, chain(self._fragments(), self.tables.fragments()))
-        elif self.zero_stage > 0:  # at stage 0, as for tables at any stage, ranks own copies
+        elif self.zero_stage > 0:  # at stage 0 all ranks hold the same values, as of tables
             save_fragments(folder, rank, self._fragments())
 
     def load(self, folder: Path, weights: dict[str, Tensor]) -> None:

@@ -17,7 +17,7 @@ class Surroundings:
     storage, while training continues.
 
     Args:
-        lease_token: the token of the lease that this start holds on the run. None: nobody holds a
+        lease_token: the token of the lease that this start holds on the run. None: there is no
             lease, as in tests; nothing is then checked and nothing is uploaded.
     """
 
