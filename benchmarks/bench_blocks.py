@@ -1,9 +1,9 @@
-"""Training FLOP/s of the blocks, forward and backward, against the bare matrix product.
+"""Measures training FLOP/s of the blocks, forward and backward, against a bare matrix product.
 
-Three forms of the same block: ours (products of shifted views), Conv1d on padded rows, and gathered
-taps (one product over three concatenated shifts); the last two also under torch.compile.
-FLOPs are nominal (three taps at every position) in every row, so the ratios compare times; ours
-computes 20 % fewer, since a tap before the window is zero.
+There are three forms of the same block: ours (products of shifted views), Conv1d on padded rows,
+and gathered taps (one product over three concatenated shifts). The last two also run under
+torch.compile. FLOPs are nominal in every row (three taps at every position), so the ratios compare
+times. Our form computes 20 % fewer, because taps before the window are zero and are left out.
 """
 
 import shutil
@@ -26,7 +26,7 @@ BOUNDS_COMPILED = {64: 0.40, 256: 0.75}
 
 
 def conv1d_block(block: NextItNetBlock, x_BTD: Tensor) -> Tensor:
-    """The plain form, from the same weights."""
+    """The block as Conv1d on padded rows, with the same weights."""
     h_BTD = x_BTD
     for conv, norm in ((block.conv_1, block.norm_1), (block.conv_2, block.norm_2)):
         padded = F.pad(h_BTD.transpose(1, 2), (2 * conv.dilation, 0))
@@ -37,7 +37,7 @@ def conv1d_block(block: NextItNetBlock, x_BTD: Tensor) -> Tensor:
 
 
 def taps_block(block: NextItNetBlock, x_BTD: Tensor) -> Tensor:
-    """One product over the three shifts, side by side."""
+    """The block as one product over three concatenated shifts, with the same weights."""
     T = x_BTD.shape[1]
     h_BTD = x_BTD
     for conv, norm in ((block.conv_1, block.norm_1), (block.conv_2, block.norm_2)):
@@ -105,7 +105,7 @@ def measure(width: int, rows: int, repeats: int) -> bool:
         )
     print(f"  default (ours, eager): {verdict(best['eager'], BOUNDS_EAGER[width])}")
     if "taps, compiled" in arms:
-        # Where eager is faster than every compiled form, it meets the compiled bound itself.
+        # If eager is faster than every compiled form, eager itself must meet the compiled bound.
         fastest = max(best.values())
         print(
             f"  fastest form against the compiled bound: {verdict(fastest, BOUNDS_COMPILED[width])}"

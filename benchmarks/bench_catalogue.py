@@ -1,4 +1,7 @@
-"""A training step against the size of the catalogue: sparse updates of item tables, and AdamW."""
+"""Measures a training step against the size of the catalogue.
+
+Item tables are trained with sparse updates (sparse_adam) or by AdamW.
+"""
 
 import math
 import statistics
@@ -27,7 +30,7 @@ BOUND = 1.5
 
 
 class ZipfReader:
-    """New rows for each step; items by Zipf's law, so that a step touches what real ones touch."""
+    """New random rows for each step; items follow Zipf's law, as in real data."""
 
     passes, world_size = 1, 1
 
@@ -58,7 +61,7 @@ def config(item_optimizer: str | None) -> RunConfig:
 
 
 class Arm:
-    """An engine that takes one step after the other."""
+    """An engine with its data; each call of `step` takes the next step."""
 
     def __init__(self, num_items: int, item_optimizer: str | None):
         self.config = config(item_optimizer)

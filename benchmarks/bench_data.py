@@ -1,8 +1,8 @@
-"""The builder on a generated file of the size of ml-latest, and the reader on what it made.
+"""Measures the build of shards from a generated file of the size of ml-latest, and their reader.
 
-Builds run in a process of their own, with the command that a user types; time and peak memory are
-those of that process. A quarter of the users, and the full size with its lines shuffled, show what
-memory depends on. Everything lies in a temporary folder outside the repository.
+Each build runs in its own process with the command of a user, and time and peak memory are those of
+that process. Further builds, with a quarter of the users and with the lines shuffled, show how
+memory depends on the input. All files are in a temporary folder outside of the repository.
 """
 
 import os
@@ -24,14 +24,15 @@ ROOT = Path(__file__).parents[1]
 NUM_RATINGS, NUM_USERS, NUM_ITEMS = 27_750_000, 283_000, 54_000
 USERS_A_PIECE = 10_000
 LIMIT_S, LIMIT_GB, LIMIT_GROWTH = 180, 4.0, 1.1
-# 16 blocks of width 64, full softmax, 2 cores: 41,674 windows in 55 s (measuring.md).
+# Training of 16 blocks of width 64, full softmax, 2 cores: 41,674 windows in 55 s.
 TRAINING_ROWS_A_SECOND, LIMIT_READER = 760, 50
 
 
 def write_ratings(path: Path, num_users: int, *, shuffled: bool) -> int:
-    """ratings.csv as GroupLens lays it out: sorted by user, times in no order within a user.
+    """Writes a ratings.csv in the layout of GroupLens and returns its number of rows.
 
-    Activity is log-normal and popularity falls as 1 / rank, as in the real file.
+    Rows are sorted by user, and times have no order within a user. Activity is log-normal and
+    popularity falls as 1 / rank, as in the real file.
     """
     rng = np.random.default_rng(0)
     activity_U = rng.lognormal(0.0, 1.4, num_users)
@@ -47,7 +48,7 @@ def write_ratings(path: Path, num_users: int, *, shuffled: bool) -> int:
             length = length_U[start : start + USERS_A_PIECE]
             count = int(length.sum())
             user = np.repeat(np.arange(start + 1, start + 1 + len(length)), length)
-            if shuffled:  # any user may stand anywhere in the file
+            if shuffled:  # rows of a user may be anywhere in the file
                 user = rng.integers(1, num_users + 1, count)
             item = np.searchsorted(popularity, rng.random(count) * popularity[-1]) * 3 + 1
             stars = rng.integers(1, 11, count) / 2
@@ -59,7 +60,7 @@ def write_ratings(path: Path, num_users: int, *, shuffled: bool) -> int:
 
 
 def build(ratings: Path, output: Path) -> tuple[float, float]:
-    """(seconds, peak memory in GB) of build_interactions.py in a process of its own."""
+    """(seconds, peak memory in GB) of build_interactions.py in its own process."""
     script, recipe = ROOT / "datasets/build_interactions.py", ROOT / "datasets/recipes"
     command = [sys.executable, script, "--recipe", recipe / "slides_ml20.toml"]
     command += ["--input", ratings, "--output", output]
@@ -69,8 +70,8 @@ def build(ratings: Path, output: Path) -> tuple[float, float]:
         stdout=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
-    # VmHWM only grows, so the last look counts. (ru_maxrss would include this process's own peak,
-    # which Linux carries over exec.)
+    # VmHWM only grows, so the last value read is the peak. ru_maxrss would include the peak of this
+    # process, which Linux carries over exec.
     peak_kb = 0
     while child.poll() is None:
         peak_kb = max(peak_kb, status_kb(child.pid, "VmHWM"))
@@ -81,7 +82,7 @@ def build(ratings: Path, output: Path) -> tuple[float, float]:
 
 
 def status_kb(pid: int, field: str) -> int:
-    """A line of /proc/PID/status; 0 once the process has ended."""
+    """A field of /proc/PID/status in kB; 0 once the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -90,9 +91,9 @@ def status_kb(pid: int, field: str) -> int:
 
 
 def read(folder: Path) -> tuple[float, float, float]:
-    """(rows/s in random batches of 256, rows/s in sequence, MB of private memory that it took).
+    """(rows/s in random batches of 256, rows/s in sequence, growth of private memory in MB).
 
-    Private means not backed by a file: mapped pages are the kernel's to take back.
+    Private memory is not backed by a file; the kernel can take mapped pages of a file back.
     """
     shards = ShardSet.open(folder, "train")
     rng = np.random.default_rng(0)
@@ -110,7 +111,7 @@ def read(folder: Path) -> tuple[float, float, float]:
 
 
 def check(name: str, value: float, limit: float, *, at_least: bool = False) -> bool:
-    """Print whether a number holds its limit."""
+    """Prints and returns whether a number holds its limit."""
     holds = value >= limit if at_least else value <= limit
     bound = f"{'at least' if at_least else 'at most'} {limit:g}"
     print(f"{name:34}{value:10.2f}  {'ok' if holds else 'MISSED'} ({bound})")

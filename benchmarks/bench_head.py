@@ -1,4 +1,4 @@
-"""Head and top-20 over 54 K items against one bare matrix product of the same shape."""
+"""Measures head and top-20 over 54 K items against one bare matrix product of the same shape."""
 
 import statistics
 import sys
@@ -58,6 +58,7 @@ def main() -> int:
 
 
 def measure_ranks(num_items: int) -> None:
+    """Prints the time to rank the targets of one tile, per user and per item."""
     draw = torch.Generator().manual_seed(0)
     x_BD = torch.randn(TILE_ROWS, WIDTH, generator=draw)
     weight_VD = torch.randn(num_items, WIDTH, generator=draw)
@@ -65,7 +66,7 @@ def measure_ranks(num_items: int) -> None:
     target_B = torch.randint(1, num_items + 1, (TILE_ROWS,), generator=draw)
 
     def product() -> None:
-        for start in range(0, num_items, 8192):  # in one piece it would not fit a cache
+        for start in range(0, num_items, 8192):  # in chunks, since the whole would not fit a cache
             x_BD @ weight_VD[start : start + 8192].t()
 
     seconds = interleaved(

@@ -1,4 +1,4 @@
-"""Full softmax in chunks (F.linear_cross_entropy) against the plain form, and sampled softmax."""
+"""Measures full softmax in chunks (F.linear_cross_entropy), in its plain form, and sampled."""
 
 import statistics
 import sys

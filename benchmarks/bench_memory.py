@@ -1,5 +1,7 @@
-"""What a worker holds at each ZeRO stage, against the arithmetic of
-cluster/training/footprint.py."""
+"""Compares a worker's memory at each ZeRO stage with the arithmetic of footprint.py.
+
+The arithmetic is in cluster/training/footprint.py.
+"""
 
 import gc
 import os
@@ -36,7 +38,7 @@ def config(precision: str, zero_stage: int, num_blocks: int) -> RunConfig:
             "training": {
                 "global_batch_rows": WORKERS * ROWS,
                 "precision": precision,
-                "activation_checkpointing": True,  # so that activations are small beside weights
+                "activation_checkpointing": True,  # keeps activations small beside weights
             },
             "cluster": {"num_workers": WORKERS, "zero_stage": zero_stage},
         },
@@ -54,15 +56,16 @@ class RandomReader:
 
 
 def of_process(name: str) -> int:
+    """Bytes of a field of /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def held_tensors() -> int:
-    """Bytes of all tensors that are alive, each storage once."""
+    """Bytes of all live tensors on the CPU; each storage counts once."""
     gc.collect()
     storages = {}
-    for tensor in [found for found in gc.get_objects() if isinstance(found, torch.Tensor)]:
+    for tensor in [thing for thing in gc.get_objects() if isinstance(thing, torch.Tensor)]:
         for part in (tensor, tensor.grad if tensor.is_leaf else None):
             if part is not None and part.device.type == "cpu":
                 storage = part.untyped_storage()
@@ -71,9 +74,9 @@ def held_tensors() -> int:
 
 
 def measure(precision: str, zero_stage: int, num_blocks: int) -> tuple[float, float]:
-    """Held between two steps, and the peak of private memory in one, in bytes, of this rank."""
+    """(bytes held between two steps, peak bytes of private memory in a step) of this rank."""
     prepare_process(use_gpu=False)
-    import deepspeed  # noqa: F401  # not part of what is measured
+    import deepspeed  # noqa: F401  # imported first, so that its memory is not measured
 
     settings, reader, comm = (
         config(precision, zero_stage, num_blocks),
@@ -88,13 +91,13 @@ def measure(precision: str, zero_stage: int, num_blocks: int) -> tuple[float, fl
     for step in range(3):
         if step == 2:
             held = held_tensors()
-            Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         run_step(settings, plan, engine, [reader.batch(step)], comm, step)
     return held, of_process("VmHWM") - of_process("RssFile") - before
 
 
 def main() -> int:
-    # Freed tensors go back at once, or the peak would show what was needed before.
+    # Freed tensors must be returned to the kernel at once, or the peak would include earlier use.
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     few, many = (count_weights(config("fp32", 0, n), ITEMS) for n in BLOCKS)
     print(

@@ -1,4 +1,4 @@
-"""The reader alone against what training consumes; its memory over the size of the data."""
+"""Measures the rows per second of the reader against training, and its memory on larger data."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def build(folder: Path, num_users: int) -> Path:
 
 
 def read(path: Path) -> tuple[float, int, float]:
-    """Rows a second over one epoch, the rows, and the growth of private memory in MB."""
+    """(rows per second over one epoch, number of rows, growth of private memory in MB)."""
     shards = ShardSet.open(path, "train")
     order = DataOrder(0, shards.num_rows)
     reader = TrainingReader(shards, order, ROWS, world_size=1, rank=0, micro_batch_rows=None)
@@ -53,7 +53,7 @@ def read(path: Path) -> tuple[float, int, float]:
 
 
 def training_rows_per_s() -> float:
-    """What two cores consume at the smallest shape of interest: 16 blocks of width 64, no head."""
+    """Rows per second that two cores train at a small shape: 16 blocks of width 64, no head."""
     torch.set_num_threads(2)
     network = SkipRecNetwork(ModelConfig(num_blocks=16, width=64), policy_section("none"), 1000)
     network.reset_parameters(0)
@@ -69,7 +69,9 @@ def training_rows_per_s() -> float:
 
 def main() -> int:
     keep_freed_memory()
-    if len(sys.argv) > 1:  # one reading, in a process of its own so that its memory is its own
+    if (
+        len(sys.argv) > 1
+    ):  # One reading in a separate process, so that its memory is measured alone.
         print(*read(Path(sys.argv[1])))
         return 0
     print(f"reader: batches of {ROWS} rows of {WINDOW}, in shuffled order, one process")

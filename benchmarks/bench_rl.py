@@ -1,7 +1,8 @@
-"""SkipRec-RL under gathered against masked execution: three forward passes and one backward.
+"""Measures steps of SkipRec-RL with gathered against masked execution of the blocks.
 
-Gathered skips in all of them, so of the ideal factor 1 / keep little should be lost on the blocks;
-the whole step also has the loss over the catalogue, two rankings, the policy and the optimizer.
+A step has three forward passes and one backward pass. Gathered execution skips blocks in all of
+them, so the blocks alone should reach most of the ideal factor 1 / keep. The whole step also has
+the loss over the catalogue, two rankings, the policy and the optimizer.
 """
 
 import statistics
@@ -29,7 +30,8 @@ from skiprec.types import Batch, Execution, History, KeepDecision
 
 ROWS, WINDOW, NUM_ITEMS, KEEP = 256, 20, 3416, 0.5
 REPEATS = 25
-# By arithmetic the whole step should gain 1.6: with keep 0.5, blocks 19 GFLOP a step, scores 6.
+# By arithmetic the whole step should be 1.6 times as fast: at keep 0.5, a step has 19 GFLOP in
+# blocks and 6 GFLOP in scores.
 BOUND_BLOCKS, BOUND_STEP = 0.7, 1.2
 EXECUTIONS: tuple[Execution, ...] = ("masked", "gathered")
 PLAN = StepPlan(total_steps=1, log_every=1, validate_every=None, checkpoint_every=None)
@@ -64,7 +66,7 @@ def fresh_network(execution: Execution) -> SkipRecNetwork:
 def blocks_alone(
     network: SkipRecNetwork, history: History, decisions: list[KeepDecision], execution: Execution
 ) -> None:
-    """The two rewards without gradient, then the loss's pass and its way back."""
+    """The two forward passes for the rewards, then the forward and backward pass of the loss."""
     with torch.no_grad():
         for decision in decisions:
             network.encode(history, decision, execution, call_every_block=True)
@@ -76,7 +78,7 @@ def blocks_alone(
 def whole_step(execution: Execution, batch: Batch) -> Callable[[], object]:
     settings, network = config(execution), fresh_network(execution)
     optimizer = build_optimizer(network, settings.training)
-    # The weights stand still, so that both arms keep the same blocks in every repeat.
+    # With a learning rate of 0, both arms keep the same blocks in every repeat.
     for group in optimizer.param_groups:
         group["base_lr"] = 0.0
     engine = TorchEngine(
@@ -96,7 +98,7 @@ def report(name: str, times: dict[str, list[float]]) -> float:
 
 
 def measure() -> bool:
-    """Whether a bound was missed."""
+    """Prints both ratios; returns whether one missed its bound."""
     network, batch = fresh_network("masked"), random_rows()
     with torch.no_grad():
         history = network.embed(batch.input_BT, batch.key_B)
@@ -115,7 +117,8 @@ def measure() -> bool:
             REPEATS,
         ),
     )
-    # Four of five forward passes' worth of work (backward counts two) follow the sampled decision.
+    # The work is that of five forward passes, since a backward pass counts as two. Four of them
+    # follow the sampled decision.
     share = blocks * (4 * kept[0] + kept[1]) / 5
     print(f"  of the ideal factor on the blocks: {share:.2f} {verdict(share, BOUND_BLOCKS)}")
     step = report(

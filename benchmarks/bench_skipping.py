@@ -1,6 +1,6 @@
-"""Gathered against dense execution of the blocks: how much of the ideal 1 / keep is real.
+"""Measures gathered against dense execution: the share of the ideal speedup 1 / keep that is real.
 
-On a machine with a GPU, there too, up to 128 blocks; those rows have no bound.
+On a machine with a GPU it also measures there, up to 128 blocks; those rows have no bound.
 """
 
 import statistics
@@ -25,7 +25,7 @@ GPU_ROWS = (1, 64, 256, 1024)
 def measure(
     model: ModelConfig, num_rows: int, repeats: int, device: str = "cpu"
 ) -> tuple[float, str, float, float]:
-    """Median share of the ideal, its quartiles, the keep rate that was drawn, dense seconds."""
+    """(median share of the ideal speedup, its quartiles, drawn keep rate, seconds when dense)."""
     network = SkipRecNetwork(model, policy_section("none"), num_items=100).eval()
     network.reset_parameters(0)
     network.to(device)
@@ -83,9 +83,9 @@ def main() -> int:
             torch.set_num_threads(threads)
             print(conditions(blocks=SMALL.num_blocks, width=SMALL.width))
             for num_rows, bound in BOUNDS.items():
-                found = measure(SMALL, num_rows, repeats=60)
-                failed |= found[0] < bound
-                print(f"{line(num_rows, *found)}  {verdict(found[0], bound)}")
+                measured = measure(SMALL, num_rows, repeats=60)
+                failed |= measured[0] < bound
+                print(f"{line(num_rows, *measured)}  {verdict(measured[0], bound)}")
         for model in ON_GPU if torch.cuda.is_available() else ():
             gpu = torch.cuda.get_device_name()
             print(conditions(gpu=gpu, blocks=model.num_blocks, width=model.width))

@@ -1,4 +1,4 @@
-"""Training on shards ten times larger than the memory that the worker may use."""
+"""Measures training on shards that are ten times larger than the worker's memory limit."""
 
 import argparse
 import json
@@ -31,12 +31,12 @@ from skiprec.training.loop import run_step
 from skiprec.training.plan import make_plan
 
 ROWS, STEPS, WARMUP, TIMES, BOUND = 256, 60, 3, 10, 0.9
-PART_READ = 5  # a fifth of the set, twice the limit
+PART_READ = 5  # a fifth of the shards is read first, which is twice the limit
 CGROUP_2, CGROUP_1 = Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory")
 
 
 def build(folder: Path, num_bytes: int) -> Path:
-    """Shards of at least `num_bytes`: the files of a small set, again and again."""
+    """Builds shards of at least `num_bytes` by copying the files of a small dataset repeatedly."""
     source = {"kind": "synthetic", "num_users": 20_000, "min_length": 200, "max_length": 200}
     recipe = make_recipe(
         {"name": "bench", "window": 20, "source": source, "split": {"kind": "by_user"}},
@@ -62,7 +62,7 @@ def build(folder: Path, num_bytes: int) -> Path:
 
 
 def forget(path: Path) -> None:
-    """Takes the files out of the page cache, so that a reader pays for what it reads."""
+    """Drops the files from the page cache, so that a reader really reads from the disk."""
     for file in path.iterdir():
         descriptor = os.open(file, os.O_RDONLY)
         os.fsync(descriptor)
@@ -71,8 +71,10 @@ def forget(path: Path) -> None:
 
 
 def serve(path: Path) -> None:
-    """Reads some times the limit in the order of training, then goes on in it: a step for each line
-    of the input. Says what it did, a line of JSON each."""
+    """Reads a part of the shards in training order, then takes one step per line of standard input.
+
+    Prints its measurements as one line of JSON each.
+    """
     torch.set_num_threads(2)
     keep_freed_memory()
     shards = ShardSet.open(path, "train")
@@ -95,21 +97,23 @@ def serve(path: Path) -> None:
     for step in range(num_steps):
         reader.micro_batches(step)
     read_s = time.perf_counter() - started
-    say(read_gb_per_s=num_steps * ROWS * 84 / read_s / 1e9)
-    for step, _ in enumerate(sys.stdin, start=num_steps):  # rows that were not read yet
+    print_json(read_gb_per_s=num_steps * ROWS * 84 / read_s / 1e9)
+    for step, _ in enumerate(
+        sys.stdin, start=num_steps
+    ):  # the steps read rows that were not read before
         run_step(settings, plan, engine, reader.micro_batches(step), SingleProcess(), step)
         status = Path("/proc/self/status").read_text().splitlines()
         private = next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
-        say(private_mb=private / 1024)
+        print_json(private_mb=private / 1024)
 
 
-def say(**found: float) -> None:
-    print(json.dumps(found), flush=True)
+def print_json(**measured: float) -> None:
+    print(json.dumps(measured), flush=True)
 
 
 @contextmanager
 def memory_limit(limit_mb: int | None) -> Iterator[Path | None]:
-    """A cgroup of that many MB, page cache included; None where this user cannot make one."""
+    """A cgroup with a memory limit that includes the page cache; None if it cannot be created."""
     parent = CGROUP_1 if CGROUP_1.is_dir() else CGROUP_2
     name = "memory.limit_in_bytes" if parent == CGROUP_1 else "memory.max"
     group = parent / f"bench-{os.getpid()}"
@@ -130,7 +134,7 @@ def memory_limit(limit_mb: int | None) -> Iterator[Path | None]:
 
 @contextmanager
 def trainer(path: Path, group: Path | None) -> Iterator[subprocess.Popen[str]]:
-    """A process of `serve`, in a cgroup."""
+    """Starts a process that runs `serve`, inside a cgroup if there is one."""
 
     def enter() -> None:
         if group is not None:
@@ -152,14 +156,14 @@ def trainer(path: Path, group: Path | None) -> Iterator[subprocess.Popen[str]]:
 
 
 def answer(process: subprocess.Popen[str]) -> dict[str, float]:
-    """The next line of a trainer."""
+    """The next measurement that a trainer prints."""
     assert process.stdout is not None
-    found: dict[str, float] = json.loads(process.stdout.readline())
-    return found
+    measured: dict[str, float] = json.loads(process.stdout.readline())
+    return measured
 
 
 def step(process: subprocess.Popen[str]) -> dict[str, float]:
-    """One step of a trainer."""
+    """Makes a trainer take one step; returns its measurement."""
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()

@@ -1,4 +1,7 @@
-"""What DeepSpeed costs on one worker, and what a second worker brings; real processes, no Ray."""
+"""Measures the cost of DeepSpeed on one worker, and the gain from a second worker.
+
+The workers are real processes with a process group, without Ray.
+"""
 
 import statistics
 import sys
@@ -56,7 +59,7 @@ def prepare(settings: RunConfig, comm: Collectives) -> tuple[Engine, TrainingRea
 def time_steps(
     settings: RunConfig, engine: Engine, reader: TrainingReader, comm: Collectives
 ) -> float:
-    """Seconds of STEPS whole steps, reading included."""
+    """Seconds for STEPS whole training steps, including reading the rows."""
     plan = make_plan(settings.training, reader.shards.num_rows)
     started = time.perf_counter()
     for step in range(STEPS):
@@ -65,7 +68,7 @@ def time_steps(
 
 
 def engines_in_turn(data: Path) -> dict[str, list[float]]:
-    """Both engines in one process, steps in turn."""
+    """Seconds of both engines in one process; they take turns, round by round."""
     torch.set_num_threads(2)
     keep_freed_memory()
     comm = SingleProcess()
@@ -83,6 +86,7 @@ def engines_in_turn(data: Path) -> dict[str, list[float]]:
 
 
 def product_s() -> float:
+    """Seconds for 100 matrix products of the shape PRODUCT."""
     a, b = torch.randn(PRODUCT[:2]), torch.randn(PRODUCT[1:])
     started = time.perf_counter()
     for _ in range(100):
@@ -91,7 +95,7 @@ def product_s() -> float:
 
 
 def one_and_two_workers(data: Path) -> dict[str, list[float]]:
-    """Each round: rank 0 alone, then both ranks; the same for the bare product."""
+    """Seconds per round of rank 0 alone and of both ranks, for training and for bare products."""
     comm = ProcessGroup()
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -105,7 +109,7 @@ def one_and_two_workers(data: Path) -> dict[str, list[float]]:
     }
 
     def together(taken: float) -> float:
-        """The slower of the two; also a barrier."""
+        """The seconds of the slower rank; also a barrier."""
         return comm.gather(torch.tensor([taken])).max().item()
 
     for round_ in range(ROUNDS + 2):

@@ -1,4 +1,4 @@
-"""Timing of several arms in one process, in turns, so that a drifting machine drifts for all."""
+"""Times several variants (arms) in turns in one process, so that drift affects all alike."""
 
 import platform
 import statistics
@@ -12,7 +12,7 @@ import torch
 def interleaved(
     arms: dict[str, Callable[[], object]], repeats: int, warmup: int = 2
 ) -> dict[str, list[float]]:
-    """Seconds of each run of each arm; run i of every arm happened next to run i of the others."""
+    """Seconds of each run of each arm; run i of an arm is next to run i of the others in time."""
     for _ in range(warmup):
         for arm in arms.values():
             arm()
@@ -26,19 +26,19 @@ def interleaved(
 
 
 def median_ratio(numerator: list[float], denominator: list[float]) -> float:
-    """Median over the pairs."""
+    """Median of the ratios of paired runs."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
 
 
 def spread(numerator: list[float], denominator: list[float]) -> str:
-    """Quartiles of the paired ratios."""
+    """First and third quartile of the ratios of paired runs."""
     ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
     low, _, high = statistics.quantiles(ratios, n=4)
     return f"{low:.2f}..{high:.2f}"
 
 
 def conditions(**extra: object) -> str:
-    """One line that every table carries."""
+    """The conditions of a measurement, in one line: CPU, version of torch, threads and `extra`."""
     model = next(
         (
             line.split(":", 1)[1].strip()
@@ -52,5 +52,5 @@ def conditions(**extra: object) -> str:
 
 
 def verdict(value: float, bound: float) -> str:
-    """Whether a ratio holds its bound."""
+    """A note whether a ratio holds its bound."""
     return f"{'ok' if value >= bound else 'BELOW'} (at least {bound})"

@@ -1,5 +1,7 @@
-"""The tables of docs/scaling.md, from cluster/training/footprint.py and the assumptions below. No
-timing."""
+"""Prints the tables of docs/scaling.md, by arithmetic; nothing is timed.
+
+The terms are those of cluster/training/footprint.py and the assumptions below.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -16,7 +18,8 @@ from skiprec.policy.kinds import policy_section
 DEPTHS, WIDTHS, STAGES = (64, 128, 256), (256, 512, 1024, 2048), (0, 1, 2, 3)
 CATALOGUES = (54_000, 1_000_000, 10_000_000, 100_000_000)
 WORKERS, ROWS, POSITIONS = 8, 256, 19
-# Of an 80 GB accelerator and its network, not measured by us; FLOP/s is what a step reaches.
+# Assumptions for an 80 GB accelerator and its network, which we did not measure. FLOPS_PER_S is the
+# rate that a step reaches.
 MEMORY_GB, FLOPS_PER_S, WIRE_BYTES_PER_S, HOP_S = 80, 400e12, 25e9, 10e-6
 NEGATIVES = 1000
 
@@ -43,7 +46,7 @@ def gb(size: float) -> str:
 
 
 def saved_by_a_block() -> float:
-    """Numbers that a block keeps for its backward pass, per position and channel."""
+    """Number of values that a block keeps for its backward pass, per position and channel."""
     width, sizes = 64, []
     for num_blocks in (1, 2):
         network = SkipRecNetwork(
@@ -98,7 +101,7 @@ def depth_and_width() -> Iterator[str]:
     for num_blocks in DEPTHS:
         for width in WIDTHS:
             weights = count_weights(config(num_blocks, width, 0), CATALOGUES[0])
-            found = by_stage(num_blocks, width, weights)
+            footprints = by_stage(num_blocks, width, weights)
             one = ROWS * POSITIONS * width * 2
             in_blocks = weights.dense - 2 * CATALOGUES[0] * width
             flops = 6 * in_blocks * ROWS * POSITIONS
@@ -106,12 +109,12 @@ def depth_and_width() -> Iterator[str]:
                 num_blocks,
                 width,
                 f"{weights.dense / 1e6:,.0f}",
-                *(fits(one_stage.peak) for one_stage in found),
+                *(fits(one_stage.peak) for one_stage in footprints),
                 gb(kept * num_blocks * one),
                 gb((num_blocks + kept) * one),
-                *(gb(found[z].sent) for z in STAGES if z != 2),
+                *(gb(footprints[z].sent) for z in STAGES if z != 2),
                 f"{flops / FLOPS_PER_S:.3f}",
-                f"{found[0].sent / WIRE_BYTES_PER_S:.3f}",
+                f"{footprints[0].sent / WIRE_BYTES_PER_S:.3f}",
             )
 
 
@@ -128,29 +131,29 @@ def catalogue(num_blocks: int = 64, width: int = 256) -> Iterator[str]:
     )
     for num_items in CATALOGUES:
         dense = count_weights(config(num_blocks, width, 0), num_items)
-        found = by_stage(num_blocks, width, dense)
+        footprints = by_stage(num_blocks, width, dense)
         settings = config(num_blocks, width, 1, is_sparse=True)
         sparse = count_weights(settings, num_items)
         touched = touched_rows(settings, sparse, WORKERS, POSITIONS)
         light = footprint(settings, sparse, WORKERS, touched)
         tables = light.held["sparse tables"]
         rest = light.peak - tables
-        # A float32 master and its bf16 copy stay; Adagrad's or Adam's second moment is one a row.
+        # Besides the float32 master and its bf16 copy, a row-wise optimizer has one moment per row.
         row_wise = sparse.sparse * (4 + 2) + sparse.sparse / width * 4
         yield row(
             f"{num_items:,}",
             f"{sparse.sparse / 1e6:,.0f}",
-            *(fits(one.peak) for one in found),
+            *(fits(one.peak) for one in footprints),
             fits(light.peak),
             fits(rest + tables / WORKERS),
             fits(rest + row_wise / WORKERS),
-            gb(found[1].sent),
+            gb(footprints[1].sent),
             gb(light.sent),
         )
 
 
 def workers(num_blocks: int = 128, width: int = 512) -> Iterator[str]:
-    """Weak scaling: nothing overlaps, a ring of N workers has N - 1 hops."""
+    """Weak scaling without overlap of computing and sending; a ring of N workers has N - 1 hops."""
     weights = count_weights(config(num_blocks, width, 0), CATALOGUES[0])
     in_blocks = weights.dense - 2 * CATALOGUES[0] * width
     counts = (2, 8, 64, 512, 4096)

@@ -1,4 +1,4 @@
-"""What this machine has for a run, and what would make one hang or fail. Nothing is changed."""
+"""Reports what this machine offers and what would make a run hang or fail; it changes nothing."""
 
 import json
 import os
@@ -25,7 +25,7 @@ LEAST_MEMORY_GB, LEAST_DISK_GB = 4.0, 5.0
 
 
 def components(repository: Path) -> dict[str, list[str]]:
-    """The names that configurations, recipes and studies can use, and what evaluations compare."""
+    """The names of all components, by kind: backbones, policies, jobs, recipes and so on."""
     return {
         "backbones": sorted(BACKBONES),
         "baselines": sorted(BASELINES),
@@ -46,7 +46,7 @@ def _stems(folder: Path, pattern: str) -> list[str]:
 
 
 def describe() -> list[tuple[str, str]]:
-    """(what, how it is) for a person to read."""
+    """(name, value) for each property of this machine, for a person to read."""
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(".")
     lines = [("python", platform.python_version())]
     lines += [(name, _version(name)) for name in PACKAGES]
@@ -61,27 +61,29 @@ def describe() -> list[tuple[str, str]]:
 
 
 def problems() -> list[str]:
-    """What would make a run hang or fail, each with what to do; empty when nothing would."""
-    found = []
+    """One message, with a remedy, for each condition that would make a run hang or fail."""
+    messages = []
     for name in PACKAGES:
         if _version(name) == "missing":
-            found.append(f"{name} is not installed; run: make install")
+            messages.append(f"{name} is not installed; run: make install")
     for lock in stale_locks():
-        found.append(
+        messages.append(
             f"{lock} is left from a build that was killed; DeepSpeed would wait for it for ever. "
             f"Remove it: rm {lock}"
         )
     memory_gb = psutil.virtual_memory().available / 2**30
     if memory_gb < LEAST_MEMORY_GB:
-        found.append(f"{memory_gb:.1f} GB of memory free, a run needs about {LEAST_MEMORY_GB:.0f}")
+        messages.append(
+            f"{memory_gb:.1f} GB of memory free, a run needs about {LEAST_MEMORY_GB:.0f}"
+        )
     disk_gb = shutil.disk_usage(".").free / 2**30
     if disk_gb < LEAST_DISK_GB:
-        found.append(f"{disk_gb:.1f} GB of disk free here, runs need about {LEAST_DISK_GB:.0f}")
-    return found
+        messages.append(f"{disk_gb:.1f} GB of disk free here, runs need about {LEAST_DISK_GB:.0f}")
+    return messages
 
 
 def stale_locks() -> list[Path]:
-    """Lock files of torch extension builds that no process is working on."""
+    """Lock files of builds of torch extensions, if no process is building now."""
     root = os.environ.get("TORCH_EXTENSIONS_DIR")
     folder = Path(root) if root else Path.home() / ".cache/torch_extensions"
     builders = {"ninja", "g++", "cc1plus", "nvcc"}
@@ -91,15 +93,15 @@ def stale_locks() -> list[Path]:
 
 
 def main(as_json: bool, repository: Path) -> int:
-    """Prints; returns 1 when there is a problem."""
+    """Prints the report, or the components as JSON; returns 1 if there is a problem, else 0."""
     if as_json:
         print(json.dumps(components(repository), indent=1))
         return 0
-    for what, how in describe():
-        print(f"{what:12s} {how}")
-    found = problems()
-    print("\n".join(f"PROBLEM: {text}" for text in found) or "no problem found")
-    return int(bool(found))
+    for name, value in describe():
+        print(f"{name:12s} {value}")
+    messages = problems()
+    print("\n".join(f"PROBLEM: {text}" for text in messages) or "no problem found")
+    return int(bool(messages))
 
 
 def _version(package: str) -> str:
@@ -110,6 +112,7 @@ def _version(package: str) -> str:
 
 
 def _gflops() -> float:
+    """GFLOP/s of this CPU in a float32 matrix product, the best of 20 repeats."""
     a, b = torch.randn(PRODUCT_ROWS, 3 * PRODUCT_WIDTH), torch.randn(3 * PRODUCT_WIDTH, 64)
     best_s = float("inf")
     for _ in range(20):

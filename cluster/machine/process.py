@@ -1,19 +1,19 @@
-"""What a process that computes on the CPU is set to, before it computes."""
+"""Memory settings for a process that computes on the CPU."""
 
 import ctypes
 import platform
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGEST_MMAP_THRESHOLD = 32 * 2**20  # glibc refuses a larger one
+LARGEST_MMAP_THRESHOLD = 32 * 2**20  # glibc refuses a larger threshold
 KEPT_BYTES = 2**30
 
 
 def keep_freed_memory() -> bool:
-    """Lets glibc keep up to 1 GB of freed memory, so that activations are not page faults.
+    """Lets glibc keep up to 1 GB of freed memory; returns False on another C library.
 
-    By default it returns blocks of some 100 KB, the size of one activation, to the kernel and
-    faults them in again at the next allocation: at batch 256, width 64 this was over a third of
-    the time of a stack of blocks (docs/experiments.md). Returns False on another C library.
+    By default glibc returns freed blocks of some 100 KB, the size of one activation, to the kernel,
+    and the next allocation causes page faults. At batch 256, width 64 these took over a third of
+    the time of a stack of blocks (docs/experiments.md).
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,4 +1,4 @@
-"""A Ray to work in: the one that RAY_ADDRESS names, or a local one for as long as the job."""
+"""Connects a job to the Ray cluster at RAY_ADDRESS, or to a local Ray that ends with the job."""
 
 import logging
 import os
@@ -8,38 +8,41 @@ from contextlib import contextmanager
 
 import ray
 
-# Nothing of ours goes through the object store but small results; the default is 30 % of memory.
+# Only small results go through Ray's object store; Ray's default would be 30 % of memory.
 LOCAL_OBJECT_STORE_BYTES = 256 * 2**20
 CONNECT_S = 10.0
 
 
-_is_own: list[bool] = []  # of the session that this process is in
+_is_own: list[bool] = []  # for each open session of this process: whether it started its Ray
 
 
 def is_own_ray() -> bool:
-    """Whether the session's Ray was started by it: this machine, and never more."""
+    """Whether this session started its Ray, which then never has more than this machine."""
     return bool(_is_own and _is_own[-1])
 
 
 @contextmanager
 def ray_session(num_cpus: int | None = None, with_dashboard: bool = False) -> Iterator[None]:
-    """Connected to Ray inside the block; a local Ray is stopped at its end.
+    """Connects to Ray inside the block; a local Ray is stopped at the end of the block.
 
-    `num_cpus` is what a local Ray offers (None: all of the machine's). Its dashboard listens on
-    this machine alone; without one Ray Train frees no CPUs when a driver within a job is killed.
+    Args:
+        num_cpus: the CPUs that a local Ray offers. None: all CPUs of the machine.
+        with_dashboard: whether a local Ray has a dashboard, which listens on this machine only.
+            Without a dashboard, Ray Train does not free the CPUs of a nested driver that was
+            killed.
 
     Raises:
         ValueError: nothing listens at RAY_ADDRESS.
     """
-    if ray.is_initialized():  # a caller's session: jobs within a job share it
+    if ray.is_initialized():  # The caller has a session; nested jobs share it.
         yield
         return
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    # Ray's default of 15 starves a training worker beside any ordinary process.
+    # Ray's default niceness of 15 starves training workers beside any ordinary process.
     os.environ.setdefault("RAY_worker_niceness", "0")
     address = os.environ.get("RAY_ADDRESS")
     if address:
-        _refuse_nobody(address)
+        _refuse_dead_address(address)
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
         ray.init(
@@ -58,15 +61,15 @@ def ray_session(num_cpus: int | None = None, with_dashboard: bool = False) -> It
         ray.shutdown()
 
 
-def _refuse_nobody(address: str) -> None:
-    """Ray itself would try for a quarter of an hour."""
+def _refuse_dead_address(address: str) -> None:
+    """Raises ValueError if nothing listens there; Ray would try for a quarter of an hour."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not (colon and port.isdigit()):
-        return  # "auto", and whatever else Ray knows
+        return  # "auto", or another form that Ray itself resolves
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except OSError as error:
         raise ValueError(
             f"no Ray answers at RAY_ADDRESS={address} ({error}); start one there "
-            "(ray start --head), or unset RAY_ADDRESS to use this machine alone"
+            "(ray start --head), or unset RAY_ADDRESS to use only this machine"
         ) from error

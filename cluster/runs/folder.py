@@ -1,7 +1,8 @@
-"""A run's name is a lease on its folder: one process at a time, the same configuration for ever.
+"""Run folders: one process at a time holds a run's name, and its configuration never changes.
 
-Alive: refused. Dead with the same configuration: resumed. Finished: its result is printed.
-Changed configuration: an error that names the keys.
+A second start of a run is refused while the first one is alive, and resumes the run if the first
+one is dead. A finished run returns its result. A changed configuration is an error that names the
+changed keys.
 """
 
 import json
@@ -24,19 +25,20 @@ from skiprec.durable import write_text_durably
 
 
 class RunAliveError(ValueError):
-    """The run's name is held by a process that lives."""
+    """The run's name is held by a process that is alive."""
 
 
 HEARTBEAT_S = 5.0
 DEAD_AFTER_S = 60.0
 STOP = "STOP"
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def open_run(config: RunConfig) -> dict[str, Any] | None:
     """Creates or checks the run's folder; returns the result of a finished run, else None.
 
     Raises:
-        ValueError: the folder holds a run of another configuration.
+        ValueError: the folder holds a run with another configuration.
     """
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +49,7 @@ def open_run(config: RunConfig) -> dict[str, Any] | None:
             raise ValueError(
                 f"run {config.name!r} in {folder} was started with another configuration:\n  "
                 + "\n  ".join(changes)
-                + "\nchoose another name (--set name=…), or the old values to resume it"
+                + "\nchoose another name (--set name=…), or set the old values to resume the run"
             )
     else:
         write_text_durably(folder / "run.json", json.dumps(provenance(config), indent=1))
@@ -57,7 +59,7 @@ def open_run(config: RunConfig) -> dict[str, Any] | None:
 
 
 def changed_configuration(config: RunConfig) -> list[str]:
-    """What differs from the configuration with which the run's folder was opened, a line a key."""
+    """One line for each key that differs from the configuration in the run's folder."""
     saved = (config.folder / "config.json").read_text()
     old = RunConfig.model_validate(json.loads(saved))
     return changed_keys(deciding_keys(old), deciding_keys(config))
@@ -65,10 +67,10 @@ def changed_configuration(config: RunConfig) -> list[str]:
 
 @contextmanager
 def lease(config: RunConfig) -> Iterator[str]:
-    """Holds the run's name while the block runs, with a heartbeat; yields the holder's token.
+    """Holds the run's name inside the block, with a heartbeat; yields the token of this holder.
 
     Raises:
-        RunAliveError: the name is held by a process that lives.
+        RunAliveError: the name is held by a process that is alive.
     """
     path = config.folder / "lease.json"
     config.folder.mkdir(parents=True, exist_ok=True)
@@ -94,23 +96,26 @@ def lease(config: RunConfig) -> Iterator[str]:
 
 
 def refuse_without_lease(config: RunConfig, token: str) -> None:
-    """Ends a worker whose driver lost the run: it may outlive its driver by some seconds.
+    """Checks that the start with this token still holds the run.
+
+    A worker may outlive its driver by some seconds; it must not publish anything then.
 
     Raises:
         RuntimeError: the lease is gone, or another start holds it.
     """
     if not _is_held_by(config.folder / "lease.json", token):
         raise RuntimeError(
-            f"this worker's driver no longer holds run {config.name!r}; it publishes nothing more"
+            f"this worker's driver no longer holds run {config.name!r}; the worker ends and "
+            "publishes nothing more"
         )
 
 
 def request_stop(config: RunConfig) -> None:
-    """Asks a running run to save and end, at its next line of the log; a file does it.
+    """Asks a run to save a checkpoint and end, at its next log line.
 
-    `touch <root>/<name>/STOP` from a shell is the same.
+    It creates the file `<root>/<name>/STOP`, which a user can also do from a shell.
     """
-    with suppress(FileNotFoundError):  # it has no folder yet
+    with suppress(FileNotFoundError):  # The run has no folder yet.
         (config.folder / STOP).touch()
 
 
@@ -120,12 +125,12 @@ def stop_is_requested(config: RunConfig) -> bool:
 
 
 def clear_stop(config: RunConfig) -> None:
-    """Forgets a request that was for an earlier start."""
+    """Removes a request that was meant for an earlier start."""
     (config.folder / STOP).unlink(missing_ok=True)
 
 
 def provenance(config: RunConfig) -> dict[str, Any]:
-    """What a result must name beside its configuration: hash, commit, versions, machine."""
+    """The conditions of a result: configuration hash, commit, versions and start time (UTC)."""
     names = ("torch", "ray", "deepspeed", "pyarrow", "numpy", "pydantic")
     return {
         "config_hash": config_hash(config),
@@ -135,9 +140,9 @@ def provenance(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def git_commit() -> str | None:
-    """The checkout's commit; None outside one (an uploaded working directory)."""
-    git = Path(__file__).resolve().parent.parent / ".git"
+def git_commit(repository: Path = REPOSITORY) -> str | None:
+    """The checkout's commit; None outside of a checkout, as in an uploaded working directory."""
+    git = repository / ".git"
     head = git / "HEAD"
     if not head.is_file():
         return None
@@ -165,7 +170,10 @@ def _holder() -> dict[str, Any]:
 
 
 def _is_held_by(path: Path, token: str) -> bool:
-    """Whether the lease is this start's; one that was thought dead may have lost it to another."""
+    """Whether the start with this token holds the lease.
+
+    A start that seemed dead may have lost its lease to another one.
+    """
     try:
         return bool(json.loads(path.read_text())["token"] == token)
     except (FileNotFoundError, json.JSONDecodeError, KeyError):
@@ -174,20 +182,24 @@ def _is_held_by(path: Path, token: str) -> bool:
 
 def _heartbeat(path: Path, token: str, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_S):
-        with suppress(OSError):  # a shared disk that fails for a moment; the next beat may do
+        with suppress(OSError):  # A shared disk may fail for a moment; the next beat tries again.
             if _is_held_by(path, token):
                 os.utime(path)
 
 
 def _clear_dead_lease(path: Path, name: str) -> None:
-    """Moves a dead holder's lease aside; raises if the holder lives."""
+    """Moves a dead holder's lease aside.
+
+    Raises:
+        RunAliveError: the holder is alive.
+    """
     try:
-        found, age_s = path.read_text(), time.time() - path.stat().st_mtime
+        lease_text, age_s = path.read_text(), time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return
     try:
-        holder = json.loads(found)
-    except json.JSONDecodeError:  # its writer died between open and write, or is about to write
+        holder = json.loads(lease_text)
+    except json.JSONDecodeError:  # The writer died between open and write, or is about to write.
         holder = {}
     if holder.get("host") == socket.gethostname():
         alive = psutil.pid_exists(holder["pid"]) and (
@@ -203,6 +215,6 @@ def _clear_dead_lease(path: Path, name: str) -> None:
     aside = path.with_name(f".lease-{uuid.uuid4().hex}")
     with suppress(FileNotFoundError):
         path.rename(aside)
-        if aside.read_text() != found:  # another start was quicker: this is its lease
+        if aside.read_text() != lease_text:  # Another start was quicker; put its lease back.
             with suppress(FileExistsError):
                 os.link(aside, path)

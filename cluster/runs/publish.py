@@ -1,4 +1,4 @@
-"""Results of an evaluation appear in a run's folder as a whole, or not at all."""
+"""Publishes the files of an evaluation in a run's folder: all of them, or none."""
 
 import shutil
 import tempfile
@@ -9,11 +9,13 @@ from skiprec.durable import write_text_durably
 
 
 def publish(folder: Path, final: str, text: str, write: Callable[[Path], None]) -> Path:
-    """Writes beside, renames in; a folder with the file `final` has all the rest of it, too.
+    """Writes files into a draft folder, moves them into `folder`, and returns the path of `final`.
+
+    The file `final` is written last, so a folder that has it has all the other files, too.
 
     Args:
-        text: of `final`, which is written last.
-        write: puts all other files into the folder that it is given.
+        text: the content of `final`.
+        write: a function that writes all other files into the folder that it receives.
     """
     draft = Path(tempfile.mkdtemp(prefix=".report-", dir=folder))
     try:

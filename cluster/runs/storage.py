@@ -1,9 +1,9 @@
-"""A run's copy on storage that outlives the cluster: anything that Arrow or fsspec can reach.
+"""Copies a run to storage that outlives the cluster: any that Arrow or fsspec can reach.
 
-`<cluster.storage_path>/<name>/` holds what the run's folder holds, and `owner.json`: which start
-writes there. A checkpoint's manifest comes after its files, so a copy that was cut off does not
-count. The run's folder stays the place where a run works; the copy is read where that is missing
-or behind, on another machine.
+`<cluster.storage_path>/<name>/` holds the files of the run's folder, and `owner.json` with the
+token of the start that writes there. A checkpoint's manifest is copied after its other files, so an
+interrupted copy does not count. Training works in the run's folder; the copy is read only where
+that folder is missing or behind, as on another machine.
 """
 
 import io
@@ -30,31 +30,36 @@ NOT_COPIED = ("lease.json", "STOP", "ray")
 
 
 class TakenOverError(ValueError):
-    """Another start of the run writes to the storage now."""
+    """Another start of the run now owns the storage."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The folder of one run on a filesystem."""
+    """The folder of one run on the storage.
+
+    Args:
+        files: a filesystem of Arrow.
+        path: the folder on that filesystem.
+    """
 
     files: Any
     path: str
 
     def read(self, name: str) -> bytes:
-        """One file, whole."""
+        """The content of one file."""
         with self.files.open_input_stream(f"{self.path}/{name}") as stream:
             data: bytes = stream.read()
             return data
 
     def write(self, name: str, source: BinaryIO) -> None:
-        """One file, with the folders above it."""
+        """Writes one file and creates the folders above it."""
         path = f"{self.path}/{name}"
         self.files.create_dir(path.rpartition("/")[0], recursive=True)
         with self.files.open_output_stream(path) as stream:
             shutil.copyfileobj(source, stream, CHUNK_BYTES)
 
     def fetch(self, name: str, target: Path) -> None:
-        """One file; `target` is the old one or the whole new one."""
+        """Copies one file to `target`, which is at any time the whole old or the whole new file."""
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}.draft")
         with self.files.open_input_stream(f"{self.path}/{name}") as stream:
@@ -63,23 +68,27 @@ class Storage:
         draft.replace(target)
 
     def listing(self) -> dict[str, Any]:
-        """All files, by their path within the run's folder."""
-        found = self.files.get_file_info(
+        """Arrow's information on every file, by the file's path within the run's folder.
+
+        Raises:
+            ValueError: a path leads out of the run's folder.
+        """
+        entries = self.files.get_file_info(
             fs.FileSelector(self.path, allow_not_found=True, recursive=True)
         )
         start = len(self.path) + 1
-        there = {info.path[start:]: info for info in found if info.type == fs.FileType.File}
-        climbing = [name for name in there if ".." in name.split("/") or name.startswith("/")]
+        remote = {info.path[start:]: info for info in entries if info.type == fs.FileType.File}
+        climbing = [name for name in remote if ".." in name.split("/") or name.startswith("/")]
         if climbing:
             raise ValueError(f"{self.path} holds {climbing[0]!r}, which is no file of a run")
-        return there
+        return remote
 
 
 def open_storage(cluster: ClusterConfig, name: str) -> Storage | None:
-    """The run's place there; None without `cluster.storage_path`.
+    """The storage of the run `name`; None without `cluster.storage_path`.
 
     Raises:
-        ValueError: it cannot be reached.
+        ValueError: the storage cannot be reached or written to.
     """
     uri = cluster.storage_path
     if uri is None:
@@ -89,61 +98,65 @@ def open_storage(cluster: ClusterConfig, name: str) -> Storage | None:
     try:
         try:
             files, path = fs.FileSystem.from_uri(uri)
-        except pa.ArrowInvalid:  # a scheme that Arrow does not know
-            other, path = url_to_fs(uri)
-            files = fs.PyFileSystem(fs.FSSpecHandler(other))
+        except pa.ArrowInvalid:  # Arrow does not know the scheme of this URI.
+            fsspec_files, path = url_to_fs(uri)
+            files = fs.PyFileSystem(fs.FSSpecHandler(fsspec_files))
         files.create_dir(f"{path}/{name}", recursive=True)
     except (OSError, ValueError, ImportError) as error:
         raise ValueError(
             f"cluster.storage_path={cluster.storage_path!r} cannot be written to: {error}; "
-            "expected a folder, or a URI such as s3://bucket/folder (credentials as for Arrow: "
-            "AWS_ACCESS_KEY_ID, …)"
+            "expected a folder, or a URI such as s3://bucket/folder (with credentials in the "
+            "variables that Arrow reads: AWS_ACCESS_KEY_ID, …)"
         ) from error
     return Storage(files, f"{path}/{name}")
 
 
 def take_over(storage: Storage, token: str) -> None:
-    """From here on `upload` refuses every start but the one of this token."""
+    """Makes the start with this token the owner; `upload` then refuses every other start."""
     storage.write(OWNER, io.BytesIO(json.dumps({"token": token}).encode()))
 
 
 def upload(storage: Storage, folder: Path, token: str | None) -> None:
-    """Makes the copy like `folder`: what is new or changed, less the checkpoints that are gone.
+    """Copies new and changed files to the storage and deletes checkpoints that `folder` lost.
 
     Args:
-        token: of the start that writes; None for one that only adds, as an evaluation does.
+        token: the token of the start that writes. None: only add files, as an evaluation does.
 
     Raises:
-        TakenOverError: a later start took the run over.
-        OSError: the storage did not take it.
+        TakenOverError: a later start owns the storage.
+        OSError: the storage refused a file.
     """
     if token is not None and json.loads(storage.read(OWNER))["token"] != token:
         raise TakenOverError(
-            f"another start of this run writes to {storage.path} now; this one ends"
+            f"another start of this run now writes to {storage.path}; this start ends"
         )
-    there = storage.listing()
-    here = {str(path.relative_to(folder)): path for path in _own_files(folder)}
-    sealed = {step for step in _steps(here) if f"{step}/{MANIFEST}" in here}
-    to_copy = {step for step in sealed if not _is_there(storage, there, folder, step)}
-    for name in sorted(here, key=_manifests_last):
+    remote = storage.listing()
+    local = {str(path.relative_to(folder)): path for path in _own_files(folder)}
+    sealed = {step for step in _steps(local) if f"{step}/{MANIFEST}" in local}
+    to_copy = {step for step in sealed if not _is_copied(storage, remote, folder, step)}
+    for name in sorted(local, key=_manifests_last):
         step = _step_of(name)
-        if (step in to_copy) if step is not None else _is_new(here[name], there.get(name)):
-            with here[name].open("rb") as file:
+        if (step in to_copy) if step is not None else _is_new(local[name], remote.get(name)):
+            with local[name].open("rb") as file:
                 storage.write(name, file)
     if token is not None:
-        for step in _steps(there) - _steps(here):
+        for step in _steps(remote) - _steps(local):
             storage.files.delete_dir(f"{storage.path}/{step}")
 
 
 def restore(storage: Storage, folder: Path) -> int | None:
-    """Brings the copy into `folder` if that is missing or behind; returns the step it brought."""
-    there = storage.listing()
-    whole = {step for step in _steps(there) if f"{step}/{MANIFEST}" in there}
+    """Copies the run from the storage into `folder`, if that is missing or behind.
+
+    Returns the step of the newest restored checkpoint (0: none), or None if nothing was restored.
+    """
+    remote = storage.listing()
+    whole = {step for step in _steps(remote) if f"{step}/{MANIFEST}" in remote}
     newest = max((int(step.rpartition("-")[2]) for step in whole), default=0)
     is_missing = not (folder / "config.json").exists()
-    if "config.json" not in there or not (is_missing or newest > newest_step(folder / CHECKPOINTS)):
+    is_behind = newest > newest_step(folder / CHECKPOINTS)
+    if "config.json" not in remote or not (is_missing or is_behind):
         return None
-    for name in sorted(there, key=_manifests_last):
+    for name in sorted(remote, key=_manifests_last):
         step = _step_of(name)
         if name == OWNER or (step is not None and step not in whole):
             continue
@@ -152,24 +165,26 @@ def restore(storage: Storage, folder: Path) -> int | None:
 
 
 class Uploads:
-    """Uploads beside the training, one at a time.
+    """Uploads a run's folder in a background thread, one upload at a time.
+
+    A failed upload is logged; the next upload also copies the files that it missed.
 
     Args:
-        tell: is given a message when one failed; the next one makes up for it.
+        log: takes the message of a failed upload.
     """
 
-    def __init__(self, storage: Storage, folder: Path, token: str, tell: Callable[[str], None]):
-        self.storage, self.folder, self.token, self.tell = storage, folder, token, tell
+    def __init__(self, storage: Storage, folder: Path, token: str, log: Callable[[str], None]):
+        self.storage, self.folder, self.token, self.log = storage, folder, token, log
         self.pool = ThreadPoolExecutor(1)
         self.running: Future[None] | None = None
 
     def start(self) -> None:
-        """Uploads what the folder holds now; while `is_busy`, no checkpoint may go from it."""
+        """Starts an upload of the folder; while `is_busy`, no checkpoint may be removed from it."""
         assert self.running is None, "one at a time"
         self.running = self.pool.submit(upload, self.storage, self.folder, self.token)
 
     def is_busy(self) -> bool:
-        """Whether the last one is still running, after waiting for it a while.
+        """Whether the last upload is still running, after waiting for it up to `POLL_S`.
 
         Raises:
             TakenOverError: see `upload`.
@@ -182,14 +197,20 @@ class Uploads:
         try:
             ended.result()
         except OSError as error:
-            self.tell(f"the copy to {self.storage.path} failed, the next will do: {error}")
+            self.log(
+                f"the upload to {self.storage.path} failed and is retried after the next "
+                f"checkpoint: {error}"
+            )
         return False
 
 
-def _is_there(storage: Storage, there: dict[str, Any], folder: Path, step: str) -> bool:
-    """Whether the copy of a checkpoint is whole; breaks the seal of another one of that name."""
+def _is_copied(storage: Storage, remote: dict[str, Any], folder: Path, step: str) -> bool:
+    """Whether the storage has a complete copy of a checkpoint.
+
+    The manifest of a different checkpoint of the same name is deleted, so that it no longer counts.
+    """
     manifest = f"{step}/{MANIFEST}"
-    if manifest not in there:
+    if manifest not in remote:
         return False
     if storage.read(manifest) == (folder / manifest).read_bytes():
         return True
@@ -198,8 +219,9 @@ def _is_there(storage: Storage, there: dict[str, Any], folder: Path, step: str) 
 
 
 def _is_new(file: Path, copy: Any | None) -> bool:
+    """Whether a file has no copy, or one of another size or an earlier second."""
     status = file.stat()
-    seconds = 10**9  # S3 keeps times in whole seconds
+    seconds = 10**9  # S3 stores times in whole seconds.
     return (
         copy is None
         or copy.size != status.st_size
@@ -208,7 +230,7 @@ def _is_new(file: Path, copy: Any | None) -> bool:
 
 
 def _own_files(folder: Path) -> list[Path]:
-    """What is finished and belongs to the run, not to one start of it."""
+    """The finished files of the run, without those that belong to one start only."""
     return [
         path
         for path in folder.rglob("*")
@@ -219,14 +241,16 @@ def _own_files(folder: Path) -> list[Path]:
 
 
 def _manifests_last(name: str) -> tuple[bool, str]:
+    """A sorting key."""
     return name.endswith(f"/{MANIFEST}"), name
 
 
 def _steps(names: dict[str, Any]) -> set[str]:
-    """The checkpoints that files belong to: `checkpoints/step-…`."""
+    """The folders of the checkpoints that these files belong to: `checkpoints/step-…`."""
     return {step for step in map(_step_of, names) if step is not None}
 
 
 def _step_of(name: str) -> str | None:
+    """The folder of the checkpoint that a file belongs to, if it belongs to one."""
     parts = name.split("/")
     return "/".join(parts[:2]) if parts[0] == CHECKPOINTS and len(parts) > 2 else None

@@ -15,7 +15,7 @@ from ray import tune
 
 from cluster.evaluation.evaluate import evaluate_run
 from cluster.sweeps.sweep import KIND, SweepConfig, settings_of
-from cluster.sweeps.trial import SweepJob
+from cluster.sweeps.trial import SweepPlan
 from skiprec.config.files import config_toml
 from skiprec.config.run import RunConfig
 from skiprec.durable import write_text_durably
@@ -29,15 +29,15 @@ TRIALS = "trials.jsonl"
 class Ledger(tune.Callback):
     """Keeps `trials.jsonl` up to date, and says how each trial goes."""
 
-    def __init__(self, job: SweepJob, root: str, folder: Path):
-        self.job, self.root, self.folder = job, root, folder
+    def __init__(self, plan: SweepPlan, root: str, folder: Path):
+        self.plan, self.root, self.folder = plan, root, folder
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Record, **info: Any
     ) -> None:
         """Called by Tune in the job's process, as the others are."""
         print(
-            f"[{trial}] {result['samples']:,} of {self.job.sweep.max_samples:,} samples  "
+            f"[{trial}] {result['samples']:,} of {self.plan.sweep.max_samples:,} samples  "
             f"MRR@20 {result['mrr@20']:.4f}  kept {result['keep_frac']:.2f}  "
             f"FLOPs {result['flops_speedup']:.2f}x",
             flush=True,
@@ -62,7 +62,7 @@ class Ledger(tune.Callback):
 
     def _row(self, trial: Any) -> Record:
         found = trial.last_result or {}
-        kind = trial.config.get(KIND) or next(iter(self.job.trees))
+        kind = trial.config.get(KIND) or next(iter(self.plan.trees))
         run = found.get("run", str(trial))
         numbers = ("samples", "mrr@20", "keep_frac", "flops_speedup", "distinct_decisions")
         return {

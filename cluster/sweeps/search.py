@@ -1,4 +1,4 @@
-"""Sweeps over a policy's settings: Ray Tune above Ray Train, over one pretrained backbone."""
+"""Runs a sweep over the settings of policies: Ray Tune starts trials, Ray Train trains each one."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from cluster.runs.data import ensure_data
 from cluster.runs.folder import lease, provenance
 from cluster.sweeps.results import Ledger, publish_sweep
 from cluster.sweeps.sweep import KIND, Range, Space, SweepConfig, trial_config
-from cluster.sweeps.trial import SweepJob, SweepTrial
+from cluster.sweeps.trial import SweepPlan, SweepTrial
 from cluster.training.build import build_network
 from cluster.training.launch import check_inputs
 from skiprec.config.cluster import ClusterConfig
@@ -36,26 +36,26 @@ from skiprec.config.run import RunConfig
 from skiprec.data.shards import ShardSet
 from skiprec.durable import write_text_durably
 
-DRIVER = {"node:__internal_head__": 0.001}  # a trial's driver computes nothing, and takes no CPU
+DRIVER = {"node:__internal_head__": 0.001}  # The driver of a trial needs no CPU.
 
 
 def run_sweep(sweep: SweepConfig, trees: dict[str, dict[str, Any]], command: str) -> Path:
-    """Runs every trial that has not ended yet, then publishes; returns the sweep's folder.
+    """Runs every trial that has not ended yet, publishes the results, returns the sweep's folder.
 
     Args:
-        trees: the configuration of each kind of policy that is searched, by kind.
-        command: what a user gave, for the record.
+        trees: the base configuration for each kind of policy that is searched.
+        command: the user's command, which the results name.
 
     Raises:
-        ValueError: anything a user can mend.
+        ValueError: anything a user can fix.
     """
     base = parse_config(next(iter(trees.values())), "the sweep's configuration")
     home = base.model_copy(update={"name": sweep.name})
     with lease(home):
-        job = _open_sweep(sweep, trees, home, command)
+        plan = _open_sweep(sweep, trees, home, command)
         with ray_session(with_dashboard=True):
             limit = _concurrent_trials(sweep, base.cluster)
-            _search(job, home, limit)
+            _search(plan, home, limit)
             print(f"[{sweep.name}] trials have ended; evaluating, one by one", flush=True)
             publish_sweep(sweep, base.root, home.folder, command)
     return home.folder
@@ -63,8 +63,12 @@ def run_sweep(sweep: SweepConfig, trees: dict[str, dict[str, Any]], command: str
 
 def _open_sweep(
     sweep: SweepConfig, trees: dict[str, dict[str, Any]], home: RunConfig, command: str
-) -> SweepJob:
-    """Checks all that a trial would only find out later; writes `sweep.json`."""
+) -> SweepPlan:
+    """Checks the configurations of possible trials and writes `sweep.json`.
+
+    Raises:
+        ValueError: a trial could not run, or the sweep's folder holds another sweep.
+    """
     ensure_data(home.data)
     shards = ShardSet.open(Path(home.data.path), "train")
     dimensions = sweep.dimensions(list(trees))
@@ -76,19 +80,21 @@ def _open_sweep(
         check_inputs(config)
     if sweep.scheduler == "pbt":
         _check_copies(corners, shards.num_items)
-    job = SweepJob(
+    plan = SweepPlan(
         sweep, trees, shards.num_rows, shards.num_items, shards.window - 1, str(Path.cwd())
     )
     saved = home.folder / "sweep.json"
-    asked = {"sweep": sweep.model_dump(mode="json"), "configurations": trees}
+    settings = {"sweep": sweep.model_dump(mode="json"), "configurations": trees}
     if saved.exists():
         old = json.loads(saved.read_text())
-        changes = changed_keys({key: old[key] for key in asked}, json.loads(json.dumps(asked)))
+        changes = changed_keys(
+            {key: old[key] for key in settings}, json.loads(json.dumps(settings))
+        )
         if changes:
             raise ValueError(
                 f"sweep {sweep.name!r} in {home.folder} was started with other settings:\n  "
                 + "\n  ".join(changes)
-                + "\nchoose another name for it, or the old values to go on with it"
+                + "\nchoose another name for the sweep, or set the old values to resume it"
             )
     else:
         number = "[0-9a-f]" * (8 if sweep.searcher == "optuna" else 5)
@@ -96,39 +102,45 @@ def _open_sweep(
         taken = sorted(path.name for path in Path(home.root).glob(names))
         if taken:
             raise ValueError(
-                f"trials of sweep {sweep.name!r} would be runs like {taken[0]!r}, which is there "
-                "already; choose another name for the sweep"
+                f"trials of sweep {sweep.name!r} would be runs like {taken[0]!r}, which already "
+                "exists; choose another name for the sweep"
             )
-        record = asked | {"command": command} | provenance(home)
+        record = settings | {"command": command} | provenance(home)
         write_text_durably(saved, json.dumps(record, indent=1))
-    return job
+    return plan
 
 
 def _corners(dimensions: Space, kinds: list[str]) -> Iterator[dict[str, Any]]:
-    """For each dimension each of its choices, or both ends and a number between that is no whole
-    one, the others at their first value."""
+    """Settings to check before the sweep starts: one dimension varies, the others stay.
+
+    A dimension takes each of its choices, or the ends of its range and a number between them that
+    is not a whole number. The other dimensions stay at their first value.
+    """
     values = {
         key: [value.low, value.low + (value.high - value.low) / np.e, value.high]
         if isinstance(value, Range)
         else list(value)
         for key, value in dimensions.items()
     }
-    first = {key: found[0] for key, found in values.items()}
+    first = {key: choices[0] for key, choices in values.items()}
     for kind in kinds:
         start = first | ({KIND: kind} if len(kinds) > 1 else {})
-        for key, found in values.items():
-            for value in found:
+        for key, choices in values.items():
+            for value in choices:
                 yield start | {key: value}
 
 
 def _check_copies(corners: list[RunConfig], num_items: int) -> None:
-    """PBT copies weights, optimizer and cursor: trials may differ only in what these do not hold.
+    """Checks that PBT can copy each trial into each other one.
+
+    PBT copies weights, optimizer state and the position in the data, so trials may not differ in
+    settings that change these.
 
     Raises:
-        ValueError: two of them do not fit each other.
+        ValueError: the space changes such a setting.
     """
 
-    def state(config: RunConfig) -> dict[str, Any]:
+    def copied_state(config: RunConfig) -> dict[str, Any]:
         weights = build_network(config, num_items).state_dict()
         training = config.training
         return {
@@ -140,21 +152,23 @@ def _check_copies(corners: list[RunConfig], num_items: int) -> None:
             "a network's weights": {name: tuple(weight.shape) for name, weight in weights.items()},
         }
 
-    first = state(corners[0])
+    first = copied_state(corners[0])
     for config in corners[1:]:
-        for what, value in state(config).items():
-            if value != first[what]:
+        for key, value in copied_state(config).items():
+            if value != first[key]:
                 raise ValueError(
-                    f"scheduler='pbt' copies trials into each other, but the space changes {what}; "
-                    "search that with another scheduler"
+                    f"scheduler='pbt' copies trials into each other, but the space changes {key}; "
+                    "remove that key from the space, or use another scheduler"
                 )
 
 
 def _concurrent_trials(sweep: SweepConfig, cluster: ClusterConfig) -> int:
-    """How many trials there is room for; `sweep.concurrent_trials`, if it says so, after waiting.
+    """The number of trials to run at once: `concurrent_trials`, or as many as there is room for.
+
+    Waits until the cluster has room for `concurrent_trials`, or for one trial.
 
     Raises:
-        ValueError: not even one fits, or not so many.
+        ValueError: the cluster has no room for so many.
     """
     worker, workers = worker_resources(cluster), max(1, cluster.num_workers)
     least = sweep.concurrent_trials or 1
@@ -167,19 +181,20 @@ def _concurrent_trials(sweep: SweepConfig, cluster: ClusterConfig) -> int:
     return sweep.concurrent_trials or room // workers
 
 
-def _search(job: SweepJob, home: RunConfig, limit: int) -> None:
-    sweep, state = job.sweep, home.folder.resolve() / "tune"
-    random.seed(sweep.seed)  # Ray's PBT draws from these two
+def _search(plan: SweepPlan, home: RunConfig, limit: int) -> None:
+    """Runs the trials, or resumes them from Tune's state in the sweep's folder."""
+    sweep, state = plan.sweep, home.folder.resolve() / "tune"
+    random.seed(sweep.seed)  # Ray's PBT draws from these two generators.
     np.random.seed(sweep.seed)
     if sweep.scheduler == "pbt" and sweep.num_trials > limit:
         raise ValueError(
-            f"scheduler='pbt' trains all num_trials={sweep.num_trials} trials at once, Ray has "
+            f"scheduler='pbt' trains all num_trials={sweep.num_trials} trials at once, but Ray has "
             f"room for {limit}; set num_trials={limit}, or concurrent_trials={sweep.num_trials} "
             "on a cluster that grows"
         )
     with _quiet_tune():
         trainable = tune.with_resources(
-            tune.with_parameters(SweepTrial, job=job), _resources(home.cluster)
+            tune.with_parameters(SweepTrial, plan=plan), _resources(home.cluster)
         )
         if tune.Tuner.can_restore(str(state)):
             print(f"[{sweep.name}] goes on with its trials", flush=True)
@@ -188,15 +203,15 @@ def _search(job: SweepJob, home: RunConfig, limit: int) -> None:
             )
         else:
             print(f"[{sweep.name}] {sweep.num_trials} trials, {limit} at a time", flush=True)
-            tuner = _new_tuner(job, home, trainable, state, limit)
+            tuner = _new_tuner(plan, home, trainable, state, limit)
         tuner.fit()
 
 
 def _new_tuner(
-    job: SweepJob, home: RunConfig, trainable: Any, state: Path, limit: int
+    plan: SweepPlan, home: RunConfig, trainable: Any, state: Path, limit: int
 ) -> tune.Tuner:
-    sweep = job.sweep
-    dimensions = sweep.dimensions(list(job.trees))
+    sweep = plan.sweep
+    dimensions = sweep.dimensions(list(plan.trees))
     searcher = _searcher(sweep)
     metric, mode = (sweep.objectives[0], "max") if len(sweep.objectives) == 1 else (None, None)
     return tune.Tuner(
@@ -216,7 +231,7 @@ def _new_tuner(
         run_config=tune.RunConfig(
             name=state.name,
             storage_path=str(state.parent),
-            callbacks=[Ledger(job, home.root, home.folder.resolve())],
+            callbacks=[Ledger(plan, home.root, home.folder.resolve())],
             failure_config=tune.FailureConfig(max_failures=1),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             verbose=0,
@@ -253,7 +268,7 @@ def _scheduler(sweep: SweepConfig, dimensions: Space) -> TrialScheduler:
             max_t=sweep.max_samples,
             grace_period=sweep.grace_samples,
             reduction_factor=sweep.reduction_factor,
-            stop_last_trials=False,  # a run ends by itself, with its result
+            stop_last_trials=False,  # A run ends by itself and writes its result.
         )
     if sweep.scheduler == "pbt":
         assert sweep.perturb_samples is not None
@@ -278,9 +293,10 @@ def _resources(cluster: ClusterConfig) -> dict[str, float]:
 
 @contextmanager
 def _quiet_tune() -> Iterator[None]:
-    """The ledger and the runs' own files take the place of Tune's loggers and its console.
+    """Turns off Tune's loggers, console and handling of Ctrl-C inside the block.
 
-    Ctrl-C ends the sweep: Tune would take it, and return as if its trials had ended.
+    The ledger and the runs' own files replace the loggers and the console. On Ctrl-C the sweep must
+    end; Tune would catch it and return as if all trials had ended.
     """
     quiet = {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

@@ -1,7 +1,7 @@
-"""What a trial of a sweep does: it launches a run like any job, and reports each validation.
+"""One trial of a sweep: it launches a run like any job and reports each validation to Ray Tune.
 
-It reports once a validation's checkpoint is sealed. What Tune keeps as the trial's checkpoint is a
-pointer to that one, so a trial that is resumed, or copied by PBT, goes on to the sample.
+A validation is reported once its checkpoint is sealed. The checkpoint that Tune keeps is only a
+pointer to that one, so a trial that is resumed, or copied by PBT, continues at the exact sample.
 """
 
 import json
@@ -33,90 +33,105 @@ from skiprec.evaluation.measure.scoring import TOP
 from skiprec.training.loop import BEST_METRIC
 
 POLL_S = 0.5
-STOP_S = 300.0  # a validation may have to end first
+STOP_S = 300.0  # A run that is asked to stop may first have to finish a validation.
 POINTER = "pointer.json"
 METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
-class SweepJob:
-    """What each trial is given beside its settings; `trees` as in `trial_config`."""
+class SweepPlan:
+    """The part of a sweep that all trials share."""
 
     sweep: SweepConfig
+    """The sweep's configuration."""
     trees: dict[str, dict[str, Any]]
+    """The base configuration for each kind of policy, before a trial's settings."""
     num_rows: int
+    """Number of rows of the training split."""
     num_items: int
+    """Number of items of the dataset."""
     history_length: int
+    """Number of items in the history of a row."""
     working_folder: str
+    """The folder in which the job was started; paths of runs are relative to it."""
 
 
 class SweepTrial(tune.Trainable):
-    """One trial in a Tune actor. The draws, `config`, are a value for each dimension of the sweep.
+    """One trial in a Tune actor. Tune calls all public methods.
 
-    Training goes on in a thread between two calls of `step`, which waits for the next validation.
+    Training runs in a thread; a call of `step` waits for the next validation.
     """
 
-    def setup(self, config: dict[str, Any], job: SweepJob) -> None:  # type: ignore[override]
-        """Called by Tune, as the others are; training starts with the first `step`."""
-        os.chdir(job.working_folder)  # Tune moves its actors; the paths of a run are the job's
-        self.drawn, self.job = config, job
+    def setup(self, config: dict[str, Any], plan: SweepPlan) -> None:  # type: ignore[override]
+        """Keeps the settings; training starts with the first `step`.
+
+        Args:
+            config: the drawn settings, a value for each dimension of the sweep.
+        """
+        os.chdir(plan.working_folder)  # Tune starts its actors in another folder.
+        self.drawn, self.plan = config, plan
         self.pointer: dict[str, Any] | None = None
-        self.found: Iterator[dict[str, Any]] | None = None
+        self.results: Iterator[dict[str, Any]] | None = None
 
     def step(self) -> dict[str, Any]:
-        """The next validation."""
-        if self.found is None:
-            self.found = self._start()
-        result = next(self.found, None)
+        """The result of the next validation, in the form that Tune expects."""
+        if self.results is None:
+            self.results = self._start()
+        result = next(self.results, None)
         if result is None:
             return {RESULT_DUPLICATE: True, DONE: True}
         self.pointer = {"trial": self.trial_name, "run": self.run.name, "step": result["step"]}
-        if result["step"] < self.job.sweep.max_samples // self.run.training.global_batch_rows:
+        if result["step"] < self.plan.sweep.max_samples // self.run.training.global_batch_rows:
             return result
-        self.training.result()  # PBT would copy into a trial whose last step is not its end
+        # The last result is reported only when the run has ended; PBT would otherwise copy another
+        # trial into this one.
+        self.training.result()
         return result | {DONE: True}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """A pointer to the sealed checkpoint of the last validation."""
+        """Writes a pointer to the sealed checkpoint of the last validation."""
         (Path(checkpoint_dir) / POINTER).write_text(json.dumps(self.pointer))
 
     def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
-        """The pointer, of this trial or of the one that PBT copies."""
+        """Reads the pointer of this trial, or of the trial that PBT copies into this one."""
         self.pointer = json.loads((Path(checkpoint) / POINTER).read_text())
 
     def cleanup(self) -> None:
-        """Ends the run before Tune ends this actor; else its workers would keep their CPUs.
+        """Stops the run before Tune ends this actor; its workers would otherwise keep their CPUs.
 
-        An actor waits for its calls to end, and Ray Train's controller is one, until the run ends.
+        An actor that ends waits for its own calls, and Ray Train's controller is such a call until
+        the run ends.
         """
-        if self.found is None:
+        if self.results is None:
             return
         deadline = time.monotonic() + STOP_S
         while not self.training.done():
-            request_stop(self.run)  # again and again: a run that is starting clears old requests
+            request_stop(self.run)  # Repeated, because a run that is starting clears old requests.
             if time.monotonic() > deadline:
-                os._exit(1)  # what it started ends with it
+                os._exit(1)  # The processes that this actor started end with it.
             time.sleep(POLL_S)
 
     def _start(self) -> Iterator[dict[str, Any]]:
-        name, job = self.trial_name, self.job
-        self.run = trial_config(job.sweep, job.trees, self.drawn, name, job.num_rows)
+        """Starts the training thread; returns the results of its validations, one by one."""
+        name, plan = self.trial_name, self.plan
+        self.run = trial_config(plan.sweep, plan.trees, self.drawn, name, plan.num_rows)
         after_step = 0
         if self.pointer is None:
             set_aside(self.run)
         else:
             self.run, after_step = run_from(self.run, self.pointer), self.pointer["step"]
-        network = build_network(self.run, job.num_items)
-        cost = measure_cost(network, job.history_length, min(TOP, job.num_items))
+        network = build_network(self.run, plan.num_items)
+        cost = measure_cost(network, plan.history_length, min(TOP, plan.num_items))
         self.training = _in_background(partial(launch_training, self.run))
         return validations(self.run, self.training, cost, after_step)
 
 
 def run_from(config: RunConfig, pointer: dict[str, Any]) -> RunConfig:
-    """The run with which a trial goes on from a checkpoint.
+    """The run in which a trial continues from the checkpoint of a pointer.
 
-    It is the run that wrote it, if that is the trial's own and has its settings; else, since PBT
-    copied from another trial, a new run that starts with a copy of that checkpoint.
+    If the pointer is the trial's own and the settings are unchanged, that is the run that wrote the
+    checkpoint. Otherwise PBT copied another trial, and it is a new run that starts from a copy of
+    the checkpoint.
     """
     source = config.model_copy(update={"name": pointer["run"]})
     if pointer["trial"] == config.name and not changed_configuration(source):
@@ -132,17 +147,18 @@ def run_from(config: RunConfig, pointer: dict[str, Any]) -> RunConfig:
         assert best_step is not None, "a pointer is made after a validation"
         for step in {pointer["step"], best_step}:
             shutil.copytree(newest.with_name(step_name(step)), draft / step_name(step))
-        known = (line for line in _lines(source.folder) if line["step"] <= pointer["step"])
-        text = "".join(json.dumps(line) + "\n" for line in known)
+        past = (line for line in _lines(source.folder) if line["step"] <= pointer["step"])
+        text = "".join(json.dumps(line) + "\n" for line in past)
         write_text_durably(copy.folder / METRICS, text)
         draft.rename(checkpoints)
     return copy
 
 
 def set_aside(config: RunConfig) -> None:
-    """Renames what a trial of this name began with other settings, before a crash of the sweep.
+    """Renames the folder of a run of this name that was started with other settings.
 
-    Tune saves its state every ten seconds or so; a trial of the last ones may be drawn anew.
+    Tune saves its state only about every ten seconds. After a crash of the sweep it may draw the
+    trials of the last seconds anew, under the same names.
     """
     if (config.folder / "config.json").exists() and changed_configuration(config):
         config.folder.rename(config.folder.with_name(f".{config.name}-{uuid.uuid4().hex[:8]}"))
@@ -151,13 +167,18 @@ def set_aside(config: RunConfig) -> None:
 def validations(
     config: RunConfig, training: "Future[Any]", cost: ComputeCost, after_step: int
 ) -> Iterator[dict[str, Any]]:
-    """Each validation of a run after a step, once its checkpoint is sealed, until training ends.
+    """Yields each validation of a run once its checkpoint is sealed, until training ends.
 
-    The accuracy, kept share and FLOPs speedup are those of the best network so far, which is the
-    one that would be served; without a policy it keeps all.
+    MRR@20, share of kept blocks and FLOPs speedup are those of the best network so far, which would
+    be the one to serve. A network without a policy keeps all blocks.
+
+    Args:
+        training: the result of the training thread.
+        cost: the FLOPs of the network's parts.
+        after_step: validations up to this step are left out.
 
     Raises:
-        Exception: what ended the training.
+        Exception: the error that ended training.
     """
     step = after_step
     while True:
@@ -180,13 +201,14 @@ def validations(
 
 
 def _lines(folder: Path) -> list[dict[str, Any]]:
-    """The complete lines of a run's log."""
+    """The complete lines of a run's metrics file."""
     path = folder / METRICS
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def _served(line: dict[str, Any], config: RunConfig, cost: ComputeCost) -> dict[str, Any]:
+    """The numbers that a sweep reports of a network, from a validation's line of the log."""
     keep_L = np.asarray(
         [line.get(f"policy_blocks/{block:03d}", 1.0) for block in range(len(cost.block_L))]
     )
@@ -201,7 +223,7 @@ def _served(line: dict[str, Any], config: RunConfig, cost: ComputeCost) -> dict[
 
 
 def _in_background(work: Callable[[], Any]) -> "Future[Any]":
-    """In a thread that does not keep the process alive when Tune ends it."""
+    """Runs `work` in a thread that does not keep the process alive when Tune ends it."""
     future: Future[Any] = Future()
 
     def run() -> None:

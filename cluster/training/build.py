@@ -13,7 +13,7 @@ from skiprec.training.optim import build_optimizer
 
 
 def build_network(config: RunConfig, num_items: int) -> SkipRecNetwork:
-    """The network of `config` with its first random weights."""
+    """The network of `config` with its initial random weights."""
     network = SkipRecNetwork(
         config.model, config.policy, num_items, config.training.activation_checkpointing
     )
@@ -24,7 +24,7 @@ def build_network(config: RunConfig, num_items: int) -> SkipRecNetwork:
 def build_engine(
     config: RunConfig, network: SkipRecNetwork, reader: TrainingReader, device: torch.device
 ) -> Engine:
-    """The engine that `training.engine` names."""
+    """The engine that `training.engine` selects, plain PyTorch or DeepSpeed."""
     objective = Objective(network, config)
     optimizer = build_optimizer(network, config.training)
     if config.training.engine == "torch":

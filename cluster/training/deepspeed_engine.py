@@ -1,7 +1,7 @@
-"""The engine on DeepSpeed; the only file that imports it.
+"""The training engine on DeepSpeed; the only file that imports DeepSpeed.
 
-Import this module in a worker only after `prepare_process`: DeepSpeed chooses its accelerator when
-it is imported.
+DeepSpeed picks its accelerator when it is imported, so a worker must call `prepare_process` before
+it builds a `DeepSpeedEngine`.
 """
 
 import logging
@@ -30,25 +30,25 @@ from skiprec.types import Batch, Pass
 
 
 def prepare_process(use_gpu: bool) -> None:
-    """Sets what DeepSpeed reads when it is imported."""
+    """Sets the environment variable that DeepSpeed reads when it is imported."""
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if use_gpu else "cpu")
 
 
 def _import_deepspeed() -> Any:
     import deepspeed
 
-    # Compiled by g++ at the first start (a minute); a process killed meanwhile leaves a lock that
-    # hangs every later start. Training does not use it.
+    # DeepSpeed would compile this extension with g++ at the first start, for a minute. A process
+    # that is killed meanwhile leaves a lock at which every later start hangs. We do not use it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     return deepspeed
 
 
 class DeepSpeedEngine:
-    """See `skiprec.training.engine.Engine`. The default process group must exist already.
+    """Implements `skiprec.training.engine.Engine`; the default process group must exist.
 
     Args:
-        settings: of `deepspeed_config`.
+        settings: the dictionary from `deepspeed_config`.
     """
 
     def __init__(
@@ -71,26 +71,27 @@ class DeepSpeedEngine:
             model=objective, optimizer=optimizer, config=settings, dist_init_required=False
         )
         if hasattr(self.optimizer, "fp32_groups"):  # bf16 at stage 0
-            # DeepSpeed makes the state by a step on zeros, which would count in Adam's correction.
+            # DeepSpeed creates the state by a step on zero gradients. That step would count in
+            # Adam's bias correction.
             self.optimizer.optimizer.state.clear()
         self.scale = float(settings["train_batch_size"])
         self.tables = ItemTables(objective.network, masters, training)
         self.comm = ProcessGroup()
 
     def forward_backward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:
-        """See `Engine`. DeepSpeed divides by passes and by ranks; `scale` multiplies it back."""
+        """See `Engine`. DeepSpeed divides the loss by passes and ranks; `scale` undoes that."""
         if self.pass_index == 0:
             self.engine.train()
         sums: dict[str, Tensor] = self.engine(batch, pass_)
         self.engine.backward(sums.pop("loss") * self.scale)
         self.pass_index += 1
         if self.pass_index < self.passes:
-            self.engine.step()  # only counts the pass
+            self.engine.step()  # before the last pass it only counts
         return sums
 
     @torch.no_grad()
     def forward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:
-        """See `Engine`. Dropout is off where the pass says so."""
+        """See `Engine`. The pass decides whether dropout is on."""
         self.engine.train(not pass_.turns_dropout_off)
         sums: dict[str, Tensor] = self.engine(batch, pass_)
         return sums
@@ -100,19 +101,21 @@ class DeepSpeedEngine:
         assert self.pass_index == self.passes, "a step needs all of its passes"
         self.pass_index = 0
         rates = set_learning_rates(self.optimizer, lr_factor)
-        before = self._plain_grad_norm() if self.zero_stage == 0 else None
+        plain_norm = self._plain_grad_norm() if self.zero_stage == 0 else None
         self.engine.step()
-        of_rest = self.engine.get_global_grad_norm() if before is None else before
-        # DeepSpeed divides by passes as it goes backward, but by ranks only in its own sums.
-        grad_norm = self.tables.step(lr_factor, of_rest, self.comm, self.scale / self.passes)
+        dense_norm = self.engine.get_global_grad_norm() if plain_norm is None else plain_norm
+        # DeepSpeed divides by passes in every backward pass, but by ranks only where it sums
+        # gradients itself, which it does not do for the tables.
+        grad_norm = self.tables.step(lr_factor, dense_norm, self.comm, self.scale / self.passes)
         return {"grad_norm": grad_norm, **{f"lr/{name}": rate for name, rate in rates.items()}}
 
     def save(self, folder: Path) -> None:
-        """See `Engine`; not DeepSpeed's own files, which are pickled and of one world size."""
+        """See `Engine`. DeepSpeed's own files are pickled and tied to one world size, so we write
+        fragments of parameters instead."""
         rank = torch.distributed.get_rank()
         if rank == 0:
             save_fragments(folder, rank, chain(self._fragments(), self.tables.fragments()))
-        elif self.zero_stage > 0:  # at stage 0 all ranks own the same, as of tables always
+        elif self.zero_stage > 0:  # at stage 0 all ranks hold the same values, as of tables
             save_fragments(folder, rank, self._fragments())
 
     def load(self, folder: Path, weights: dict[str, Tensor]) -> None:
@@ -123,7 +126,7 @@ class DeepSpeedEngine:
         load_fragments(folder, chain(self._fragments(), self.tables.fragments()))
 
     def network_weights(self) -> dict[str, Tensor] | None:
-        """See `Engine`; under ZeRO-3 gathered from all ranks, one parameter at a time."""
+        """See `Engine`. Under ZeRO-3 the weights are gathered one parameter at a time."""
         weights = {}
         for name, tensor in self.objective.network.state_dict(keep_vars=True).items():
             with self._whole([tensor]):
@@ -132,14 +135,17 @@ class DeepSpeedEngine:
         return weights or None
 
     def _whole(self, tensors: list[Tensor], modifier_rank: int | None = None) -> Any:
-        """Under ZeRO-3: they are whole inside, and what `modifier_rank` changed is kept."""
+        """A context in which partitioned tensors of ZeRO-3 are whole.
+
+        Changes that `modifier_rank` makes inside the context are kept.
+        """
         is_partitioned = self.zero_stage == 3
         return self.deepspeed.zero.GatheredParameters(
             tensors, modifier_rank=modifier_rank, enabled=is_partitioned
         )
 
     def _fragments(self) -> Iterator[Fragment]:
-        """What this rank owns of what DeepSpeed's optimizer works on."""
+        """The parts that this rank owns of the tensors that DeepSpeed's optimizer updates."""
         named = [(n, p) for n, p in self.objective.network.named_parameters() if p.requires_grad]
         if self.zero_stage == 0:
             return self._replicated(named)
@@ -160,7 +166,7 @@ class DeepSpeedEngine:
         for name, parameter in named:
             mapping: Any = parameter._hp_mapping  # type: ignore[attr-defined]
             if mapping is None:
-                continue  # no part of it is this rank's
+                continue  # this rank owns no part of it
             here, there = mapping.hp_fragment_address, mapping.lp_fragment_address
             flat = self.optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
             plain = self.optimizer.optimizer
@@ -173,11 +179,11 @@ class DeepSpeedEngine:
             ]
             start = length * torch.distributed.get_rank()
             real = min(length, parameter.ds_numel - start)  # type: ignore[attr-defined]
-            if real > 0:  # the last ranks' parts are padding
+            if real > 0:  # on the last ranks a partition may be padding alone
                 flat = self.optimizer.fp32_partitioned_groups_flat[group]
                 yield make_fragment(name, start, flat, offset, real, self.optimizer.optimizer)
 
     def _plain_grad_norm(self) -> Tensor | None:
-        # Stage 0 in float32 steps the torch optimizer itself and computes a norm only to clip.
+        # At stage 0 in float32, DeepSpeed computes a gradient norm only if it clips.
         grads = [p.grad for p in self.objective.parameters() if p.grad is not None]
         return nn.utils.get_total_norm(grads) if grads else None

@@ -1,4 +1,10 @@
-"""Launches one training run on Ray Train; jobs, studies and sweeps all come through here."""
+"""Launches one training run; jobs, studies and sweeps all call `launch_training`.
+
+It takes the run's lease, restores the run from its storage, checks the inputs and starts the ranks.
+With workers, Ray Train calls `worker.ray_train_worker` on each of them, and that calls
+`rank.run_rank`; without workers, `run_rank` is called in this process. `failures.FailureReports`
+then decides between restart and end when a worker fails.
+"""
 
 import json
 import os
@@ -16,6 +22,7 @@ from cluster.runs.data import ensure_data, refuse_other_items
 from cluster.runs.folder import clear_stop, lease, open_run
 from cluster.runs.storage import Storage, open_storage, restore, take_over, upload
 from cluster.training.build import build_network
+from cluster.training.checkpoint import checkpoint_folder
 from cluster.training.failures import FailureReports, RunFailedError
 from cluster.training.progress import shown_progress
 from cluster.training.rank import run_rank
@@ -30,36 +37,37 @@ from skiprec.durable import write_text_durably
 from skiprec.training.collectives import SingleProcess
 from skiprec.training.plan import make_plan
 
-# How long an elastic run waits for room before it asks for fewer workers (Ray's own limit is 60 s).
-# Ray's autoscaling coordinator looks at the cluster every 20 s: after a machine is lost, Ray may
+# Seconds that an elastic run waits for CPUs before it asks for fewer workers (Ray's default: 60).
+# Ray's autoscaling coordinator looks at the cluster every 20 s, so after a machine is lost, Ray may
 # ask for that machine's CPUs once more, in vain.
 ELASTIC_START_TIMEOUT_S = "25"
 
 
 class RunStoppedError(RuntimeError):
-    """The run ended before its last step because it was asked to; it can go on."""
+    """The run was stopped on request before its last step; the same command resumes it."""
 
 
 def launch_training(config: RunConfig) -> dict[str, Any]:
-    """Trains, resumes or, when the run is finished, only reports; returns `result.json`.
+    """Trains or resumes a run and returns the content of its `result.json`.
 
-    With `cluster.num_workers = 0` it trains in this process, without Ray, and what goes wrong there
-    is raised as it is.
+    A finished run is not trained again. With `cluster.num_workers = 0` training happens in this
+    process without Ray, and its errors are raised unchanged.
 
     Raises:
-        ValueError: anything a user can mend: data, name, configuration, the run it starts from,
+        ValueError: anything a user can fix: data, name, configuration, the run of `init_from`,
             too few machines.
-        RunStoppedError: it was stopped, by `run_folder.request_stop`.
-        RunFailedError: workers failed more than `cluster.max_failures` times, or would again.
+        RunStoppedError: the run was stopped by `cluster.runs.folder.request_stop`.
+        RunFailedError: workers failed more than `cluster.max_failures` times, or a retry would not
+            help.
     """
-    with lease(config) as token:
-        storage = _restored(config)
+    with lease(config) as lease_token:
+        storage = _restore_from_storage(config)
         finished = open_run(config)
         if storage is not None:
-            take_over(storage, token)  # not before this start has shown that it is of the same run
+            take_over(storage, lease_token)  # only now: open_run accepted the configuration
         if finished is not None:
             print(f"[{config.name}] is finished already; its result is in {config.folder}")
-            _last_upload(config, storage, token)
+            _upload_result(config, storage, lease_token)
             return finished
         clear_stop(config)
         ensure_data(config.data)
@@ -70,22 +78,22 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         print(f"[{config.name}] starting {where}", flush=True)
         if workers == 0:
             with shown_progress(config.folder, config.name):
-                _train_here(config, token)
+                _train_in_this_process(config, lease_token)
         else:
             with ray_session():
-                _fit(config, token)
+                _train_on_ray(config, lease_token)
         result = _result(config, time.time() - started)
         write_text_durably(config.folder / "result.json", json.dumps(result, indent=1))
-        _last_upload(config, storage, token)
+        _upload_result(config, storage, lease_token)
         return result
 
 
-def _restored(config: RunConfig) -> Storage | None:
-    """The run's storage, after its folder has what that has; also the run it starts from."""
+def _restore_from_storage(config: RunConfig) -> Storage | None:
+    """Brings the run's folder, and that of `init_from`, up to date; returns the run's storage."""
     if config.init_from is not None:
-        other = open_storage(config.cluster, config.init_from)
-        if other is not None:
-            restore(other, Path(config.root) / config.init_from)
+        backbone_storage = open_storage(config.cluster, config.init_from)
+        if backbone_storage is not None:
+            restore(backbone_storage, Path(config.root) / config.init_from)
     storage = open_storage(config.cluster, config.name)
     if storage is not None:
         step = restore(storage, config.folder)
@@ -94,26 +102,33 @@ def _restored(config: RunConfig) -> Storage | None:
     return storage
 
 
-def _last_upload(config: RunConfig, storage: Storage | None, token: str) -> None:
+def _upload_result(config: RunConfig, storage: Storage | None, lease_token: str) -> None:
+    """Copies the finished run to its storage, if it has one."""
     if storage is None:
         return
     try:
-        upload(storage, config.folder, token)
+        upload(storage, config.folder, lease_token)
     except OSError as error:
         raise ValueError(
-            f"run {config.name!r} is finished, but its copy to {config.cluster.storage_path} "
-            f"failed: {error}; the same command tries that again"
+            f"run {config.name!r} is finished, but its upload to {config.cluster.storage_path} "
+            f"failed: {error}; run the same command again to retry the upload"
         ) from error
 
 
-def _train_here(config: RunConfig, token: str) -> None:
-    """The only rank, in this process: for a debugger, and where starting workers takes longest."""
+def _train_in_this_process(config: RunConfig, lease_token: str) -> None:
+    """Trains on one rank in this process, for debuggers and for short runs."""
     torch.set_num_threads(config.cluster.threads_per_worker)
     device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
-    run_rank(config, SingleProcess(), device, Surroundings(config, token))
+    run_rank(config, SingleProcess(), device, Surroundings(config, lease_token))
 
 
-def _fit(config: RunConfig, token: str) -> None:
+def _train_on_ray(config: RunConfig, lease_token: str) -> None:
+    """Trains on the workers of a Ray Train trainer.
+
+    Raises:
+        ValueError: the cluster has no room for the workers.
+        RunFailedError: the run ended before its last step.
+    """
     cluster, worker = config.cluster, worker_resources(config.cluster)
     least = cluster.min_workers or cluster.num_workers
     wanted = "training workers (cluster.num_workers or min_workers, cluster.threads_per_worker)"
@@ -122,17 +137,17 @@ def _fit(config: RunConfig, token: str) -> None:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", ELASTIC_START_TIMEOUT_S)
     attempts = config.folder.resolve() / "ray"
     attempts.mkdir(exist_ok=True)
-    # A name of its own for each start: Ray then has no earlier state to restore (which it writes in
-    # place and may have torn), and what we resume from is our own verified checkpoint.
+    # Each start has its own name, so that Ray finds no earlier state to restore: Ray writes that
+    # state in place, so it may be torn. We resume from our own verified checkpoint instead.
     name = f"start-{len(list(attempts.iterdir())):04d}"
     trainer = TorchTrainer(
         ray_train_worker,
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "working_folder": str(Path.cwd()),
-            "lease_token": token,
+            "lease_token": lease_token,
         },
-        # mypy sees the types of Ray Train V1.
+        # The ignored types: mypy sees the signatures of Ray Train V1, and we use V2.
         scaling_config=ray.train.ScalingConfig(
             num_workers=cluster.num_workers  # type: ignore[arg-type]
             if cluster.min_workers is None
@@ -165,7 +180,11 @@ def _fit(config: RunConfig, token: str) -> None:
 
 
 def check_inputs(config: RunConfig) -> None:
-    """Finds here, with a clear message, what would fail on every worker, or be learned from."""
+    """Checks the data and the run of `init_from` before any worker starts.
+
+    Raises:
+        ValueError: the data or that run is missing, damaged or does not fit the configuration.
+    """
     data = Path(config.data.path)
     verify_files(data, read_manifest(data))
     for split in ("train", "validation"):
@@ -173,7 +192,7 @@ def check_inputs(config: RunConfig) -> None:
         if shards.num_rows == 0:
             raise ValueError(
                 f"split {split!r} of {config.data.path} has no rows; build the data with more "
-                "users or a larger share for it"
+                "users or a larger share for this split"
             )
     network = build_network(config, shards.num_items)
     if config.init_from is not None:
@@ -181,23 +200,28 @@ def check_inputs(config: RunConfig) -> None:
         if not (backbone / "result.json").exists():
             raise ValueError(
                 f"init_from={config.init_from!r}: {backbone} is not a finished run; train it "
-                "first, by jobs/pretrain_backbone.py with its own configuration, or with this one "
-                "if that has a [pretraining] section"
+                "first with jobs/pretrain_backbone.py, on its own configuration file, or on this "
+                "one if it has a [pretraining] section"
             )
         start_from_backbone(network, backbone, config.init_growth)
         refuse_other_items(backbone, network.num_items, data)
 
 
 def _result(config: RunConfig, seconds: float) -> dict[str, Any]:
-    path, _ = newest_good(config.folder / "checkpoints")
-    assert path is not None, "a run that ended has a checkpoint of its last step"
+    """The content of `result.json`, from the newest checkpoint.
+
+    Raises:
+        RunStoppedError: that checkpoint is not the end of the run.
+    """
+    path, _ = newest_good(checkpoint_folder(config))
+    assert path is not None, "a run that ended has a checkpoint"
     state = read_state(path)
     num_rows = ShardSet.open(Path(config.data.path), "train").num_rows
     total_steps = make_plan(config.training, num_rows).total_steps
     if state.step < total_steps and not state.stopped_early:
         raise RunStoppedError(
             f"run {config.name!r} was stopped at step {state.step} of {total_steps}; the same "
-            "command goes on from there"
+            "command resumes it"
         )
     return {
         "name": config.name,

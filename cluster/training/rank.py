@@ -1,4 +1,10 @@
-"""What each rank of a training run does. It needs a process group but no Ray."""
+"""The work of one rank of a training run; it needs a process group but no Ray.
+
+A save takes these steps: `skiprec.training.loop.train` calls `RankHooks.save`, which writes the
+files (`checkpoint.save_checkpoint`) and then calls `Surroundings.after_checkpoint`. There, rank 0
+starts an upload to the run's storage (`storage.Uploads`), and on Ray every rank reports to Ray
+Train.
+"""
 
 import time
 from pathlib import Path
@@ -9,11 +15,10 @@ from safetensors.torch import load_file, save_file
 from cluster.runs.events import log_event
 from cluster.runs.folder import stop_is_requested
 from cluster.training.build import build_engine, build_network
-from cluster.training.checkpoint import resume_point, save_checkpoint
+from cluster.training.checkpoint import checkpoint_folder, resume_point, save_checkpoint
 from cluster.training.surroundings import Surroundings
-from skiprec.checkpoints.files import ENGINE, WEIGHTS, read_state, step_name
+from skiprec.checkpoints.files import ENGINE, WEIGHTS, read_state
 from skiprec.checkpoints.network import start_from_backbone
-from skiprec.config.files import config_hash
 from skiprec.config.run import RunConfig
 from skiprec.data.batching import TrainingReader, validation_tiles
 from skiprec.data.order import DataOrder
@@ -36,9 +41,14 @@ from skiprec.training.validation import (
 def run_rank(
     config: RunConfig, comm: Collectives, device: torch.device, surroundings: Surroundings
 ) -> TrainState:
-    """Trains from the newest good checkpoint, or from the start, to the end of the plan.
+    """Trains from the newest good checkpoint, or from step 0, to the end of the plan.
 
-    A stop that is requested meanwhile ends it earlier, with a checkpoint.
+    A requested stop ends training earlier, with a checkpoint. Returns the last state.
+
+    Raises:
+        FloatingPointError: a loss or gradient norm is not finite; names the file with the rows.
+        ValueError: the checkpoint was trained on other data.
+        RuntimeError: another start owns the run, or this rank does not see rank 0's checkpoint.
     """
     data = Path(config.data.path)
     shards = ShardSet.open(data, "train")
@@ -46,7 +56,7 @@ def run_rank(
     reader = training_reader(config, shards, comm)
     network = build_network(config, shards.num_items)
     surroundings.refuse_if_replaced()
-    checkpoint, problems = resume_point(checkpoints_of(config), comm, device)
+    checkpoint, problems = resume_point(checkpoint_folder(config), comm, device)
     if checkpoint is None and config.init_from is not None:
         start_from_backbone(network, Path(config.root) / config.init_from, config.init_growth)
     engine = build_engine(config, network, reader, device)
@@ -64,22 +74,24 @@ def run_rank(
     if comm.world_size > 1:
         message += f" on {comm.world_size} workers"
     log_event(config, comm.rank, message, world_size=comm.world_size, node=surroundings.node)
-    rank = Rank(config, comm, engine, sink, surroundings)
+    hooks = RankHooks(config, comm, engine, sink, surroundings)
     try:
-        state = train(config, plan, engine, reader, comm, sink, rank, state)
+        state = train(config, plan, engine, reader, comm, sink, hooks, state)
     except NotFiniteError as error:
         path = config.folder / f"not-finite-rank{comm.rank}.safetensors"
         save_rows(reader, error.step, path)
-        raise FloatingPointError(f"{error} This rank's rows of that step: {path}") from error
+        raise FloatingPointError(
+            f"{error} The rows of this rank in that step are in {path}"
+        ) from error
     sink.close()
-    rank.wait_for_uploads(state.step)
+    hooks.wait_for_uploads(state.step)
     return state
 
 
-class Rank:
-    """The hooks of the training loop on one rank: validation, checkpoints and requests.
+class RankHooks:
+    """What the training loop calls on one rank: validation, checkpoints and requests.
 
-    See `skiprec.training.loop.LoopHooks`.
+    It implements `skiprec.training.loop.LoopHooks`.
     """
 
     def __init__(
@@ -96,15 +108,15 @@ class Rank:
         self.known_departures: set[str] = set()
 
     def clock(self) -> float:
-        """Seconds."""
+        """Seconds since some fixed moment."""
         return time.perf_counter()
 
     def beat(self, step: int) -> None:
-        """Passed on to the surroundings."""
+        """Passes the sign of life on to the surroundings."""
         self.surroundings.beat(step)
 
     def validate(self) -> Validation:
-        """Scores this rank's share of the validation rows; the result is the same on every rank."""
+        """Scores this rank's part of the validation rows; the result is the same on every rank."""
         tiles = validation_tiles(
             self.validation_shards,
             self.config.training.validation_rows,
@@ -119,26 +131,16 @@ class Rank:
         return validation
 
     def save(self, state: TrainState) -> None:
-        """Writes a checkpoint, after the copy of the last one has ended."""
+        """Writes a checkpoint, after the upload of the previous one has ended."""
         self.surroundings.refuse_if_replaced()
         self.wait_for_uploads(state.step)
         started = time.perf_counter()
-        checkpoints = checkpoints_of(self.config)
-        save_checkpoint(
-            checkpoints,
-            state,
-            self.engine,
-            self.comm,
-            self.barrier,
-            self.config.training.keep_checkpoints,
-            self.config.cluster.zero_stage,
-            config_hash(self.config),
-        )
+        checkpoint = save_checkpoint(self.config, state, self.engine, self.comm)
         self.sink.scalars(state.step, {"time/save_s": time.perf_counter() - started})
-        self.surroundings.checkpoint_is_sealed(state, checkpoints / step_name(state.step))
+        self.surroundings.after_checkpoint(state, checkpoint)
 
     def request(self) -> Request:
-        """Stop, where a person asked for it; save, where a machine is about to be taken away."""
+        """STOP if a person asked for it, SAVE if a machine will be taken away soon, else NONE."""
         departing = self.surroundings.departing_nodes() - self.known_departures
         if stop_is_requested(self.config):
             return Request.STOP
@@ -149,13 +151,12 @@ class Rank:
             return Request.SAVE
         return Request.NONE
 
-    def barrier(self) -> None:
-        """Returns when every rank has come here."""
-        self.comm.sum(torch.zeros(1, device=self.engine.device))
-
     def wait_for_uploads(self, step: int) -> None:
-        """Returns when no rank is uploading. All ranks wait together, beating: the watchdog of a
-        rank that only waited for rank 0 would take the wait for a step that hangs."""
+        """Returns when no rank is uploading; a collective.
+
+        All ranks wait together and call `beat`: the watchdog of a rank that only waited for rank 0
+        would take the wait for a step that hangs.
+        """
         device = self.engine.device
         while float(
             self.comm.sum(torch.tensor([float(self.surroundings.is_uploading())], device=device))
@@ -163,13 +164,8 @@ class Rank:
             self.beat(step)
 
 
-def checkpoints_of(config: RunConfig) -> Path:
-    """The folder of a run's checkpoints."""
-    return config.folder / "checkpoints"
-
-
 def training_reader(config: RunConfig, shards: ShardSet, comm: Collectives) -> TrainingReader:
-    """The training rows of this rank."""
+    """The reader of this rank's part of the training rows."""
     training = config.training
     return TrainingReader(
         shards,
@@ -182,10 +178,10 @@ def training_reader(config: RunConfig, shards: ShardSet, comm: Collectives) -> T
 
 
 def resume(checkpoint: Path, fresh: TrainState, engine: Engine) -> TrainState:
-    """Loads a checkpoint into the engine; returns its state.
+    """Loads a checkpoint into the engine and returns the checkpoint's state.
 
     Raises:
-        ValueError: it was trained on other data than `fresh` names.
+        ValueError: the checkpoint has another seed or other data than `fresh`.
     """
     state = read_state(checkpoint)
     if (state.seed, state.manifest_hash) != (fresh.seed, fresh.manifest_hash):
@@ -198,7 +194,7 @@ def resume(checkpoint: Path, fresh: TrainState, engine: Engine) -> TrainState:
 
 
 def open_sink(config: RunConfig, resume_step: int) -> Sink:
-    """Where rank 0 writes its metrics."""
+    """The sink to which rank 0 writes its metrics; lines after `resume_step` are dropped."""
     folder = config.folder
     settings = config.model_dump(include={"model", "policy", "loss", "training", "init_from"})
     return SeveralSinks(
@@ -208,7 +204,7 @@ def open_sink(config: RunConfig, resume_step: int) -> Sink:
 
 
 def save_rows(reader: TrainingReader, step: int, path: Path) -> None:
-    """Writes this rank's rows of a step, for whoever looks into a step that failed."""
+    """Writes this rank's rows of a step that failed to `path`, for an investigation."""
     batches = reader.micro_batches(step)
     save_file(
         {

@@ -1,4 +1,4 @@
-"""The function that Ray Train calls on every worker."""
+"""The function that Ray Train calls on every worker: it sets the process up and runs a rank."""
 
 import os
 from pathlib import Path
@@ -19,28 +19,28 @@ from skiprec.training.state import TrainState
 
 
 class RayTrainSurroundings(Surroundings):
-    """A worker of Ray Train, with a watchdog."""
+    """The surroundings of a rank that is a worker of Ray Train, with a watchdog."""
 
-    def __init__(self, config: RunConfig, token: str, rank: int, watchdog: Watchdog) -> None:
-        super().__init__(config, token, rank)
+    def __init__(self, config: RunConfig, lease_token: str, rank: int, watchdog: Watchdog) -> None:
+        super().__init__(config, lease_token, rank)
         self.watchdog = watchdog
         self.node = ray.get_runtime_context().get_node_id()
 
     def beat(self, step: int) -> None:
-        """Starts the watchdog's time anew."""
+        """Restarts the watchdog's timer."""
         self.watchdog.beat(step)
 
-    def checkpoint_is_sealed(self, state: TrainState, checkpoint: Path) -> None:
-        """Also tells Ray Train, which is a barrier of all ranks.
+    def after_checkpoint(self, state: TrainState, checkpoint: Path) -> None:
+        """Starts the upload and reports to Ray Train, which is a barrier of all ranks.
 
-        The checkpoint is ours; Ray keeps the metrics and a pointer to it.
+        The checkpoint's files are ours; Ray keeps only the metrics, among them the path.
         """
-        super().checkpoint_is_sealed(state, checkpoint)
+        super().after_checkpoint(state, checkpoint)
         metrics = {"step": state.step, "mrr@20": state.best_metric, "checkpoint": str(checkpoint)}
         ray.train.report(metrics)
 
     def departing_nodes(self) -> frozenset[str]:
-        """The nodes that Ray Train knows will be preempted."""
+        """Identifiers of the nodes that will be preempted, as announced to Ray Train."""
         preemption = ray.train.get_preemption_info()
         return frozenset(preemption.preempted_node_ids if preemption is not None else ())
 
@@ -49,7 +49,10 @@ def ray_train_worker(settings: dict[str, Any]) -> None:
     """Trains one rank.
 
     Args:
-        settings: `config`, `working_folder` and `lease_token`, from `launch.launch_training`.
+        settings: `config`, `working_folder` and `lease_token`, as `launch.py` sends them.
+
+    Raises:
+        StepFailedError: any error of the rank, with the step in which it was raised.
     """
     config = RunConfig.model_validate(settings["config"])
     torch.set_num_threads(config.cluster.threads_per_worker)
@@ -57,11 +60,11 @@ def ray_train_worker(settings: dict[str, Any]) -> None:
     comm = ProcessGroup()
     watchdog = None
     try:
-        # Ray Train changes the folder of its workers; the paths of a run are relative to the job's.
+        # Ray Train starts workers in another folder; a run's paths are relative to the job's.
         os.chdir(settings["working_folder"])
         watchdog = Watchdog(config.folder, comm.rank, config.cluster.step_timeout_s)
-        token = settings["lease_token"]
-        surroundings = RayTrainSurroundings(config, token, comm.rank, watchdog)
+        lease_token = settings["lease_token"]
+        surroundings = RayTrainSurroundings(config, lease_token, comm.rank, watchdog)
         run_rank(config, comm, ray.train.torch.get_device(), surroundings)
     except Exception as error:
         raise step_failed(0 if watchdog is None else watchdog.step, error) from error

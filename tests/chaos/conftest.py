@@ -1,4 +1,4 @@
-"""What each fault cost: a table at the end of the tier."""
+"""Shared runs of the chaos tests, and a table of the cost of each fault at the end of the tier."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Files of a run or of its data are damaged while nothing runs; the same command goes on."""
+"""Files of a run or of its data are damaged while nothing runs; the same command then resumes."""
 
 import shutil
 import time
@@ -143,7 +143,7 @@ def test_damaged_shards_are_refused_until_they_are_whole_again(
 def test_a_stale_lock_of_a_killed_build_hangs_nothing(
     tmp_path: Path, broken: RunConfig, unbroken: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DeepSpeed would build this extension at its first start, and wait for ever for its lock."""
+    """By default DeepSpeed would build this extension at its first start and wait for its lock."""
     for name in ("deepspeed_shm_comm", "fused_adam", "cpu_adam"):
         (tmp_path / "extensions" / name).mkdir(parents=True)
         (tmp_path / "extensions" / name / "lock").touch()

@@ -1,4 +1,4 @@
-"""Each fault at an exact place: no sample is lost, the weights are those of an unbroken run."""
+"""Each fault at an exact place: no sample is lost, and the weights equal an unbroken run's."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ def assert_nothing_was_lost(config: RunConfig, unbroken: RunConfig) -> None:
 
 
 def test_ray_trains_what_one_process_trains(data: Path, unbroken: RunConfig) -> None:
-    """Ray and DeepSpeed change nothing: the plain engine, without either, gives the same curve."""
+    """The torch engine in one process, without Ray and DeepSpeed, gives the same losses."""
     one = ("training.engine=torch", "cluster.num_workers=1", "cluster.zero_stage=0", "name=alone")
     alone = smoke_config(Path(unbroken.root), data, *FAULT_SETTINGS, *one)
     train_here(alone)

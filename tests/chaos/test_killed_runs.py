@@ -1,4 +1,4 @@
-"""Runs on Ray, in real processes that are really killed; the three ways of starting a job."""
+"""Runs on Ray in real processes that are killed; a second start is refused or resumes the run."""
 
 import os
 import shutil
@@ -119,7 +119,7 @@ def test_a_lost_machine_is_resumed_by_the_same_command(
 
 
 def test_a_lost_disk_is_restored_from_s3(tmp_path: Path, data: Path, unbroken: RunConfig) -> None:
-    """Another machine, where nothing is left: only the data, and what was copied to storage."""
+    """The run resumes on a machine that has only the data and the copy on storage."""
     with s3_server() as uri:
         storage = f'cluster.storage_path="{uri}"'
         config, arguments = job_arguments(tmp_path / "first", data, storage)

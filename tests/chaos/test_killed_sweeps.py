@@ -1,4 +1,4 @@
-"""A sweep whose trial, or driver, or self is killed; each trial ends as if nothing had been."""
+"""A sweep resumes after its trial, a driver or its own process is killed; trials lose nothing."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A machine of a cluster goes away in the middle of a run, and another one comes."""
+"""A machine leaves the cluster in the middle of a run, and another machine joins."""
 
 import time
 from collections.abc import Callable

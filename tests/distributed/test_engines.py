@@ -1,4 +1,7 @@
-"""Torch and DeepSpeed give one loss curve; both resume bit for bit. Two real ranks, no Ray."""
+"""The engines torch and DeepSpeed give the same losses, and each resumes bit for bit.
+
+The runs have two real ranks without Ray.
+"""
 
 from pathlib import Path
 
@@ -161,7 +164,7 @@ def test_deepspeed_matches_torch(folders: tuple[Path, Path], variant: str, stage
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "what"), OFFLOADS)
 def test_offload_changes_no_loss(more_folders: tuple[Path, Path], stage: int, what: str) -> None:
-    """On a CPU there is no other memory to move it to: this holds the code path, not the gain."""
+    """Tests the code path of offloading; on a CPU there is no other memory to offload to."""
     offloaded = offloaded_config(*more_folders, stage, what)
     assert len((offloaded.folder / "events-rank0.jsonl").read_text().splitlines()) == 2
     plain = deepspeed_config(*more_folders, stage, "plain")
@@ -170,7 +173,7 @@ def test_offload_changes_no_loss(more_folders: tuple[Path, Path], stage: int, wh
 
 
 def test_the_seed_moves_the_curve(folders: tuple[Path, Path]) -> None:
-    """The negative control: the tolerance above is far below what another run shows."""
+    """The negative control: another seed moves the losses by far more than the tolerance above."""
     root, data = folders
     other = named(root, data, "torch-seed", TORCH, "training.seed=1")
     train_here(other)
@@ -234,7 +237,7 @@ def test_sparse_updates_resume_bit_for_bit(
 
 @pytest.mark.slow
 def test_a_frozen_backbone_resumes_bit_for_bit(tmp_path: Path) -> None:
-    """Weights without a gradient are in no optimizer, and yet in every checkpoint."""
+    """Weights without a gradient are in no optimizer, but they are in every checkpoint."""
     data = build_smoke_data(tmp_path)
     first = named(tmp_path, data, "first", TORCH)
     open_run(first)

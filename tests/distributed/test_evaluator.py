@@ -1,4 +1,7 @@
-"""The evaluator on a real Ray: the same table at any number of workers, batch size and mishap."""
+"""The evaluator on a real Ray gives the same table at any number of workers and batch size.
+
+A lost actor changes nothing, and a report appears as a whole or not at all.
+"""
 
 import hashlib
 import json
@@ -136,7 +139,7 @@ def test_the_table_is_the_same_bit_for_bit(
 def test_control_a_last_bit_would_have_been_seen(
     run_folder: Path, one_worker: tuple[pa.Table, dict]
 ) -> None:
-    """The same ranks with other rounding: if these agreed, equal tables would say nothing."""
+    """Another rounding changes ranks; if it did not, equal tables would prove nothing."""
     config, network = load_network(run_folder)
     rows = ShardSet.open(Path(config.data.path), "train").slice(0, one_worker[0].num_rows)
     items_BW = torch.from_numpy(rows.items_RW.astype(np.int64))

@@ -1,5 +1,7 @@
-"""The jobs on a cluster like the one of ray_cluster.yaml: a head that computes nothing, machines
-that come when they are asked for."""
+"""Jobs on a cluster like that of ray_cluster.yaml.
+
+Its head runs no workers, and its autoscaler adds machines on demand.
+"""
 
 from pathlib import Path
 

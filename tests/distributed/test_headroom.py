@@ -1,4 +1,4 @@
-"""The diagnostic on a trained run, from its folder to the files in it."""
+"""The measurement of headroom on a trained run: its files, and the runs that it refuses."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_a_backbone_gets_its_report(root: Path, capsys: pytest.CaptureFixture[st
 def test_the_nest_and_the_held_out_rows_are_other_rows(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All blocks reach on the test rows what training's validation never saw."""
+    """The nested sets and the fit use validation rows; the reported numbers use test rows alone."""
     seen = []
     read_tiles = headroom.read_tiles
 

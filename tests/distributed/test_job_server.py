@@ -1,4 +1,4 @@
-"""The cluster commands of the documents, as written: a head, its job server, a job on its port."""
+"""The cluster commands of the README, as written: a head, its job server, a job at its address."""
 
 import os
 import signal

@@ -1,7 +1,7 @@
-"""A run goes on with another number of workers, at another ZeRO stage, by another engine.
+"""A run resumes with another number of workers, another ZeRO stage or another engine.
 
-The samples are those of the unbroken run, in its order. What the checkpoint holds comes back bit
-for bit; losses agree up to the order of sums.
+Its samples are those of the unbroken run, in the same order. The content of the checkpoint is
+restored bit for bit; losses agree up to the order of sums.
 """
 
 from pathlib import Path

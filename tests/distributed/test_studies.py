@@ -1,4 +1,4 @@
-"""Every study's command, as it is, on small data: all of its rows, its table and its figures."""
+"""The command of every study, on small data, produces all rows, the table and the figures."""
 
 import json
 import shutil
@@ -76,7 +76,7 @@ def test_a_study_s_command_runs_every_row(name: str, root: Path) -> None:
 def test_a_study_goes_on_from_its_results_and_trains_again_what_a_run_starts_from(
     root: Path,
 ) -> None:
-    """Only small results are left, as in a fresh clone, and one of those is gone, too."""
+    """Only the small results exist, as in a fresh clone, and one of them is missing."""
     run_study(ON_RAY, root)
     shutil.rmtree(root / "runs" / ON_RAY)
     (root / ON_RAY / "grow-8-cross-s0.json").unlink()

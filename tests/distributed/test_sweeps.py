@@ -1,4 +1,4 @@
-"""Sweeps on a real Ray: what is stopped, found, copied, and what is published."""
+"""Sweeps on a real Ray: stopped trials, the Pareto front, copies of PBT and published results."""
 
 import json
 import time

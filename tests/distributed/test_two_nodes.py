@@ -1,4 +1,4 @@
-"""The same jobs across two real Ray nodes of one CPU each."""
+"""Training, evaluation and sweeps across two real Ray nodes of one CPU each."""
 
 import json
 from collections.abc import Iterator

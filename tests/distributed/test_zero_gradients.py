@@ -1,5 +1,7 @@
-"""Under every ZeRO stage the gradient is the exact mean over the global batch, also when ranks keep
-different blocks and some block gets no row at all on one of them."""
+"""At every ZeRO stage, the gradient is the exact mean over the global batch.
+
+This also holds if ranks keep different blocks, and if a block gets no row at all on one rank.
+"""
 
 import itertools
 from functools import cache
@@ -174,7 +176,7 @@ def test_the_rows_keep_different_blocks_on_the_two_ranks(run: str) -> None:
 
 @pytest.mark.parametrize("run", RUNS)
 def test_each_part_has_something_to_learn(run: str) -> None:
-    """Else an equal gradient would be an equal zero."""
+    """Without this, equal gradients could all be zero."""
     gradient = reference_gradient(run)
     parts = ["stack", "embedding", "head"]
     if RUNS[run][1]["kind"] not in ("random", "none"):

@@ -1,7 +1,7 @@
-"""Faults at an exact place of a run: the worker of Ray Train, with one of its functions sabotaged.
+"""Injects faults at an exact place of a run: a Ray Train worker with one function replaced.
 
-A fault happens once: its marker in the run's folder says that it has. The drivers of these runs
-are in the test's process and share one Ray, so a fault costs a restart and no start of Ray.
+A fault happens once; a marker file in the run's folder records it. The drivers of these runs live
+in the test's process and share one Ray, so a fault costs a restart of workers, not a start of Ray.
 """
 
 import errno
@@ -32,7 +32,10 @@ TABLE = REPOSITORY / ".test-results" / "chaos.jsonl"
 
 
 def note_fault(fault: str, lost: str, recovery_s: float | None, read: str) -> None:
-    """A row of the table at the tier's end; `recovery_s` None where the run is meant to end."""
+    """Adds a row to the table that is printed at the end of the tier.
+
+    `recovery_s`: None if the run is meant to end.
+    """
     row = {"fault": fault, "lost": lost, "recovery_s": recovery_s, "read": read}
     with TABLE.open("a") as file:
         file.write(json.dumps(row) + "\n")
@@ -55,7 +58,7 @@ def fill_disk() -> None:
 
 
 def once(folder: Path, act: Callable[[], None]) -> None:
-    """Acts if it has not acted before, in this process or an earlier one."""
+    """Calls `act` unless this or an earlier process already called it for this run."""
     try:
         (folder / "FAULT").touch(exist_ok=False)
     except FileExistsError:
@@ -64,7 +67,11 @@ def once(folder: Path, act: Callable[[], None]) -> None:
 
 
 def sabotage(place: str, step: int, act: Callable[[], None]) -> None:
-    """Puts `act` at a place of the step; only this process is changed."""
+    """Makes this process call `act` at a place of a step.
+
+    Args:
+        place: "forward", "backward", "gradient" (a NaN instead of `act`), "saving" or "reporting".
+    """
     from cluster.training import rank
     from skiprec.training import loop
 
@@ -87,41 +94,49 @@ def sabotage(place: str, step: int, act: Callable[[], None]) -> None:
     loop.run_step = run_step
     original_save = rank.save_checkpoint
 
-    def save_checkpoint(folder: Path, state: Any, engine: Any, *rest: Any) -> None:
+    def save_checkpoint(config: RunConfig, state: Any, engine: Any, comm: Any) -> Path:
         if state.step >= step and place == "saving":
             inner = engine.save
             engine.save = lambda draft: (inner(draft), act())[0]
-        original_save(folder, state, engine, *rest)
+        checkpoint = original_save(config, state, engine, comm)
         if state.step >= step and place == "reporting":
             act()
+        return checkpoint
 
     rank.save_checkpoint = save_checkpoint
 
 
-def faulty_worker(job: dict[str, Any], place: str, act: str, rank: int, repeats: bool) -> None:
+def faulty_worker(settings: dict[str, Any], place: str, act: str, rank: int, repeats: bool) -> None:
     """`cluster.training.worker.ray_train_worker` with a fault on one rank."""
     import ray.train
 
     from cluster.training.worker import ray_train_worker
 
     if ray.train.get_context().get_world_rank() == rank:
-        what: Callable[[], None] = globals()[act]
-        folder = Path(job["config"]["root"]) / job["config"]["name"]
-        sabotage(place, FAULT_STEP, what if repeats else partial(once, folder, what))
-    ray_train_worker(job)
+        fault: Callable[[], None] = globals()[act]
+        folder = run_folder(settings)
+        sabotage(place, FAULT_STEP, fault if repeats else partial(once, folder, fault))
+    ray_train_worker(settings)
 
 
 def with_fault(place: str, act: str, rank: int = 1, repeats: bool = False) -> Callable[..., None]:
-    """A worker function to launch in the place of the real one."""
+    """A worker function with a fault, for `cluster.training.launch` instead of the real one.
+
+    Args:
+        place: see `sabotage`.
+        act: the name of a function of this module.
+        rank: the rank that fails.
+        repeats: whether the fault happens at every start and not only once.
+    """
     return partial(faulty_worker, place=place, act=act, rank=rank, repeats=repeats)
 
 
-def slow_worker(job: dict[str, Any]) -> None:
-    """`cluster.training.worker.ray_train_worker` that pauses between steps until `hurry`."""
+def slow_worker(settings: dict[str, Any]) -> None:
+    """`cluster.training.worker.ray_train_worker`, with a pause before each step until `hurry`."""
     from cluster.training.worker import ray_train_worker
     from skiprec.training import loop
 
-    folder = Path(job["config"]["root"]) / job["config"]["name"]
+    folder = run_folder(settings)
     original = loop.run_step
 
     def run_step(*args: Any) -> Any:
@@ -130,7 +145,12 @@ def slow_worker(job: dict[str, Any]) -> None:
         return original(*args)
 
     loop.run_step = run_step
-    ray_train_worker(job)
+    ray_train_worker(settings)
+
+
+def run_folder(settings: dict[str, Any]) -> Path:
+    """The run's folder, from the settings of a worker."""
+    return Path(settings["config"]["root"]) / settings["config"]["name"]
 
 
 def hurry(config: RunConfig) -> None:

@@ -1,4 +1,4 @@
-"""Runs jobs as their users do: in processes of their own, which a test can kill."""
+"""Runs jobs as users do, in separate processes that a test can kill."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tests.testkit.runs import REPOSITORY
 
 
 def start_job(script: str, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
-    """`python jobs/<script> arguments…` in a session of its own; what it prints goes to `log`."""
+    """Starts `python jobs/<script> arguments…` in its own session; its output goes to `log`."""
     with log.open("ab") as file:
         return subprocess.Popen(
             [sys.executable, str(REPOSITORY / "jobs" / script), *arguments],
@@ -24,7 +24,7 @@ def start_job(script: str, *arguments: str, log: Path) -> subprocess.Popen[bytes
 
 
 def finish(process: subprocess.Popen[bytes], log: Path, timeout_s: float = 120) -> str:
-    """What a job printed; the test fails with it if the job did not end well."""
+    """Waits for a job and returns its output; the test fails with the output if the job failed."""
     code = process.wait(timeout_s)
     text = log.read_text()
     assert code == 0, text[-5000:]
@@ -32,7 +32,7 @@ def finish(process: subprocess.Popen[bytes], log: Path, timeout_s: float = 120) 
 
 
 def wait_for_step(folder: Path, step: int, timeout_s: float = 90) -> None:
-    """Until the run's log has reached a step."""
+    """Waits until the run's log has reached a step."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         path = folder / "metrics.jsonl"
@@ -44,13 +44,13 @@ def wait_for_step(folder: Path, step: int, timeout_s: float = 90) -> None:
 
 
 def worker_pid(folder: Path, rank: int = 0) -> int:
-    """The process of the run's latest worker of that rank."""
+    """The process id of the run's latest worker of a rank."""
     lines = (folder / f"events-rank{rank}.jsonl").read_text().splitlines()
     pid: int = json.loads(lines[-1])["pid"]
     return pid
 
 
 def kill_session(process: subprocess.Popen[bytes]) -> None:
-    """The driver and all that its Ray started, at once: a machine that lost power."""
+    """Kills the driver and all processes of its Ray at once, like a machine that loses power."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(30)

@@ -1,4 +1,4 @@
-"""Real Ray clusters on this machine: two nodes of one CPU each, or a head that gets a node."""
+"""Real Ray clusters on this machine: two nodes of one CPU, or a head that gets a second node."""
 
 import json
 import os
@@ -21,7 +21,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
 @contextmanager
 def two_nodes(**head: Any) -> Iterator[tuple[Cluster, Any]]:
-    """The cluster, to which this process is connected, and its second node."""
+    """Connects this process to a cluster of two nodes; yields the cluster and its second node."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_worker_niceness", "0")
         cluster = Cluster()
@@ -36,13 +36,13 @@ def two_nodes(**head: Any) -> Iterator[tuple[Cluster, Any]]:
             cluster.shutdown()
 
 
-# Ray's own provider for tests of its autoscaler: the machines that it starts are processes.
+# The configuration of Ray's provider for tests of its autoscaler, whose machines are processes.
 GROWING = {
     "cluster_name": "growing",
     "max_workers": 1,
     "upscaling_speed": 20.0,
     "idle_timeout_minutes": 10,
-    "head_node_type": "ray.head.default",  # as the provider calls it
+    "head_node_type": "ray.head.default",  # the provider's name for it
     "auth": {},
     "file_mounts": {},
     "cluster_synced_files": [],
@@ -61,9 +61,9 @@ GROWING = {
 
 @contextmanager
 def growing_cluster(folder: Path) -> Iterator[None]:
-    """A head without CPUs, whose autoscaler may add one machine of two, for the jobs of a block.
+    """Runs a head without CPUs, whose autoscaler may add one machine of two CPUs.
 
-    They find it by RAY_ADDRESS, and its token in a home of their own.
+    Jobs inside the block find the head by RAY_ADDRESS and its token in a separate home folder.
     """
     program = str(Path(sys.executable).parent / "ray")
     file, log, home = folder / "growing.json", folder / "head.log", folder / "home"
@@ -102,7 +102,7 @@ def growing_cluster(folder: Path) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """One that nothing listens on now."""
+    """The number of a port on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Runs a function on several ranks: real processes, a real gloo group, no Ray."""
+"""Runs a function on several ranks: real processes with a gloo group, without Ray."""
 
 import os
 import tempfile
@@ -13,9 +13,10 @@ import torch.multiprocessing as mp
 
 
 def run_ranks(function: Callable[..., Any], world_size: int, *args: Any) -> list[Any]:
-    """`[function(*args) on rank 0, …]`; the function must be importable and return tensors or data.
+    """The results of `function(*args)` on each rank, by rank.
 
-    A rank that raises ends the run with its traceback; a rank that hangs fails after two minutes.
+    The function must be importable and return data that torch can save. An error of a rank ends the
+    run with its traceback; a rank that hangs in a collective fails after two minutes.
     """
     with tempfile.TemporaryDirectory() as folder:
         mp.start_processes(

@@ -1,4 +1,4 @@
-"""Small real runs for tests: their data, their configurations, and what they left behind."""
+"""Small real runs for tests: data, configurations, training in this process, and their files."""
 
 import json
 from pathlib import Path
@@ -24,14 +24,14 @@ SMOKE_RECIPE = REPOSITORY / "datasets/recipes/synthetic_smoke.toml"
 
 
 def build_smoke_data(folder: Path) -> Path:
-    """The synthetic dataset of the smoke configuration, in `folder`/data."""
+    """Builds the synthetic data of the smoke configuration in `folder`/data; returns its path."""
     path = folder / "data"
     build_dataset(load_recipe(SMOKE_RECIPE), [], path, progress=lambda _: None)
     return path
 
 
 def smoke_config(root: Path, data: Path, *overrides: str) -> RunConfig:
-    """The smoke configuration with 10 steps, under `root`."""
+    """The smoke configuration with 10 steps and 4 blocks, under `root`."""
     short = ("training.epochs=0.99", "training.log_every_steps=1", "model.num_blocks=4")
     places = (f"root={root}", f"data.path={data}")
     return load_config(SMOKE, (*places, *short, *overrides))
@@ -46,13 +46,13 @@ def policy_overrides(kind: str) -> tuple[str, ...]:
 
 
 class Crash(Surroundings):
-    """Ends the run right after the checkpoint of a step."""
+    """Surroundings that end the run right after the checkpoint of a step."""
 
     def __init__(self, config: RunConfig, step: int) -> None:
         super().__init__(config)
         self.step = step
 
-    def checkpoint_is_sealed(self, state: TrainState, checkpoint: Path) -> None:
+    def after_checkpoint(self, state: TrainState, checkpoint: Path) -> None:
         if state.step == self.step:
             raise InterruptedError(f"the test ends the run at step {self.step}")
 
@@ -63,14 +63,18 @@ def train_here(
     crash_at: int = 0,
     surroundings: Surroundings | None = None,
 ) -> TrainState:
-    """Runs one rank in this process; `crash_at` dies right after the checkpoint of that step."""
+    """Runs one rank in this process; returns its last state.
+
+    Args:
+        crash_at: the step after whose checkpoint the run ends with InterruptedError. 0: never.
+    """
     config.folder.mkdir(parents=True, exist_ok=True)
     surroundings = surroundings or Crash(config, crash_at)
     return run_rank(config, comm or SingleProcess(), torch.device("cpu"), surroundings)
 
 
 def metric(config: RunConfig, name: str) -> list[float]:
-    """A metric's values, in the order of the log."""
+    """The values of a metric, in the order of the log."""
     lines = (config.folder / "metrics.jsonl").read_text().splitlines()
     return [row[name] for row in map(json.loads, lines) if name in row]
 
@@ -83,23 +87,23 @@ def starts(config: RunConfig, rank: int = 0) -> list[dict[str, Any]]:
 
 
 def messages(config: RunConfig) -> list[str]:
-    """What was said of the run's failures."""
+    """The messages about the run's failures, from the controller's event file."""
     lines = controller_events(config.folder).read_text().splitlines()
     return [json.loads(line)["message"] for line in lines]
 
 
 def last_weights(config: RunConfig) -> dict[str, torch.Tensor]:
-    """The network of the newest checkpoint."""
+    """The weights of the newest checkpoint."""
     path, skipped = newest_good(config.folder / "checkpoints")
     assert path is not None, skipped
     return load_file(path / "weights.safetensors")
 
 
 def best_weights(config: RunConfig) -> dict[str, torch.Tensor]:
-    """The network of the best checkpoint."""
+    """The weights of the best checkpoint."""
     return load_file(best_good(config.folder / "checkpoints") / "weights.safetensors")
 
 
 def same_weights(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Bit for bit."""
+    """Whether two sets of weights are equal bit for bit."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -1,4 +1,4 @@
-"""A local S3 server."""
+"""A local S3 server for tests."""
 
 import logging
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from moto.server import ThreadedMotoServer
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """Serves on this machine; yields the URI of a bucket, as `cluster.storage_path` takes it.
+    """Runs a server on this machine; yields the URI of a bucket, for `cluster.storage_path`.
 
-    Credentials are in the environment of this process and of those that it starts.
+    The credentials are in the environment of this process and of the processes that it starts.
     """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -25,5 +25,5 @@ def s3_server() -> Iterator[str]:
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         options = f"endpoint_override={address}&region=us-east-1&allow_bucket_creation=true"
-        yield f"s3://bucket-{uuid4().hex}/runs?{options}"  # all servers of a process share theirs
+        yield f"s3://bucket-{uuid4().hex}/runs?{options}"  # Servers of one process share buckets.
     server.stop()

@@ -1,4 +1,4 @@
-"""A checkpoint counts when it verifies; a damaged one is passed over, and said to be."""
+"""A checkpoint counts only if it verifies; a damaged one is skipped, and the skip is logged."""
 
 import re
 import shutil
@@ -40,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 
 @pytest.fixture
 def copied(trained: RunConfig, tmp_path: Path) -> RunConfig:
-    """The trained run, free to be damaged."""
+    """A copy of the trained run, which a test may damage."""
     shutil.copytree(trained.folder, tmp_path / trained.name)
     return trained.model_copy(update={"root": str(tmp_path)})
 
@@ -89,8 +89,8 @@ def test_all_kept_checkpoints_verify(trained: RunConfig) -> None:
 def test_a_damaged_newest_is_passed_over(copied: RunConfig, damage: Callable[[Path], None]) -> None:
     folder = copied.folder / "checkpoints"
     damage(folder / "step-00000010")
-    found, skipped = newest_good(folder)
-    assert found == folder / "step-00000009"
+    newest, skipped = newest_good(folder)
+    assert newest == folder / "step-00000009"
     assert len(skipped) == 1
     assert "step-00000010" in skipped[0]
     assert DAMAGES[damage] in skipped[0]
@@ -115,7 +115,7 @@ def test_a_checkpoint_and_the_end_wait_while_busy_and_the_watchdog_hears_of_it(
 ) -> None:
     answers = cycle([True, True, False])
     beats: list[int] = []
-    beats_before: list[int] = []  # each question
+    beats_before: list[int] = []  # number of beats before each question
 
     class Busy(Surroundings):
         def is_uploading(self) -> bool:
@@ -138,29 +138,29 @@ def test_newer_damaged_ones_do_not_push_out_what_is_saved_after_them(copied: Run
     folder = copied.folder / "checkpoints"
     for step in (9, 10):
         flip_a_byte(folder / step_name(step))
-    found, problems = resume_point(folder, SingleProcess(), torch.device("cpu"))
-    assert found == folder / step_name(6)
+    start, problems = resume_point(folder, SingleProcess(), torch.device("cpu"))
+    assert start == folder / step_name(6)
     assert len(problems) == 2
-    shutil.copytree(found, folder / step_name(7))
+    shutil.copytree(start, folder / step_name(7))
     _prune(folder, 1, best_step=6)
     assert {path.name for path in folder.glob("step-*")} == {step_name(6), step_name(7)}
 
 
 class AsRank1(SingleProcess):
-    """Of two ranks, the first of which found this step."""
+    """Rank 1 of two ranks; rank 0 chose the checkpoint of this step."""
 
     rank, world_size = 1, 2
 
-    def __init__(self, found_by_rank_0: int):
-        self.found = found_by_rank_0
+    def __init__(self, step_of_rank_0: int):
+        self.step_of_rank_0 = step_of_rank_0
 
     def sum(self, value: torch.Tensor) -> torch.Tensor:
-        return value + self.found
+        return value + self.step_of_rank_0
 
 
 def test_all_ranks_go_on_from_what_rank_0_found(copied: RunConfig) -> None:
     folder = copied.folder / "checkpoints"
-    for step in (0, 6, 9):  # although this rank sees a newer one
+    for step in (0, 6, 9):  # Rank 1 sees a newer checkpoint.
         path, _ = resume_point(folder, AsRank1(step), torch.device("cpu"))
         assert path == (folder / step_name(step) if step else None)
     with pytest.raises(RuntimeError, match=r"rank 1 does not see .*step-00000011"):
@@ -175,7 +175,7 @@ def test_the_best_is_not_replaced_by_another_when_damaged(copied: RunConfig) -> 
 
 
 def test_the_best_is_known_from_the_newest_and_stays(copied: RunConfig) -> None:
-    """Also if its run died before it could do anything else about it."""
+    """The newest checkpoint names the best one, even if the run died right after writing it."""
     folder = copied.folder / "checkpoints"
     best = best_good(folder)
     newest = folder / "step-00000011"
@@ -233,7 +233,7 @@ def test_a_default_that_is_written_out_is_the_same_function(trained: RunConfig) 
 
 
 def test_a_policy_for_another_number_of_blocks_is_refused(copied: RunConfig) -> None:
-    """Its weights are there, but the configuration beside them was edited."""
+    """The configuration beside the weights was edited."""
     edited = copied.model_copy(update={"model": copied.model.model_copy(update={"num_blocks": 1})})
     (copied.folder / "config.json").write_text(edited.model_dump_json())
     with pytest.raises(ValueError, match=r"policy.head.*\(4,.* there, \(2,.* here"):

@@ -12,10 +12,10 @@ def test_a_dry_run_says_what_would_run_and_what_it_needs(tmp_path: Path) -> None
     config = smoke_config(
         tmp_path, tmp_path / "data", "cluster.num_workers=2", "cluster.zero_stage=2"
     )
-    found = resolved(config)
-    assert found["config"]["model"]["num_blocks"] == 4
-    assert found["deepspeed"]["zero_optimization"]["stage"] == 2
-    assert found["worker_gb"] is None, "without the data it does not know the catalogue"
+    shown = resolved(config)
+    assert shown["config"]["model"]["num_blocks"] == 4
+    assert shown["deepspeed"]["zero_optimization"]["stage"] == 2
+    assert shown["worker_gb"] is None, "without the data, the size of the catalogue is unknown"
     build_smoke_data(tmp_path)
     needs = resolved(config)["worker_gb"]
     parts = [*needs["held"].values(), *needs["more_in_a_step"].values()]

@@ -1,4 +1,4 @@
-"""A network's item ids mean the items it was trained on, or it is not used."""
+"""A network is used only on data in which its item ids mean the items that it was trained on."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
 
 @pytest.fixture
 def renumbered(trained: RunConfig, tmp_path: Path) -> Path:
-    """As many items, of which two have changed places."""
+    """The same dataset with the ids of two items exchanged."""
     folder = tmp_path / "data"
     shutil.copytree(trained.data.path, folder)
     with pa.OSFile(str(folder / "items.arrow")) as file:

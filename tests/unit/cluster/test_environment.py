@@ -1,4 +1,4 @@
-"""What the environment check says, and what it would find wrong."""
+"""The environment check lists all components and reports problems."""
 
 import json
 import time
@@ -15,15 +15,15 @@ from tests.testkit.runs import REPOSITORY
 
 def test_components_are_the_registries(capsys: pytest.CaptureFixture[str]) -> None:
     assert environment.main(as_json=True, repository=REPOSITORY) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert set(said["backbones"]) == set(BACKBONES) >= {"nextitnet_plus", "sasrec_plus"}
-    assert set(said["baselines"]) == set(BASELINES) >= {"nfm", "gru4rec", "caser"}
-    assert set(said["policies"]) == set(KINDS) - {NO_POLICY} >= {"gumbel", "reinforce", "cost"}
-    assert set(said["encoders"]) == set(ENCODERS) >= {"conv", "gru", "attention"}
-    assert {"shuffled", "oracle", "fixed", "random"} <= set(said["evaluation_arms"])
-    assert "synthetic_smoke" in said["recipes"]
-    assert "main" in said["studies"]
-    assert {"train_rl", "train_cost", "measure_headroom", "run_study"} <= set(said["jobs"])
+    listed = json.loads(capsys.readouterr().out)
+    assert set(listed["backbones"]) == set(BACKBONES) >= {"nextitnet_plus", "sasrec_plus"}
+    assert set(listed["baselines"]) == set(BASELINES) >= {"nfm", "gru4rec", "caser"}
+    assert set(listed["policies"]) == set(KINDS) - {NO_POLICY} >= {"gumbel", "reinforce", "cost"}
+    assert set(listed["encoders"]) == set(ENCODERS) >= {"conv", "gru", "attention"}
+    assert {"shuffled", "oracle", "fixed", "random"} <= set(listed["evaluation_arms"])
+    assert "synthetic_smoke" in listed["recipes"]
+    assert "main" in listed["studies"]
+    assert {"train_rl", "train_cost", "measure_headroom", "run_study"} <= set(listed["jobs"])
 
 
 def test_a_stale_lock_is_found_and_a_build_at_work_is_not(

@@ -1,4 +1,4 @@
-"""What Ray Train's controller is told to do about a failed worker, without Ray."""
+"""The decision between restart and end after a worker failed, without Ray."""
 
 import errno
 import json
@@ -22,25 +22,26 @@ from cluster.training.failures import (
 from tests.testkit.runs import REPOSITORY
 
 
-def told(folder: Path) -> list[str]:
+def logged(folder: Path) -> list[str]:
+    """The messages in the controller's event file."""
     lines = controller_events(folder).read_text().splitlines()
     return [json.loads(line)["message"] for line in lines]
 
 
 def dead(how: Exception) -> Exception:
-    """As Ray Train hands a worker's death over."""
+    """The error with which Ray Train reports the death of a worker."""
     return WorkerHealthCheckFailedError("Worker actor died", failure=how)
 
 
-def error(step: int, what: str = "RuntimeError: x") -> StepFailedError:
-    return StepFailedError(step, what, is_final=False)
+def error(step: int, cause: str = "RuntimeError: x") -> StepFailedError:
+    return StepFailedError(step, cause, is_final=False)
 
 
 def test_a_dead_worker_is_retried_as_often_as_is_allowed(tmp_path: Path) -> None:
     reports = FailureReports(tmp_path, max_failures=2)
     for number in (1, 2):
         reports.after_exception(None, {0: error(number), 1: dead(ActorDiedError())})
-        assert told(tmp_path)[-1] == (
+        assert logged(tmp_path)[-1] == (
             f"rank 1 died; restarting from the newest good checkpoint ({number} of 2 retries)"
         ), "the error of rank 0 is that it lost rank 1"
     with pytest.raises(RunFailedError, match="max_failures=2 is used up"):
@@ -50,7 +51,7 @@ def test_a_dead_worker_is_retried_as_often_as_is_allowed(tmp_path: Path) -> None
 def test_ranks_with_one_error_are_told_of_once(tmp_path: Path) -> None:
     reports = FailureReports(tmp_path, max_failures=2)
     reports.after_exception(None, {0: error(3), 1: error(3), 2: error(4, "ValueError: y")})
-    assert told(tmp_path)[0].startswith(
+    assert logged(tmp_path)[0].startswith(
         "ranks 0, 1 failed in step 3: RuntimeError: x; rank 2 failed in step 4: ValueError: y; "
     )
 
@@ -69,7 +70,7 @@ def test_a_machine_that_is_taken_away_uses_no_retry(tmp_path: Path) -> None:
     reports = FailureReports(tmp_path, max_failures=0)
     for _ in range(3):
         reports.after_exception(None, {0: error(3), 1: dead(RayActorError(preempted=True))})
-    assert told(tmp_path)[0] == (
+    assert logged(tmp_path)[0] == (
         "the machine of rank 1 was taken away; restarting from the newest good checkpoint"
     )
 
@@ -97,7 +98,7 @@ def test_what_only_a_person_can_mend_is_final(
             reports.after_exception(None, {0: failed})
     else:
         reports.after_exception(None, {0: failed})
-    assert "in step 7" in told(tmp_path)[0]
+    assert "in step 7" in logged(tmp_path)[0]
 
 
 def test_a_run_ends_with_its_reason_on_a_disk_that_takes_no_more_events(tmp_path: Path) -> None:
@@ -127,4 +128,4 @@ def test_the_watchdog_lets_work_pass_and_ends_what_hangs_with_its_stacks(tmp_pat
     assert ended.returncode == 1
     assert "a_telling_name" in stacks_file(tmp_path, 3).read_text()
     FailureReports(tmp_path, 1).after_exception(None, {3: ActorDiedError()})
-    assert "rank 3 died because a step took too long (its stacks: " in told(tmp_path)[0]
+    assert "rank 3 died because a step took too long (its stacks: " in logged(tmp_path)[0]

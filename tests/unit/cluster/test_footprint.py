@@ -1,4 +1,4 @@
-"""The arithmetic of memory, against engines' own tensors where one process can show them."""
+"""The arithmetic of memory agrees with DeepSpeed's documents and with counted weights."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_weights_are_counted_without_making_them() -> None:
 
 @pytest.mark.parametrize(
     ("stage", "precision", "held"),
-    [  # bytes a weight at 4 workers, as DeepSpeed's documents count them
+    [  # bytes per weight at 4 workers, by DeepSpeed's documentation
         (0, "fp32", 4 + 8),
         (0, "bf16", 2 + 12),
         (1, "fp32", 4 + 12 / 4),
@@ -45,9 +45,9 @@ def test_weights_are_counted_without_making_them() -> None:
 def test_held_bytes_by_stage(stage: int, precision: str, held: float) -> None:
     config = placed(stage, training__precision=precision)
     weights = count_weights(config, NUM_ITEMS)
-    found = footprint(config, weights, 4)
-    assert sum(found.held.values()) == pytest.approx(held * weights.dense)
-    assert found.peak > sum(found.held.values())
+    bytes_needed = footprint(config, weights, 4)
+    assert sum(bytes_needed.held.values()) == pytest.approx(held * weights.dense)
+    assert bytes_needed.peak > sum(bytes_needed.held.values())
 
 
 def test_more_workers_hold_less_each_but_not_at_stage_0_and_never_less_tables() -> None:
@@ -63,8 +63,8 @@ def test_more_workers_hold_less_each_but_not_at_stage_0_and_never_less_tables() 
 def test_offload_moves_the_optimizer_away_and_parameters_too_when_asked() -> None:
     weights = count_weights(placed(3), NUM_ITEMS)
     kept = [
-        set(footprint(placed(3, cluster__offload=what), weights, 4).held)
-        for what in ("none", "optimizer", "parameters")
+        set(footprint(placed(3, cluster__offload=offload), weights, 4).held)
+        for offload in ("none", "optimizer", "parameters")
     ]
     assert kept == [
         {"masters", "moments", "weights", "gradients"},
@@ -85,8 +85,8 @@ def test_a_frozen_backbone_has_weights_and_nothing_else() -> None:
     frozen = count_weights(config, NUM_ITEMS)
     assert (frozen.dense, frozen.frozen) == (policy, total - policy)
     for stage, held in ((0, 4 * total + 8 * policy), (3, (4 * total + 16 * policy) / 4)):
-        found = footprint(placed(stage, **FROZEN), frozen, 4)
-        assert sum(found.held.values()) == held
+        bytes_needed = footprint(placed(stage, **FROZEN), frozen, 4)
+        assert sum(bytes_needed.held.values()) == held
     assert footprint(config, frozen, 4).sent == 2 * 3 / 4 * policy * 4
 
 

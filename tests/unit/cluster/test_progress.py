@@ -1,4 +1,4 @@
-"""What a job prints of a run that works in other processes: each complete line, once."""
+"""A job prints each complete line that a run in other processes logs, once."""
 
 import json
 import time
@@ -32,7 +32,7 @@ def test_only_complete_new_lines_are_followed(tmp_path: Path) -> None:
     assert follower.new_lines() == []
     replaced = tmp_path / "new"
     append(replaced, '{"a": 1}\n')
-    replaced.replace(path)  # as a resumed run cuts its log
+    replaced.replace(path)  # A resumed run replaces its log by a shorter one.
     assert follower.new_lines() == []
     append(path, '{"c": 3}\n')
     assert follower.new_lines() == [{"c": 3}]
@@ -49,6 +49,6 @@ def test_events_are_shown_and_silence_is_too(
         assert capsys.readouterr().out == f"[r] of {file}\n"
     with shown_progress(tmp_path, "r"):
         time.sleep(0.3)
-    said = capsys.readouterr().out
-    assert said.count("no worker has started yet") == 1
-    assert said.startswith("[r] ")
+    printed = capsys.readouterr().out
+    assert printed.count("no worker has started yet") == 1
+    assert printed.startswith("[r] ")

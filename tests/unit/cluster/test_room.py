@@ -1,4 +1,4 @@
-"""Where workers fit, and what is said where they do not."""
+"""Counting the workers that fit on machines, waiting for room, and the message without room."""
 
 import re
 from typing import Any
@@ -30,7 +30,7 @@ def test_places(cluster: dict[str, Any], nodes: list[dict[str, Any]], expected: 
 
 
 class Group:
-    """A demand for machines; `arrives` are those that come while it is waited for."""
+    """A fake placement group; the machines `arrives` join the cluster during the wait."""
 
     def __init__(self, machines: list[Any], arrives: list[Any]):
         self.machines, self.arrives, self.removed = machines, arrives, False
@@ -42,10 +42,10 @@ class Group:
 
 @pytest.fixture
 def machines(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    found = [node(3), node(2)]
-    monkeypatch.setattr(room, "_nodes", lambda: found)
+    cluster = [node(3), node(2)]
+    monkeypatch.setattr(room, "_nodes", lambda: cluster)
     monkeypatch.setattr(room, "is_own_ray", lambda: False)
-    return found
+    return cluster
 
 
 WORKER = {"CPU": 2.0}
@@ -80,5 +80,5 @@ def test_a_cluster_is_asked_for_machines_and_waited_for(
             wait_for_room("r", WORKER, 3, "workers (num)", 9.0)
     assert asked == [[WORKER] * 3]
     assert group.removed
-    said = capsys.readouterr().out
-    assert said == f"[r] waiting up to 9 s (cluster.room_timeout_s) for machines: {ARITHMETIC}\n"
+    printed = capsys.readouterr().out
+    assert printed == f"[r] waiting up to 9 s (cluster.room_timeout_s) for machines: {ARITHMETIC}\n"

@@ -1,4 +1,4 @@
-"""Run names: alive is refused, dead is taken over, changed is named."""
+"""Run names: a run that is alive is refused, a dead one resumed, changed keys are named."""
 
 import json
 import os
@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from cluster.runs import folder as run_folder
-from cluster.runs.folder import DEAD_AFTER_S, lease, open_run, refuse_without_lease
+from cluster.runs.folder import (
+    DEAD_AFTER_S,
+    REPOSITORY,
+    git_commit,
+    lease,
+    open_run,
+    refuse_without_lease,
+)
 from skiprec.config.files import parse_config
 from skiprec.config.run import RunConfig
 
@@ -29,7 +36,7 @@ def test_a_second_start_is_refused_while_the_first_lives(tmp_path: Path) -> None
     config = run(tmp_path)
     with lease(config), pytest.raises(ValueError, match="is alive"), lease(config):
         pass
-    with lease(config):  # the first has let go
+    with lease(config):  # The first start has ended.
         pass
 
 
@@ -75,7 +82,7 @@ def test_one_that_was_thought_dead_leaves_its_successor_alone(
 def test_of_two_that_find_a_dead_lease_one_gets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other started a moment before this one renames what it has found dead."""
+    """The other start takes the lease a moment before this one renames the dead lease."""
     config = run(tmp_path)
     path = write_lease(config, host="elsewhere", pid=1, token="dead")
     os.utime(path, (1.0, 1.0))
@@ -114,3 +121,19 @@ def test_a_finished_run_gives_its_result(tmp_path: Path) -> None:
     open_run(config)
     (config.folder / "result.json").write_text('{"steps": 5}')
     assert open_run(config) == {"steps": 5}
+
+
+def test_the_commit_is_that_of_the_repository(tmp_path: Path) -> None:
+    assert (REPOSITORY / "pyproject.toml").exists()
+    assert git_commit(tmp_path) is None, "no checkout"
+    git = tmp_path / ".git"
+    git.mkdir()
+    (git / "HEAD").write_text("ref: refs/heads/main\n")
+    assert git_commit(tmp_path) is None, "a branch without a commit"
+    (git / "packed-refs").write_text("# pack-refs\na1 refs/heads/other\nb2 refs/heads/main\n")
+    assert git_commit(tmp_path) == "b2"
+    (git / "refs/heads").mkdir(parents=True)
+    (git / "refs/heads/main").write_text("c3\n")
+    assert git_commit(tmp_path) == "c3"
+    (git / "HEAD").write_text("d4\n")
+    assert git_commit(tmp_path) == "d4", "a detached head"

@@ -1,4 +1,4 @@
-"""A run's copy on other storage: a folder, S3, and what fsspec brings."""
+"""A run's copy on storage: a folder, S3, and a filesystem of fsspec."""
 
 import shutil
 from collections.abc import Iterator
@@ -38,8 +38,8 @@ from tests.testkit.s3 import s3_server
 @pytest.fixture(params=["folder", "s3", "fsspec"])
 def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "s3":
-        with s3_server() as found:
-            yield found
+        with s3_server() as bucket:
+            yield bucket
     else:
         yield str(tmp_path / "there") if request.param == "folder" else f"memory://{tmp_path}"
 
@@ -119,7 +119,7 @@ def test_a_folder_that_is_ahead_is_left_alone(tmp_path: Path, uri: str) -> None:
 
 
 class Failing:
-    """A filesystem that takes so many files, and notes their names."""
+    """A filesystem that fails after `takes` files; it records their names."""
 
     def __init__(self, files: Any, takes: int):
         self.files, self.takes, self.taken = files, takes, []
@@ -155,7 +155,7 @@ def test_an_upload_that_was_cut_off_does_not_count(tmp_path: Path, uri: str) -> 
 
 
 def test_a_step_saved_anew_replaces_its_copy(tmp_path: Path, uri: str) -> None:
-    """With other bytes of the same size, as at another number of workers."""
+    """The step has other bytes of the same size, as with another number of workers."""
     folder, storage = tmp_path / "run", opened(uri)
     write(folder, **{"config.json": "c"})
     checkpoint(folder, 3, "a")
@@ -191,7 +191,7 @@ def test_a_later_start_takes_the_storage_over(tmp_path: Path, uri: str) -> None:
 
 
 def test_a_restore_that_was_cut_off_is_completed(tmp_path: Path, uri: str) -> None:
-    """Its checkpoints without seals do not count, neither as what is here nor as what to copy."""
+    """Checkpoints without a manifest count neither as local ones nor as ones to copy."""
     folder, storage, other = tmp_path / "run", opened(uri), tmp_path / "other"
     write(folder, **{"config.json": "c"})
     for step in (3, 5):
@@ -227,18 +227,18 @@ def test_a_slow_upload_is_waited_for_a_while_at_a_time(
     assert "config.json" in storage.listing()
 
 
-def test_a_failed_upload_is_told_and_made_up_for(tmp_path: Path) -> None:
-    folder, storage, told = tmp_path / "run", opened(str(tmp_path / "there")), []
+def test_a_failed_upload_is_logged_and_made_up_for(tmp_path: Path) -> None:
+    folder, storage, logged = tmp_path / "run", opened(str(tmp_path / "there")), []
     write(folder, **{"config.json": "c"})
     failing = Failing(storage.files, 0)
-    uploads = Uploads(Storage(failing, storage.path), folder, "me", told.append)
+    uploads = Uploads(Storage(failing, storage.path), folder, "me", logged.append)
     uploads.start()
     assert not uploads.is_busy()
-    assert "the storage is away" in told[0]
+    assert "the storage is away" in logged[0]
     failing.takes = 9
     uploads.start()
     assert not uploads.is_busy()
-    assert len(told) == 1
+    assert len(logged) == 1
     assert "config.json" in storage.listing()
 
 

@@ -1,4 +1,4 @@
-"""What a study runs, from what it finds: results, their configurations, and run folders."""
+"""Which runs a study starts, given earlier results, their configurations and run folders."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ STUDY = Study.model_validate(
 
 @pytest.fixture
 def runs(tmp_path: Path) -> list[Run]:
-    """plain; second starts from plain, third from second; other from nothing."""
+    """Runs `plain` and `other`; `second` starts from `plain`, and `third` from `second`."""
     for name in ROWS:
         start = f"init_from = '{STARTS_FROM[name]}'" if name in STARTS_FROM else ""
         text = f"name = '{name}'\nroot = '{tmp_path / 'runs'}'\n{start}\n[data]\npath = 'data'\n"
@@ -32,7 +32,7 @@ def runs(tmp_path: Path) -> list[Run]:
 
 
 def leave_results(folder: Path, runs: list[Run], *names: str, **changes: Any) -> None:
-    """The small results of some rows, as if their run folders were gone."""
+    """Writes the small results of some rows, as if their run folders were gone."""
     for run in runs:
         if run.row.name in names:
             saved = run.config.model_copy(update=changes).model_dump(mode="json")
@@ -103,7 +103,7 @@ def test_a_result_of_another_configuration_is_made_anew(
 def test_a_second_stage_is_of_its_first_one_s_configuration(
     tmp_path: Path, runs: list[Run]
 ) -> None:
-    """What it starts from was changed, and with it the result, though its own keys are the same."""
+    """If the first stage changes, the second one runs again, though its own keys are the same."""
     leave_results(tmp_path, runs, *ROWS)
     text = (tmp_path / "plain.toml").read_text()
     (tmp_path / "plain.toml").write_text(text + "[training]\nepochs = 7\n")
@@ -112,7 +112,7 @@ def test_a_second_stage_is_of_its_first_one_s_configuration(
 
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Exception | None]]:
-    """What happens each time that a run is tried; without an entry it succeeds."""
+    """The outcomes of the attempts of each run; an attempt without an entry succeeds."""
     outcomes: dict[str, list[Exception | None]] = {}
 
     def run_one(run: Run, results: Path, command: str) -> None:

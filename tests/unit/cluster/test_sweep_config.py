@@ -1,12 +1,13 @@
-"""What a sweep may say, and the run that follows from what a trial drew."""
+"""Which sweeps are valid, and the run that follows from the settings of a trial."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.sweeps.sweep import SweepConfig, load_sweep, trial_config
+from cluster.sweeps.sweep import Range, SweepConfig, load_sweep, trial_config
 from skiprec.config.files import apply_overrides, config_toml, load_config, parse_config, read_tree
+from skiprec.config.section import Section
 from tests.testkit.runs import REPOSITORY, SMOKE
 
 SHIPPED = sorted((REPOSITORY / "jobs/configs").glob("sweep_*.toml"))
@@ -16,6 +17,23 @@ ASHA = {"num_trials": 2, "max_samples": 640, "report_samples": 128, "grace_sampl
 
 def sweep(**options: Any) -> SweepConfig:
     return SweepConfig.model_validate({"name": "s", "space": RATES, **ASHA, **options})
+
+
+@pytest.mark.parametrize("section", [SweepConfig, Range])
+def test_every_key_is_described_in_a_sentence(section: type[Section]) -> None:
+    assert section.model_fields
+    for name, field in section.model_fields.items():
+        description = field.description or ""
+        assert description[:1].isupper(), name
+        assert description.endswith("."), name
+        assert len(description.split()) >= 3, name
+
+
+def test_a_key_without_a_sentence_below_it_has_no_description() -> None:
+    class Undescribed(Section):
+        key: int = 0
+
+    assert Undescribed.model_fields["key"].description is None, "a control for the test above"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -47,10 +65,10 @@ def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: 
 def test_a_trial_is_the_configuration_with_its_settings_and_its_budget_in_samples() -> None:
     trees = {"gumbel": read_tree(SMOKE)}
     drawn = {"training.learning_rate": 0.005, "training.global_batch_rows": 32}
-    found = trial_config(sweep(), trees, drawn, "s-00000", num_rows=644)
-    assert (found.name, found.training.learning_rate) == ("s-00000", 0.005)
-    assert found.training.epochs * 644 / 32 == pytest.approx(640 / 32 - 0.5)  # 20 steps
-    assert found.training.validate_every_steps == 128 // 32
+    trial = trial_config(sweep(), trees, drawn, "s-00000", num_rows=644)
+    assert (trial.name, trial.training.learning_rate) == ("s-00000", 0.005)
+    assert trial.training.epochs * 644 / 32 == pytest.approx(640 / 32 - 0.5)  # 20 steps
+    assert trial.training.validate_every_steps == 128 // 32
 
 
 def test_a_kind_of_policy_draws_its_own_keys() -> None:
@@ -67,10 +85,10 @@ def test_a_kind_of_policy_draws_its_own_keys() -> None:
     }
     assert both.dimensions(list(trees)).keys() == {"policy.kind", *drawn}
     assert "reinforce:policy.gamma" not in both.dimensions(["gumbel"])
-    found = trial_config(both, trees, drawn | {"policy.kind": "reinforce"}, "s-1", 644)
-    assert (found.policy.kind, found.policy.gamma) == ("reinforce", 2.0)  # type: ignore[union-attr]
-    found = trial_config(both, trees, drawn | {"policy.kind": "gumbel"}, "s-1", 644)
-    assert found.policy.target_keep_frac == 0.3  # type: ignore[union-attr]
+    trial = trial_config(both, trees, drawn | {"policy.kind": "reinforce"}, "s-1", 644)
+    assert (trial.policy.kind, trial.policy.gamma) == ("reinforce", 2.0)  # type: ignore[union-attr]
+    trial = trial_config(both, trees, drawn | {"policy.kind": "gumbel"}, "s-1", 644)
+    assert trial.policy.target_keep_frac == 0.3  # type: ignore[union-attr]
 
 
 def test_what_pbt_perturbs_stays_within_its_range() -> None:

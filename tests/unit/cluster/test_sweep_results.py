@@ -1,4 +1,4 @@
-"""What a sweep publishes, also of trials that did not get to their end."""
+"""The published table of a sweep, also with trials that are not complete."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Training in the job's own process: the same run, without Ray."""
+"""Training in the job's own process, without Ray, gives the same network."""
 
 import threading
 import time
@@ -30,7 +30,7 @@ def test_without_workers_the_own_process_trains_the_same_network(tmp_path: Path)
     reference = smoke_config(tmp_path / "reference", data, "training.engine=torch")
     assert result["steps"] == train_here(reference).step
     assert same_weights(best_weights(config), best_weights(reference))
-    assert launch_training(config) == result  # finished: only reported
+    assert launch_training(config) == result  # A finished run is not trained again.
 
 
 def test_without_workers_a_run_that_is_held_is_not_touched(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A trial's reports come from its run's log and sealed checkpoints; PBT copies are exact."""
+"""A trial reports from its run's log and sealed checkpoints; PBT copies are exact."""
 
 import json
 from concurrent.futures import Future
@@ -50,17 +50,17 @@ def ended(error: Exception | None = None) -> "Future[Any]":
 def test_each_validation_is_reported_with_the_best_network_so_far(tmp_path: Path) -> None:
     build_smoke_data(tmp_path)
     config = trained(tmp_path, "training.engine=torch")
-    found = reports(config, ended())
+    results = reports(config, ended())
     validated = metric(config, "validation/mrr@20")
-    assert [row["mrr@20"] for row in found] == [
+    assert [row["mrr@20"] for row in results] == [
         max(validated[: n + 1]) for n in range(len(validated))
     ]
-    assert [row["samples"] for row in found] == [64 * row["step"] for row in found]
+    assert [row["samples"] for row in results] == [64 * row["step"] for row in results]
     kept = metric(config, "policy/keep_frac")
     best = max(range(len(validated)), key=lambda n: validated[n])
-    assert found[-1]["keep_frac"] == pytest.approx(kept[best])
-    assert found[-1]["flops_speedup"] < 1.0 / found[-1]["keep_frac"]
-    assert reports(config, ended(), after_step=found[-2]["step"]) == found[-1:]
+    assert results[-1]["keep_frac"] == pytest.approx(kept[best])
+    assert results[-1]["flops_speedup"] < 1.0 / results[-1]["keep_frac"]
+    assert reports(config, ended(), after_step=results[-2]["step"]) == results[-1:]
     with pytest.raises(RuntimeError, match="out of paper"):
         reports(config, ended(RuntimeError("out of paper")))
 
@@ -74,7 +74,7 @@ def test_a_validation_without_its_checkpoint_is_not_reported(tmp_path: Path) -> 
 
 
 def test_a_copy_goes_on_as_the_one_that_it_was_copied_from(tmp_path: Path) -> None:
-    """With the donor's settings it is the donor, bit for bit; with others it follows them."""
+    """With the donor's settings the copy equals the donor bit for bit; others take effect."""
     build_smoke_data(tmp_path)
     donor = trained(tmp_path, "training.engine=torch", "name=s-00000")
     same, other = (
@@ -96,7 +96,7 @@ def test_a_copy_goes_on_as_the_one_that_it_was_copied_from(tmp_path: Path) -> No
         else:
             rates = metric(copy, "lr/backbone")
             assert rates[4] == pytest.approx(metric(donor, "lr/backbone")[4] * 1e-4 / 3e-3)
-    # Its own next pointer is its own run.
+    # The next pointer of the copy names the copy's own run.
     mine = {"trial": "s-00001", "run": copy_name(same), "step": 6}
     assert run_from(same, mine).name == copy_name(same)
 

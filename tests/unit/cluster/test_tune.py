@@ -1,4 +1,4 @@
-"""How many trials run at once, and what a sweep refuses before it starts one."""
+"""Checks before a sweep starts, decisions of ASHA, and the Pareto front of trials."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def sweep(**options: Any) -> SweepConfig:
     [
         ({"scheduler": "none", "space": {"policy.widht": [8]}}, "unknown key 'policy.widht'"),
         ({"scheduler": "none", "space": {"init_from": ["nobody"]}}, "not a finished run"),
-        (  # both of its ends are whole numbers
+        (  # Both ends are whole numbers, but values between them are not.
             {"scheduler": "none", "space": {"training.warmup_steps": {"low": 0, "high": 10}}},
             "training.warmup_steps",
         ),
@@ -53,7 +53,7 @@ def test_a_trial_that_could_not_run_is_found_before_the_first(
 def test_a_sweep_takes_no_names_of_other_runs(tmp_path: Path) -> None:
     build_smoke_data(tmp_path)
     trees = {"gumbel": smoke_tree(tmp_path)}
-    (tmp_path / "s-2").mkdir()  # another sweep
+    (tmp_path / "s-2").mkdir()  # the folder of another sweep
     (tmp_path / "s-00000").mkdir()
     options = {"scheduler": "none", "space": {"policy.width": [8]}}
     with pytest.raises(ValueError, match=r"like 's-00000'.* choose another name for the sweep"):
@@ -86,5 +86,7 @@ def test_the_front_is_what_no_other_trial_beats() -> None:
         for name, (mrr, speedup) in points.items()
     ]
     rows.append({"trial": "e", "complete": False, "mrr@20": 0.2, "flops_speedup": 9.0})
-    rows.append({"trial": "f", "complete": True, "mrr@20": 0.09, "flops_speedup": 2.0})  # as b
+    rows.append(
+        {"trial": "f", "complete": True, "mrr@20": 0.09, "flops_speedup": 2.0}
+    )  # equal to b
     assert [row["trial"] for row in front_of(rows)] == ["a", "b", "d"]
