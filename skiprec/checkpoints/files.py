@@ -6,12 +6,12 @@ checkpoints/step-00000120/   weights.safetensors   the network, for whoever uses
                              manifest.json         bytes and sha256 of all of these; written last
 """
 
-import hashlib
-import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from skiprec.durable import file_sha256, flush_to_disk
+from skiprec.frozen import Frozen
 from skiprec.training.state import TrainState
 
 MANIFEST = "manifest.json"
@@ -20,19 +20,15 @@ STATE = "state.json"
 ENGINE = "engine"
 
 
-class CheckpointFile(BaseModel):
+class CheckpointFile(Frozen):
     """What a file must be for the checkpoint to count."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     bytes: int
     sha256: str
 
 
-class CheckpointManifest(BaseModel):
+class CheckpointManifest(Frozen):
     """The seal of a checkpoint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: int
     world_size: int
@@ -120,18 +116,12 @@ def verify(path: Path) -> str | None:
             return f"{name} is missing"
         if file.stat().st_size != expected.bytes:
             return f"{name} has {file.stat().st_size} bytes, its manifest says {expected.bytes}"
-        if _sha256(file) != expected.sha256:
+        if file_sha256(file) != expected.sha256:
             return f"{name} does not have the sha256 of its manifest"
     return None
 
 
 def describe_file(path: Path) -> CheckpointFile:
     """Flushes a file to the disk and describes it."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return CheckpointFile(bytes=path.stat().st_size, sha256=_sha256(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    flush_to_disk(path)
+    return CheckpointFile(bytes=path.stat().st_size, sha256=file_sha256(path))

@@ -1,17 +1,14 @@
 """Reading, overriding, comparing and hashing configurations."""
 
-import copy
-import difflib
 import hashlib
 import json
-import tomllib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from skiprec.config.reading import explain, parse_override, read_toml, with_overrides
 from skiprec.config.run import RunConfig
-from skiprec.policy.kinds import OPTIONS
 
 
 def config_hash(config: RunConfig) -> str:
@@ -60,14 +57,7 @@ def read_tree(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """
     if path in above:
         raise ValueError(f"{path} is its own base, by way of {', '.join(map(str, above))}")
-    try:
-        tree = tomllib.loads(path.read_text())
-    except (FileNotFoundError, IsADirectoryError):
-        raise ValueError(
-            f"no configuration file at {path}; the shipped ones are in jobs/configs"
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not valid TOML: {error}") from None
+    tree = read_toml(path, "configuration file", "jobs/configs")
     if "base" not in tree:
         return tree
     base = tree.pop("base")
@@ -89,66 +79,23 @@ def _merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def apply_overrides(tree: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> dict[str, Any]:
-    """A copy of `tree` with each `dotted.key=value` set; sweeps use the same function.
+    """A copy of `tree` with each `dotted.key=value` set; sweeps use this function, too.
 
     `dotted.key=` takes the key out, so that its default holds again.
     """
-    tree = copy.deepcopy(tree)
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise ValueError(f"--set {override!r}: expected dotted.key=value")
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        *parents, leaf = key.strip().split(".")
-        section = tree
-        for parent in parents:
-            section = section.setdefault(parent, {})
-            if not isinstance(section, dict):
-                raise ValueError(f"--set {override!r}: {parent!r} is a value, not a section")
-        if text.strip():
-            section[leaf] = value
-        else:
-            section.pop(leaf, None)
-    return tree
+    return with_overrides(tree, map(parse_override, overrides))
 
 
 def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
-    """The validated configuration; one line an error, each naming its key."""
+    """The validated configuration; `source` begins each error message.
+
+    Raises:
+        ValueError: one line for each error, which names its key.
+    """
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(dict(item)) for item in error.errors()]
-        raise ValueError(f"{source}: " + "\n".join(lines)) from None
-
-
-def _explain(error: dict[str, Any]) -> str:
-    path = [str(part) for part in error["loc"]]
-    if error["type"] == "union_tag_invalid":
-        return f"policy.kind: expected one of {error['ctx']['expected_tags']}; {error['msg']}"
-    kind = path.pop(1) if path[:1] == ["policy"] and len(path) > 2 else None
-    if error["type"] == "missing" and kind is not None:
-        return f"policy.kind={kind!r} needs {'.'.join(path)}"
-    if error["type"] != "extra_forbidden":
-        return f"{'.'.join(path)}: {error['msg']}" if path else str(error["msg"])
-    section: type[BaseModel] = RunConfig if kind is None else OPTIONS[kind]
-    for part in path[:-1] if kind is None else ():
-        options = get_args(section.model_fields[part].annotation)  # of an optional section
-        inner = options[0] if options else section.model_fields[part].annotation
-        assert isinstance(inner, type)
-        section = inner
-    elsewhere = {name for other in OPTIONS.values() for name in other.model_fields}
-    if kind is not None and path[-1] in elsewhere:
-        return f"{'.'.join(path)} has no effect with policy.kind={kind!r}; remove it"
-    near = difflib.get_close_matches(path[-1], section.model_fields, n=1, cutoff=0.4)
-    hint = (
-        f"did you mean {'.'.join([*path[:-1], near[0]])!r}?"
-        if near
-        else (f"valid keys: {', '.join(section.model_fields)}")
-    )
-    return f"unknown key {'.'.join(path)!r}; {hint}"
+        raise ValueError(f"{source}: " + "\n".join(explain(RunConfig, error))) from None
 
 
 def config_toml(config: RunConfig) -> str:

@@ -2,23 +2,20 @@
 
 import hashlib
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from skiprec.data.schema import MANIFEST_NAME, SCHEMA_VERSION
+from skiprec.durable import file_sha256, write_text_durably
+from skiprec.frozen import Frozen
 
 SplitKind = Literal["by_user", "leave_one_out", "by_window", "given"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileInfo(_Frozen):
+class FileInfo(Frozen):
     """One Arrow file. `data_sha256` is over the values alone, so no Arrow version changes it."""
 
     name: str
@@ -28,14 +25,14 @@ class FileInfo(_Frozen):
     data_sha256: str
 
 
-class SplitInfo(_Frozen):
+class SplitInfo(Frozen):
     """The rows of one split, over its files in order."""
 
     rows: int
     files: tuple[FileInfo, ...]
 
 
-class InputInfo(_Frozen):
+class InputInfo(Frozen):
     """A raw file that the dataset was built from."""
 
     name: str
@@ -44,7 +41,7 @@ class InputInfo(_Frozen):
     sha256: str
 
 
-class Counts(_Frozen):
+class Counts(Frozen):
     """What was read and what was left out on the way to the rows."""
 
     rows_read: int
@@ -72,7 +69,7 @@ class Counts(_Frozen):
         )
 
 
-class Manifest(_Frozen):
+class Manifest(Frozen):
     """Everything that a reader needs to know about a dataset before it opens a shard."""
 
     schema_version: int
@@ -118,12 +115,6 @@ def canonical_sha256(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 of the bytes of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a dataset folder; ValueError if it is none that this build can read."""
     path = folder / MANIFEST_NAME
@@ -156,14 +147,11 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest under a temporary name, sync it and rename it into place."""
-    path = folder / MANIFEST_NAME
-    temporary = path.with_suffix(".partial")
-    with temporary.open("w") as stream:
-        stream.write(manifest.model_dump_json(indent=2) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.rename(path)
+    """Writes the manifest, which makes a dataset of the folder: every other file is there before.
+
+    It is flushed to the disk before it gets its name.
+    """
+    write_text_durably(folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
 
 
 def check_sizes(folder: Path, files: tuple[FileInfo, ...]) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import mmap
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from skiprec.data.manifest import (
     Manifest,
     SplitInfo,
     check_sizes,
-    file_sha256,
     read_manifest,
 )
 from skiprec.data.schema import ITEMS_NAME, ROWS_PER_FILE, row_schema
+from skiprec.durable import file_sha256, flush_to_disk
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -219,8 +218,7 @@ class TableWriter:
         """Write what is left, sync the file and describe it."""
         self._write(everything=True)
         self._writer.close()
-        with self._path.open("rb") as stream:
-            os.fsync(stream.fileno())
+        flush_to_disk(self._path)
         return FileInfo(
             name=self._path.name,
             rows=self._rows,

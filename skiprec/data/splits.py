@@ -5,8 +5,9 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from skiprec.config.section import Section
 from skiprec.data.hashing import Hashes, keyed_uniform, mix
 from skiprec.data.windows import RowPlan, cut_from_end
 
@@ -15,11 +16,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Fractions(_Frozen):
+class _Fractions(Section):
     validation_frac: Fraction = 0.1
     test_frac: Fraction = 0.1
     seed: Seed = 0
@@ -49,7 +46,7 @@ class ByWindow(_Fractions):
     kind: Literal["by_window"] = "by_window"
 
 
-class LeaveOneOut(_Frozen):
+class LeaveOneOut(Section):
     """The last item of each user is the test target, the one before the validation target.
 
     A user with fewer than min_items + 2 items cannot spare them: all of those are trained on.
@@ -58,7 +55,7 @@ class LeaveOneOut(_Frozen):
     kind: Literal["leave_one_out"] = "leave_one_out"
 
 
-class Given(_Frozen):
+class Given(Section):
     """Train and test files are given; validation users are drawn from the train files.
 
     A user of both has one history, train items first. Test rows end at a test item and may reach

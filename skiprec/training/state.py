@@ -1,17 +1,15 @@
 """Where a run is. Small, equal on every rank, and all that resuming needs beside the weights."""
 
-from pydantic import BaseModel, ConfigDict
+from skiprec.frozen import Frozen
 
 
-class TrainState(BaseModel):
+class TrainState(Frozen):
     """After `step` steps.
 
     Which rows come next is a function of `seed`, `step` and the data of `manifest_hash`; `samples`
     counts the rows seen, for the log. `items_hash`: which item each id means; None where a state is
     of a version that did not say.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: int = 0
     samples: int = 0

@@ -1,6 +1,6 @@
 """Find the columns of a recipe in a file's header."""
 
-import difflib
+from skiprec.config.reading import closest
 
 # RecBole writes "user_id:token"; the part after the colon is a type, not a name.
 _RECBOLE_TYPES = ("token", "token_seq", "float", "float_seq")
@@ -15,8 +15,8 @@ def locate_columns(wanted: tuple[str, ...], header: list[str], where: str) -> di
     for column in wanted:
         if names.count(column) != 1:
             found = "twice" if column in names else "nowhere"
-            near = difflib.get_close_matches(column, names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near and found == "nowhere" else ""
+            near = closest(column, names)
+            hint = f"; did you mean {near!r}?" if near and found == "nowhere" else ""
             raise ValueError(
                 f"{where}: expected a column {column!r}, found it {found} among "
                 f"{', '.join(header)}{hint}"

@@ -19,8 +19,9 @@ from skiprec.data.ingest.recipe import (
     TextSource,
 )
 from skiprec.data.ingest.synthetic import generate_chunks
-from skiprec.data.manifest import InputInfo, file_sha256
+from skiprec.data.manifest import InputInfo
 from skiprec.data.splits import Given
+from skiprec.durable import file_sha256
 
 Files = list[tuple[RawFile, Part]]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from skiprec.data.ingest.recipe import Recipe
 from skiprec.data.manifest import read_manifest
+from skiprec.durable import flush_to_disk
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def publishing(output: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _sync_folder(output.parent)
+        flush_to_disk(output.parent)
     finally:
         os.close(descriptor)  # and with it the lock
 
@@ -73,11 +74,3 @@ def _lock(descriptor: int, temporary: Path, output: Path) -> None:
     # The other process may have renamed this very folder to `output` before it let go.
     if not temporary.exists() or not os.path.samestat(os.fstat(descriptor), temporary.stat()):
         raise busy
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,25 +1,22 @@
 """What a dataset is made of: the frozen settings that, with the input files, determine its rows."""
 
-import copy
-import difflib
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from skiprec.config.reading import explain, read_toml, with_overrides
+from skiprec.config.section import Section
 from skiprec.data.ingest.conditions import parse_condition
 from skiprec.data.manifest import canonical_sha256
-from skiprec.data.splits import ByUser, ByWindow, Given, LeaveOneOut, SplitConfig
+from skiprec.data.splits import SplitConfig
 
 Column = Annotated[str, Field(min_length=1)]
 OnBadRow = Literal["error", "skip"]
@@ -37,11 +34,7 @@ def _known_time_format(time_format: str) -> str:
 TimeFormat = Annotated[str, AfterValidator(_known_time_format)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Columns(_Frozen):
+class _Columns(Section):
     """Which columns hold what. Rows are ordered by time, then order, then place in the file."""
 
     user_column: Column
@@ -110,7 +103,7 @@ class ParquetSource(_Columns):
         return _columns_read(self)
 
 
-class SequenceSource(_Frozen):
+class SequenceSource(Section):
     """A text file of one history a line, oldest item first, fields between blanks.
 
     Without a user field the user's id is "<number of the input file>:<line>", both from 1.
@@ -121,7 +114,7 @@ class SequenceSource(_Frozen):
     on_bad_row: OnBadRow = "error"
 
 
-class SyntheticSource(_Frozen):
+class SyntheticSource(Section):
     """Generated histories of easy and hard users; `synthetic.py` describes the process."""
 
     kind: Literal["synthetic"] = "synthetic"
@@ -150,7 +143,7 @@ Source = Annotated[
 ]
 
 
-class Filters(_Frozen):
+class Filters(Section):
     """Applied once each, in this order, after the row conditions of the source."""
 
     max_users: Annotated[int, Field(ge=1)] | None = None  # the first in order of the hashed id
@@ -159,7 +152,7 @@ class Filters(_Frozen):
     min_history: Annotated[int, Field(ge=1)] = 3
 
 
-class Recipe(_Frozen):
+class Recipe(Section):
     """Input files + recipe = dataset; equal ones give equal rows on any machine."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
@@ -195,61 +188,24 @@ def _columns_read(source: _Columns) -> tuple[str, ...]:
 
 
 def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe of a TOML file; `overrides` maps dotted keys ("filters.max_items") to values."""
-    if not path.is_file():
-        raise ValueError(
-            f"{path}: no such recipe; datasets/recipes/ holds the ones that come along"
-        )
-    try:
-        content = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
+    """The recipe in a TOML file, with `overrides` from dotted keys to values set in it.
+
+    Raises:
+        ValueError: unreadable file, unknown key (the nearest valid one is named), wrong value.
+    """
+    content = read_toml(path, "recipe", "datasets/recipes")
     return make_recipe(content, overrides or {}, origin=str(path))
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """("filters.max_items", 500) of "filters.max_items=500"; what is no TOML value is text."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ValueError(f"override {text!r}; expected key=value such as filters.max_items=500")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
-
-
 def make_recipe(content: dict[str, Any], overrides: Mapping[str, Any], origin: str) -> Recipe:
-    """A checked recipe; ValueError lists every key that is wrong and the nearest valid one."""
-    content = copy.deepcopy(content)
-    for dotted, value in overrides.items():
-        *parents, leaf = dotted.split(".")
-        table = content
-        for parent in parents:
-            table = table.setdefault(parent, {})
-            if not isinstance(table, dict):
-                raise ValueError(
-                    f"recipe {origin}: {parent!r} in {dotted!r} is a value, not a table"
-                )
-        table[leaf] = value
+    """The validated recipe of some settings; `origin` names their source in error messages.
+
+    A value of None in `overrides` takes its key out, so that its default holds.
+
+    Raises:
+        ValueError: every key that is wrong, with the nearest valid one.
+    """
     try:
-        return Recipe.model_validate(content)
+        return Recipe.model_validate(with_overrides(content, overrides.items()))
     except ValidationError as error:
-        problems = [_describe(problem) for problem in error.errors()]
-        raise ValueError(f"recipe {origin}: " + "; ".join(problems)) from error
-
-
-def _describe(problem: Any) -> str:
-    # The tag of a union ("text", "by_user") is part of pydantic's path, but not of the file's.
-    tags = {"text", "parquet", "sequences", "synthetic", "by_user", "by_window"}
-    tags |= {"leave_one_out", "given"}
-    key = ".".join(str(part) for part in problem["loc"] if part not in tags)
-    if problem["type"] != "extra_forbidden":
-        return f"{key}: {problem['msg']}" if key else str(problem["msg"])
-    valid = {
-        name
-        for model in (Recipe, Filters, TextSource, SequenceSource, SyntheticSource)
-        for name in model.model_fields
-    } | {name for split in (ByUser, ByWindow, LeaveOneOut, Given) for name in split.model_fields}
-    near = difflib.get_close_matches(key.split(".")[-1], valid, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{key}: not a setting of this kind of recipe{hint}"
+        raise ValueError(f"recipe {origin}: " + "; ".join(explain(Recipe, error))) from error
