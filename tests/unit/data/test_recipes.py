@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from skiprec.config.reading import parse_override
 from skiprec.data.ingest.recipe import Recipe, load_recipe, make_recipe
+from tests.testkit.recipe_tables import DOCUMENT, MODELS, with_tables
 
 RECIPES = sorted((Path(__file__).parents[3] / "datasets" / "recipes").glob("*.toml"))
 CONTENT: dict[str, Any] = {
@@ -42,8 +44,8 @@ def test_the_settings_of_the_slides() -> None:
         ("source.seed=1", "source.seed has no effect with source.kind='text'; remove it"),
         ("source.user_column=", "source.kind='text' needs source.user_column"),
         ("window=1", "window: .*greater than or equal to 2"),
-        ("window=2", "min_items 3 is over window 2"),
-        ("filters.min_history=2", "filters.min_history 2 is under min_items 3"),
+        ("window=2", "min_items 3 is above window 2"),
+        ("filters.min_history=2", "filters.min_history 2 is below min_items 3"),
         ("source.time_format='iso8601'", "time_format has no effect without time_column"),
         ("source.time_format='soon'", "time_format: .*expected number, integer, iso8601"),
         ("source.separator=',;'", "expected one ASCII character"),
@@ -92,3 +94,17 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not valid TOML"):
         load_recipe(tmp_path / "bad.toml")
     assert tomllib.loads(RECIPES[0].read_text())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_key_has_one_description(model: type[BaseModel]) -> None:
+    for name, field in model.model_fields.items():
+        assert field.description, f"{model.__name__}.{name}"
+        assert field.description.endswith("."), f"{model.__name__}.{name}"
+
+
+def test_the_document_has_the_keys_of_the_schema() -> None:
+    text = DOCUMENT.read_text()
+    assert with_tables(text) == text, "run: python -m tests.testkit.recipe_tables"
+    assert with_tables(text.replace("`source.member_lag`", "`source.x`")) == text  # it is written
+    assert text.count("`source.member_lag`") == 1  # control: the key is in the document
