@@ -1,9 +1,9 @@
-"""Checkpoints on disk. A checkpoint counts once its manifest verifies: it is whole or not there.
+"""Checkpoints on disk. A checkpoint is valid if its files are the ones that its manifest lists.
 
-checkpoints/step-00000120/   weights.safetensors   the network, for whoever uses it
-                             engine/               what each rank needs to resume bit for bit
-                             state.json            step, cursor, and which step was the best so far
-                             manifest.json         bytes and sha256 of all of these; written last
+checkpoints/step-00000120/   weights.safetensors   the weights of the network
+                             engine/               the state of each rank, to resume bit for bit
+                             state.json            step, rows seen, and the best step so far
+                             manifest.json         bytes and sha256 of all files; written last
 """
 
 from pathlib import Path
@@ -21,14 +21,14 @@ ENGINE = "engine"
 
 
 class CheckpointFile(Frozen):
-    """What a file must be for the checkpoint to count."""
+    """The size and checksum that a file of a valid checkpoint has."""
 
     bytes: int
     sha256: str
 
 
 class CheckpointManifest(Frozen):
-    """The seal of a checkpoint."""
+    """The contents of a finished checkpoint; see `verify`."""
 
     step: int
     world_size: int
@@ -38,22 +38,23 @@ class CheckpointManifest(Frozen):
 
 
 def step_name(step: int) -> str:
-    """The folder of a step's checkpoint."""
+    """The name of the folder of a step's checkpoint."""
     return f"step-{step:08d}"
 
 
 def step_of(path: Path) -> int:
-    """The step of a checkpoint's folder."""
+    """The step in the name of a checkpoint's folder."""
     return int(path.name.removeprefix("step-"))
 
 
 def newest_step(folder: Path) -> int:
-    """The step of the newest sealed checkpoint, good or not; 0 if there is none."""
-    return max((step_of(seal.parent) for seal in folder.glob(f"step-*/{MANIFEST}")), default=0)
+    """The step of the newest checkpoint with a manifest, valid or not; 0 if there is none."""
+    manifests = folder.glob(f"step-*/{MANIFEST}")
+    return max((step_of(manifest.parent) for manifest in manifests), default=0)
 
 
 def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that verifies, and why each newer one was passed over."""
+    """The newest valid checkpoint, or None, and the problem of each newer checkpoint."""
     skipped: list[str] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         problem = verify(path)
@@ -64,10 +65,10 @@ def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def best_good(folder: Path) -> Path:
-    """The best checkpoint, verified; the newest one knows which it is.
+    """The checkpoint with the best validation so far, which the newest checkpoint records.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: there is no checkpoint, none has been validated, or one of the two is damaged.
     """
     steps = sorted(folder.glob("step-*"))
     if not steps:
@@ -86,7 +87,7 @@ def best_good(folder: Path) -> Path:
 
 
 def _refuse_damaged(path: Path) -> None:
-    """An older one in its place would be another network than the run's result tells of."""
+    """Raises ValueError: an older checkpoint would be another network than the reported one."""
     problem = verify(path)
     if problem is not None:
         raise ValueError(f"the checkpoint {path} is damaged: {problem}; train the run again")
@@ -103,7 +104,7 @@ def read_state(path: Path) -> TrainState:
 
 
 def verify(path: Path) -> str | None:
-    """What is wrong with a checkpoint folder; None if nothing is."""
+    """The first problem of a checkpoint folder; None if the checkpoint is valid."""
     try:
         manifest = read_manifest(path)
     except FileNotFoundError:
@@ -122,6 +123,6 @@ def verify(path: Path) -> str | None:
 
 
 def describe_file(path: Path) -> CheckpointFile:
-    """Flushes a file to the disk and describes it."""
+    """The size and checksum of a file, which is on the disk when this returns."""
     flush_to_disk(path)
     return CheckpointFile(bytes=path.stat().st_size, sha256=file_sha256(path))

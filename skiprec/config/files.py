@@ -12,22 +12,23 @@ from skiprec.config.run import RunConfig
 
 
 def config_hash(config: RunConfig) -> str:
-    """Sixteen hex digits over what decides the result: not the run's name, place or evaluation."""
+    """Sixteen hex digits of the sha256 of `deciding_keys`; two runs with this hash train alike."""
     text = json.dumps(deciding_keys(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def deciding_keys(config: RunConfig) -> dict[str, Any]:
-    """The part of the configuration that decides what is trained: not by how many workers, where.
+    """The keys that decide what is trained: not the name, the folder, the evaluation, the workers.
 
-    None means "off", so an option that a later version adds does not change what an older run is.
+    A key that is None is left out, because None means "off". An option that a later version adds
+    with the default None therefore leaves the hash of older runs as it is.
     """
     left_out = {"name", "root", "evaluation", "pretraining", "cluster"}
     return config.model_dump(mode="json", exclude=left_out, exclude_none=True)
 
 
 def changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """`key: old -> new` for each dotted key whose value differs."""
+    """`key: old -> new` for each dotted key whose values differ."""
     changes = []
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
@@ -39,9 +40,9 @@ def changed_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
 
 
 def load_config(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunConfig:
-    """The configuration in `path`, with `dotted.key=value` overrides; values are TOML or bare text.
+    """The configuration in a file, with `dotted.key=value` overrides set in it.
 
-    A file may name another one, beside it, in `base`: it then says only what differs from that.
+    A file may name another file of its folder in `base`, and then holds only the differences.
 
     Raises:
         ValueError: unreadable file, unknown key (the nearest valid one is named), wrong value.
@@ -50,13 +51,18 @@ def load_config(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunC
 
 
 def read_tree(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """What a configuration file says, with the `base` that it names; not validated.
+    """The settings in a configuration file, merged into those of its `base`; not validated.
 
     Args:
-        above: the files whose base it is, of which none may be its own.
+        above: the files that led here through `base`, none of which may be `path`.
+
+    Raises:
+        ValueError: unreadable file, or a file that is its own base.
     """
     if path in above:
-        raise ValueError(f"{path} is its own base, by way of {', '.join(map(str, above))}")
+        raise ValueError(
+            f"{path} is its own base, by way of {', '.join(map(str, above))}; remove one `base`"
+        )
     tree = read_toml(path, "configuration file", "jobs/configs")
     if "base" not in tree:
         return tree
@@ -67,7 +73,10 @@ def read_tree(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `tree`, section by section; one that names its kind starts afresh."""
+    """`base` with the keys of `tree` set in it, section by section.
+
+    A section of `tree` that has a `kind` replaces the one of `base`, whose other keys may not fit.
+    """
     merged = dict(base)
     for key, value in tree.items():
         old = base.get(key)
@@ -99,20 +108,20 @@ def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
 
 
 def config_toml(config: RunConfig) -> str:
-    """The configuration as a TOML file that `load_config` reads back as it is."""
+    """The text of a TOML file from which `load_config` reads an equal configuration."""
     tree = config.model_dump(mode="json", exclude_none=True)
     plain = {key: value for key, value in tree.items() if not isinstance(value, dict)}
     sections = {"": plain} | {key: value for key, value in tree.items() if key not in plain}
     parts = []
     for name, section in sections.items():
-        # A JSON string, number, boolean or list of them is a TOML one, too.
+        # JSON strings, numbers, booleans and lists of them are valid TOML.
         lines = [f"{key} = {_toml(value)}" for key, value in section.items()]
         parts.append("\n".join([f"[{name}]", *lines] if name else lines))
     return "\n\n".join(parts) + "\n"
 
 
 def _toml(value: Any) -> str:
-    """JSON is TOML but for tables."""
+    """A value in TOML: JSON, except for tables."""
     if not isinstance(value, dict):
         return json.dumps(value)
     return "{" + ", ".join(f"{json.dumps(key)} = {_toml(v)}" for key, v in value.items()) + "}"

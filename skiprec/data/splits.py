@@ -18,7 +18,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 class _Fractions(Section):
     validation_frac: Fraction = 0.1
-    """Expected share of users (`by_user`) or rows (`by_window`) in validation; from 0 to below 1."""
+    """Expected share of users (`by_user`) or rows (`by_window`) in validation, below 1."""
     test_frac: Fraction = 0.1
     """Expected share of users or rows in test; its sum with `validation_frac` is below 1."""
     seed: Seed = 0
@@ -136,11 +136,11 @@ def _leave_one_out(length_U: Longs, window: int, min_items: int) -> SplitPlan:
     can_spare_U = length_U >= min_items + 2
     train_length_U = np.where(can_spare_U, length_U - 2, length_U)
     train = cut_from_end(train_length_U, window, min_items)
-    user_E = np.flatnonzero(can_spare_U)
+    user_R = np.flatnonzero(can_spare_U)
     split = {
         "train": train,
-        "validation": RowPlan(user_E, length_U[user_E] - 1),
-        "test": RowPlan(user_E, length_U[user_E]),
+        "validation": RowPlan(user_R, length_U[user_R] - 1),
+        "test": RowPlan(user_R, length_U[user_R]),
     }
     # The validation row may reach back over the items that no train row holds; those are inputs
     # then, and no leftovers.
