@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from skiprec.config.reading import parse_override
 from skiprec.data.ingest.pipeline import build_dataset
-from skiprec.data.ingest.recipe import load_recipe, make_recipe, parse_override
+from skiprec.data.ingest.recipe import load_recipe, make_recipe
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

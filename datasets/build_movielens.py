@@ -4,9 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from skiprec.config.reading import parse_override
 from skiprec.data.ingest.download import download
 from skiprec.data.ingest.movielens import BASE_URL, EDITIONS, build_movielens
-from skiprec.data.ingest.recipe import load_recipe, make_recipe, parse_override
+from skiprec.data.ingest.recipe import load_recipe, make_recipe
 
 
 def main(argv: list[str]) -> int:

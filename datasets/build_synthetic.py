@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from skiprec.config.reading import parse_override
 from skiprec.data.ingest.pipeline import build_dataset
-from skiprec.data.ingest.recipe import load_recipe, parse_override
+from skiprec.data.ingest.recipe import load_recipe
 
 RECIPE = Path(__file__).parent / "recipes" / "synthetic.toml"
 

@@ -1,17 +1,17 @@
-"""Checkpoints on disk. A checkpoint counts once its manifest verifies: it is whole or not there.
+"""Checkpoints on disk. A checkpoint is valid if its files are the ones that its manifest lists.
 
-checkpoints/step-00000120/   weights.safetensors   the network, for whoever uses it
-                             engine/               what each rank needs to resume bit for bit
-                             state.json            step, cursor, and which step was the best so far
-                             manifest.json         bytes and sha256 of all of these; written last
+checkpoints/step-00000120/   weights.safetensors   the weights of the network
+                             engine/               the state of each rank, to resume bit for bit
+                             state.json            step, rows seen, and the best step so far
+                             manifest.json         bytes and sha256 of all files; written last
 """
 
-import hashlib
-import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from skiprec.durable import file_sha256, flush_to_disk
+from skiprec.frozen import Frozen
 from skiprec.training.state import TrainState
 
 MANIFEST = "manifest.json"
@@ -20,19 +20,15 @@ STATE = "state.json"
 ENGINE = "engine"
 
 
-class CheckpointFile(BaseModel):
-    """What a file must be for the checkpoint to count."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class CheckpointFile(Frozen):
+    """The size and checksum that a file of a valid checkpoint has."""
 
     bytes: int
     sha256: str
 
 
-class CheckpointManifest(BaseModel):
-    """The seal of a checkpoint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class CheckpointManifest(Frozen):
+    """The contents of a finished checkpoint; see `verify`."""
 
     step: int
     world_size: int
@@ -42,22 +38,23 @@ class CheckpointManifest(BaseModel):
 
 
 def step_name(step: int) -> str:
-    """The folder of a step's checkpoint."""
+    """The name of the folder of a step's checkpoint."""
     return f"step-{step:08d}"
 
 
 def step_of(path: Path) -> int:
-    """The step of a checkpoint's folder."""
+    """The step in the name of a checkpoint's folder."""
     return int(path.name.removeprefix("step-"))
 
 
 def newest_step(folder: Path) -> int:
-    """The step of the newest sealed checkpoint, good or not; 0 if there is none."""
-    return max((step_of(seal.parent) for seal in folder.glob(f"step-*/{MANIFEST}")), default=0)
+    """The step of the newest checkpoint with a manifest, valid or not; 0 if there is none."""
+    manifests = folder.glob(f"step-*/{MANIFEST}")
+    return max((step_of(manifest.parent) for manifest in manifests), default=0)
 
 
 def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that verifies, and why each newer one was passed over."""
+    """The newest valid checkpoint, or None, and the problem of each newer checkpoint."""
     skipped: list[str] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         problem = verify(path)
@@ -68,10 +65,10 @@ def newest_good(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def best_good(folder: Path) -> Path:
-    """The best checkpoint, verified; the newest one knows which it is.
+    """The checkpoint with the best validation so far, which the newest checkpoint records.
 
     Raises:
-        ValueError: there is none, or it is damaged.
+        ValueError: there is no checkpoint, none has been validated, or one of the two is damaged.
     """
     steps = sorted(folder.glob("step-*"))
     if not steps:
@@ -90,7 +87,7 @@ def best_good(folder: Path) -> Path:
 
 
 def _refuse_damaged(path: Path) -> None:
-    """An older one in its place would be another network than the run's result tells of."""
+    """Raises ValueError: an older checkpoint would be another network than the reported one."""
     problem = verify(path)
     if problem is not None:
         raise ValueError(f"the checkpoint {path} is damaged: {problem}; train the run again")
@@ -107,7 +104,7 @@ def read_state(path: Path) -> TrainState:
 
 
 def verify(path: Path) -> str | None:
-    """What is wrong with a checkpoint folder; None if nothing is."""
+    """The first problem of a checkpoint folder; None if the checkpoint is valid."""
     try:
         manifest = read_manifest(path)
     except FileNotFoundError:
@@ -120,18 +117,12 @@ def verify(path: Path) -> str | None:
             return f"{name} is missing"
         if file.stat().st_size != expected.bytes:
             return f"{name} has {file.stat().st_size} bytes, its manifest says {expected.bytes}"
-        if _sha256(file) != expected.sha256:
+        if file_sha256(file) != expected.sha256:
             return f"{name} does not have the sha256 of its manifest"
     return None
 
 
 def describe_file(path: Path) -> CheckpointFile:
-    """Flushes a file to the disk and describes it."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return CheckpointFile(bytes=path.stat().st_size, sha256=_sha256(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The size and checksum of a file, which is on the disk when this returns."""
+    flush_to_disk(path)
+    return CheckpointFile(bytes=path.stat().st_size, sha256=file_sha256(path))

@@ -1,12 +1,15 @@
-"""The base of every section of a configuration."""
+"""The base of every table of settings that a user writes."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from skiprec.frozen import Frozen
 
 
-class Section(BaseModel):
-    """A part of the configuration. It is immutable, and an unknown key is an error.
+class Section(Frozen):
+    """A part of a configuration or of a recipe.
 
-    The sentence below each key is its description: `docs/configuration.md` is generated from them.
+    The sentence below each key is its description: `docs/configuration.md` and the tables of keys
+    in `docs/data.md` are generated from them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True)

@@ -1,1 +1,1 @@
-"""Recorded interactions as Arrow shards: how they are built, read, ordered and batched."""
+"""Recorded interactions as Arrow shards: built, read, ordered and batched."""

@@ -1,25 +1,22 @@
-"""The manifest of a dataset folder: written last, so a folder without one is not a dataset."""
+"""The manifest of a dataset folder. It is written last: a folder without one is not a dataset."""
 
 import hashlib
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from skiprec.data.schema import MANIFEST_NAME, SCHEMA_VERSION
+from skiprec.durable import file_sha256, write_text_durably
+from skiprec.frozen import Frozen
 
 SplitKind = Literal["by_user", "leave_one_out", "by_window", "given"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FileInfo(_Frozen):
-    """One Arrow file. `data_sha256` is over the values alone, so no Arrow version changes it."""
+class FileInfo(Frozen):
+    """One Arrow file. `data_sha256` covers the values alone, so no Arrow version changes it."""
 
     name: str
     rows: int
@@ -28,15 +25,15 @@ class FileInfo(_Frozen):
     data_sha256: str
 
 
-class SplitInfo(_Frozen):
-    """The rows of one split, over its files in order."""
+class SplitInfo(Frozen):
+    """One split: its number of rows, and its files in the order of the rows."""
 
     rows: int
     files: tuple[FileInfo, ...]
 
 
-class InputInfo(_Frozen):
-    """A raw file that the dataset was built from."""
+class InputInfo(Frozen):
+    """A raw file from which the dataset was built."""
 
     name: str
     part: Literal["train", "test"]
@@ -44,23 +41,23 @@ class InputInfo(_Frozen):
     sha256: str
 
 
-class Counts(_Frozen):
-    """What was read and what was left out on the way to the rows."""
+class Counts(Frozen):
+    """Numbers of what a build read and of what it left out."""
 
     rows_read: int
     bad_rows: dict[str, int]  # skipped lines by reason; empty unless on_bad_row = "skip"
     filtered_rows: int  # removed by the recipe's `keep` conditions
-    cut_users: int  # beyond filters.max_users
+    cut_users: int  # beyond the first filters.max_users
     cut_users_interactions: int
-    filtered_items: int  # rarer than min_item_count, or beyond max_items
+    filtered_items: int  # rarer than min_item_count, or not among the max_items most frequent
     filtered_items_interactions: int
     short_histories: int  # users with fewer than filters.min_history items
     short_histories_interactions: int
-    leftover_interactions: int  # of kept histories, but in no row of any split
-    users_without_evaluation: int  # leave_one_out: too short to hold an item out, all in train
+    leftover_interactions: int  # in kept histories, but in no row of any split
+    users_without_evaluation: int  # leave_one_out: too few items to hold one out; all are in train
 
     def describe(self) -> str:
-        """What was left out, on one line; counts of zero are not named."""
+        """One line with the number of rows read and every count above zero of what was left out."""
         skipped = [f"{count:,} bad rows ({reason})" for reason, count in self.bad_rows.items()]
         left_out = [
             f"{count:,} {name.replace('_', ' ')}"
@@ -72,8 +69,8 @@ class Counts(_Frozen):
         )
 
 
-class Manifest(_Frozen):
-    """Everything that a reader needs to know about a dataset before it opens a shard."""
+class Manifest(Frozen):
+    """The facts about a dataset that a reader needs before it opens a shard."""
 
     schema_version: int
     name: str
@@ -87,13 +84,13 @@ class Manifest(_Frozen):
     users: FileInfo
     counts: Counts
     inputs: tuple[InputInfo, ...]
-    edition: dict[str, str]  # facts about the source that change over the years; often empty
+    edition: dict[str, str]  # facts about the edition of a source that is reissued; often empty
     recipe: dict[str, Any]
     recipe_hash: str
 
     @property
     def content_hash(self) -> str:
-        """sha256 over the values in the shards and tables; equal data, equal hash, anywhere."""
+        """sha256 of the values in the shards and tables; equal data has an equal hash anywhere."""
         content = {
             "schema_version": self.schema_version,
             "window": self.window,
@@ -107,86 +104,85 @@ class Manifest(_Frozen):
         return canonical_sha256(content)
 
     def files(self) -> tuple[FileInfo, ...]:
-        """Every file of the folder but the manifest."""
+        """Every file of the folder except the manifest."""
         shards = [file for split in self.splits.values() for file in split.files]
         return (*shards, self.items, self.users)
 
 
 def canonical_sha256(value: Any) -> str:
-    """sha256 of `value` as JSON with sorted keys."""
+    """sha256 of the JSON text of `value`, with sorted keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 of the bytes of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a dataset folder; ValueError if it is none that this build can read."""
+    """The manifest of a dataset folder.
+
+    Raises:
+        ValueError: no dataset is there, or one of another schema version.
+    """
     path = folder / MANIFEST_NAME
     if not folder.is_dir():
         raise ValueError(
-            f"{folder}: no such folder; build a dataset there with datasets/build_*.py"
+            f"{folder}: no such folder; build a dataset there with a script of datasets/"
         )
     if not path.is_file():
         raise ValueError(
             f"{folder} is not a dataset: it has no {MANIFEST_NAME}, which is written last; "
-            "remove the folder and build it again with datasets/build_*.py"
+            "remove the folder and build the dataset again with a script of datasets/"
         )
     try:
         content = json.loads(path.read_text())
-        found = content["schema_version"]
+        version = content["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} is no manifest: expected JSON with a schema_version ({error}); "
+            f"{path} is not a manifest: expected JSON with a schema_version ({error}); "
             "build the dataset again"
         ) from error
-    if found != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION:
         raise ValueError(
-            f"{path} has schema version {found}, this build reads {SCHEMA_VERSION}; "
-            "build the dataset again with datasets/build_*.py"
+            f"{path} has schema version {version}, this version reads {SCHEMA_VERSION}; "
+            "build the dataset again with a script of datasets/"
         )
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
-        raise ValueError(f"{path} does not follow schema version {found}: {error}") from error
+        raise ValueError(f"{path} does not follow schema version {version}: {error}") from error
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest under a temporary name, sync it and rename it into place."""
-    path = folder / MANIFEST_NAME
-    temporary = path.with_suffix(".partial")
-    with temporary.open("w") as stream:
-        stream.write(manifest.model_dump_json(indent=2) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.rename(path)
+    """Writes the manifest, which makes a dataset of the folder: every other file is there before.
+
+    It is flushed to the disk before it gets its name.
+    """
+    write_text_durably(folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
 
 
 def check_sizes(folder: Path, files: tuple[FileInfo, ...]) -> None:
-    """ValueError if a file is missing or has another size than the manifest says."""
+    """Raises ValueError if a file is missing or has another size than in the manifest."""
     for file in files:
         path = folder / file.name
         if not path.is_file():
             raise ValueError(f"{path} is missing; the manifest lists it: build the dataset again")
-        if (found := path.stat().st_size) != file.bytes:
+        if (size := path.stat().st_size) != file.bytes:
             raise ValueError(
-                f"{path} has {found:,} bytes, the manifest says {file.bytes:,}; "
-                "it was cut or changed: build the dataset again"
+                f"{path} has {size:,} bytes, the manifest says {file.bytes:,}; "
+                "the file was cut or changed: build the dataset again"
             )
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Read every file in full, several at once; ValueError names the first whose sha256 differs."""
+    """Reads every file in full, several at once.
+
+    Raises:
+        ValueError: the first file whose size or sha256 is not the one in the manifest.
+    """
     check_sizes(folder, manifest.files())
-    with ThreadPoolExecutor() as pool:  # hashing leaves Python's lock
+    with ThreadPoolExecutor() as pool:  # hashing releases Python's global lock
         sums = pool.map(lambda file: file_sha256(folder / file.name), manifest.files())
-        for file, found in zip(manifest.files(), sums, strict=True):
-            if found != file.sha256:
+        for file, sha256 in zip(manifest.files(), sums, strict=True):
+            if sha256 != file.sha256:
                 raise ValueError(
-                    f"{folder / file.name} has sha256 {found}, the manifest says {file.sha256}; "
-                    "it was changed after it was written: build the dataset again"
+                    f"{folder / file.name} has sha256 {sha256}, the manifest says {file.sha256}; "
+                    "the file was changed after the build: build the dataset again"
                 )

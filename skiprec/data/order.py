@@ -1,9 +1,10 @@
-"""Which row is which sample: a pure function of (seed, epoch, index), with no buffer to save.
+"""The order of the training rows: a pure function of (seed, epoch, index), without state.
 
-An epoch visits every row once. The rows lie in blocks of `BLOCK_ROWS`; a keyed permutation orders
-the blocks, windows of `WINDOW_BLOCKS` of them are laid side by side, and a second keyed
-permutation orders the rows within a window. Reads stay within a window's blocks, so a file much
-larger than memory is read in large pieces. Rank and world size only slice the result.
+An epoch visits every row once. The rows are divided into blocks of `BLOCK_ROWS`. A keyed
+permutation orders the blocks. Each `WINDOW_BLOCKS` consecutive blocks of that order are a window,
+and a second keyed permutation orders the rows within it. Reads stay within the blocks of one
+window, so a file much larger than memory is read in large pieces. Rank and world size only slice
+the result.
 """
 
 import itertools
@@ -21,7 +22,7 @@ WINDOW_BLOCKS = 64
 
 @dataclass(frozen=True)
 class DataOrder:
-    """The order of a split. `sample` counts from 0 over all epochs: the cursor of a run."""
+    """The order of the samples of a split. Samples are counted from 0 over all epochs."""
 
     seed: int
     num_rows: int
@@ -29,9 +30,9 @@ class DataOrder:
     window_blocks: int = WINDOW_BLOCKS
 
     def rows(self, start: int, stop: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """`(row_R, key_R)` of samples [start, stop); a key seeds all that is random about it."""
+        """`(row_R, key_R)` of the samples [start, stop); a key seeds all noise of its sample."""
         if self.num_rows < 1:
-            raise ValueError("the training split has no rows; nothing can be ordered")
+            raise ValueError("the training split has no rows; build a dataset with at least one")
         row_parts = [np.empty(0, np.int64)]
         key_parts = [np.empty(0, np.uint64)]
         while start < stop:
@@ -48,7 +49,7 @@ class DataOrder:
         return np.concatenate(row_parts), np.concatenate(key_parts).view(np.int64)
 
     def _epoch_rows(self, epoch: int, start: int, stop: int) -> NDArray[np.int64]:
-        """Rows at positions [start, stop) of one epoch."""
+        """The rows at positions [start, stop) of one epoch."""
         parts = []
         first = self._window_at(epoch, start)
         window, offset = first
@@ -62,14 +63,14 @@ class DataOrder:
         return np.concatenate(parts)
 
     def _window_at(self, epoch: int, position: int) -> tuple[int, int]:
-        """The window that holds a position of the epoch, and where in it."""
+        """The window that holds a position of the epoch, and the offset of the position in it."""
         starts = _window_starts(self, epoch)
         window = int(np.searchsorted(starts, position, side="right")) - 1
         return window, position - int(starts[window])
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of the split; the last may be short."""
+        """Number of blocks of the split; the last block may be short."""
         return -(-self.num_rows // self.block_rows)
 
 
@@ -80,7 +81,7 @@ def _block_order(order: DataOrder, epoch: int) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=4)
 def _window_starts(order: DataOrder, epoch: int) -> NDArray[np.int64]:
-    """First position of each window; only the window with the split's short last block is short."""
+    """The first position of each window; one window holds the short last block of the split."""
     blocks = _block_order(order, epoch)
     sizes = np.minimum(order.num_rows - blocks * order.block_rows, order.block_rows)
     window_first_block = np.arange(0, len(blocks), order.window_blocks)
@@ -90,7 +91,7 @@ def _window_starts(order: DataOrder, epoch: int) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=4)
 def _window_rows(order: DataOrder, epoch: int, window: int) -> NDArray[np.int64]:
-    """The rows of one window in their final order."""
+    """The rows of one window in the order of training."""
     first = window * order.window_blocks
     blocks = _block_order(order, epoch)[first : first + order.window_blocks]
     rows = (blocks[:, None] * order.block_rows + np.arange(order.block_rows)).reshape(-1)
@@ -101,9 +102,9 @@ def _window_rows(order: DataOrder, epoch: int, window: int) -> NDArray[np.int64]
 def rank_slices(
     global_batch_rows: int, world_size: int, rank: int, micro_batch_rows: int | None
 ) -> list[tuple[int, int]]:
-    """The `[start, stop)` of each pass of one rank within a global batch.
+    """The `[start, stop)` of each pass (micro-batch) of one rank within a global batch.
 
-    Every rank makes equally many passes; sizes differ by at most one row, and may be zero.
+    Every rank has the same number of passes. Their sizes differ by at most one row and may be zero.
     """
     share = -(-global_batch_rows // world_size)
     passes = 1 if micro_batch_rows is None else -(-share // micro_batch_rows)

@@ -4,7 +4,8 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 1
 PADDING_ID = 0
-# Rows of one split are cut into files of this many; a constant, so that equal data has equal files.
+# Number of rows in each file of a split, except the last. It is a constant so that equal data has
+# equal files.
 ROWS_PER_FILE = 65_536
 
 MANIFEST_NAME = "manifest.json"
@@ -14,9 +15,9 @@ SPLIT_NAMES = ("train", "validation", "test")
 
 
 def row_schema(window: int) -> pa.Schema:
-    """One row: `window` item ids, left-padded with 0, the newest last.
+    """The columns of a shard. A row holds `window` item ids, left-padded with 0, the newest last.
 
-    `end` is the position, counted from 1, of the row's last item in the history of the user.
+    `end` is the position of the row's last item in the user's history, counted from 1.
     """
     return pa.schema(
         [
@@ -27,7 +28,7 @@ def row_schema(window: int) -> pa.Schema:
     )
 
 
-# `count` is over all kept histories, `train_count` over the cells of the train rows.
+# `count` counts occurrences in all kept histories, `train_count` those in the train rows.
 ITEM_SCHEMA = pa.schema(
     [
         pa.field("item", pa.int32(), nullable=False),
@@ -39,7 +40,7 @@ ITEM_SCHEMA = pa.schema(
 
 
 def user_schema(extra: tuple[str, ...] = ()) -> pa.Schema:
-    """One line a user; `extra` names further text columns (synthetic data has `kind`)."""
+    """The columns of users.arrow. `extra` names further text columns: `kind` in synthetic data."""
     return pa.schema(
         [
             pa.field("user", pa.int32(), nullable=False),

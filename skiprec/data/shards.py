@@ -1,8 +1,7 @@
-"""Rows of item windows in Arrow files: written in fixed pieces, read through a memory map."""
+"""Shards: Arrow files of rows, written in fixed pieces and read through a memory map."""
 
 import hashlib
 import mmap
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from skiprec.data.manifest import (
     Manifest,
     SplitInfo,
     check_sizes,
-    file_sha256,
     read_manifest,
 )
 from skiprec.data.schema import ITEMS_NAME, ROWS_PER_FILE, row_schema
+from skiprec.durable import file_sha256, flush_to_disk
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
@@ -26,7 +25,7 @@ Longs = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of a split; the arrays are the caller's own (writable copies)."""
+    """Some rows of a split. The arrays are writable copies that belong to the caller."""
 
     items_RW: Ints  # left-padded with 0, the newest item last
     user_R: Ints  # index into users.arrow
@@ -34,10 +33,10 @@ class Rows:
 
 
 class ShardSet:
-    """All rows of one split, addressed 0..num_rows-1 over its files.
+    """All rows of one split, numbered 0..num_rows-1 over its files.
 
-    Opening maps the files and reads no row. It checks the sizes of the files, not their
-    contents: `manifest.verify_files` does that.
+    Opening maps the files and reads no row. It checks the sizes of the files;
+    `manifest.verify_files` checks their contents.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, split: str) -> None:
@@ -56,7 +55,11 @@ class ShardSet:
 
     @classmethod
     def open(cls, folder: Path, split: str) -> "ShardSet":
-        """The rows of `split`; ValueError says what is wrong with the folder or the name."""
+        """The rows of `split` in a dataset folder.
+
+        Raises:
+            ValueError: the folder is not a dataset, has no such split, or a file is missing or cut.
+        """
         manifest = read_manifest(folder)
         if split not in manifest.splits:
             raise ValueError(
@@ -70,8 +73,8 @@ class ShardSet:
         row_R = np.asarray(rows_R, dtype=np.int64)
         if row_R.size and not (0 <= row_R.min() and row_R.max() < self.num_rows):
             raise ValueError(
-                f"rows {row_R.min()}..{row_R.max()} asked of split {self.split!r}, "
-                f"which has rows 0..{self.num_rows - 1}"
+                f"expected rows of split {self.split!r}, 0..{self.num_rows - 1}; "
+                f"got rows {row_R.min()}..{row_R.max()}"
             )
         items_RW = np.empty((len(row_R), self.window), np.int32)
         user_R = np.empty(len(row_R), np.int32)
@@ -84,10 +87,11 @@ class ShardSet:
         return Rows(items_RW, user_R, row_R)
 
     def slice(self, start: int, stop: int) -> Rows:
-        """Rows start..stop-1."""
+        """The rows start..stop-1."""
         if not 0 <= start <= stop <= self.num_rows:
             raise ValueError(
-                f"rows {start}..{stop} asked of split {self.split!r}, which has {self.num_rows}"
+                f"expected a range of the {self.num_rows} rows of split {self.split!r}; "
+                f"got rows {start}..{stop}"
             )
         items_RW = np.empty((stop - start, self.window), np.int32)
         user_R = np.empty(stop - start, np.int32)
@@ -100,7 +104,10 @@ class ShardSet:
 
 
 def items_hash(folder: Path) -> str:
-    """sha256 of which item each id means: equal for all splits and windows of the same items."""
+    """sha256 of the original ids in the order of the item ids.
+
+    It is equal for two datasets whose ids mean the same items, whatever their splits and windows.
+    """
     digest = hashlib.sha256()
     with pa.OSFile(str(folder / ITEMS_NAME)) as file:
         reader = pa.ipc.open_file(file)
@@ -113,9 +120,9 @@ def items_hash(folder: Path) -> str:
 def _map_file(path: Path, window: int, rows: int) -> tuple[Ints, Ints]:
     """Read-only views of the items [rows, window] and users [rows] of one file; no copy.
 
-    The arrays keep the memory map alive. Training reads small blocks in random order: the kernel's
-    reading ahead (up to megabytes a fault) would read many times what is used, and where memory is
-    short throw out what is still needed.
+    The arrays keep the memory map alive. The kernel is told not to read ahead: training reads small
+    blocks in random order, so reading ahead (up to megabytes for each page fault) would read many
+    times the bytes that are used and, where memory is short, evict pages that are still needed.
     """
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -128,21 +135,22 @@ def _map_file(path: Path, window: int, rows: int) -> tuple[Ints, Ints]:
         ) from error
     if reader.schema != row_schema(window) or reader.num_record_batches != 1:
         raise ValueError(
-            f"{path}: expected one batch of {row_schema(window)}, found "
+            f"{path}: expected one record batch of {row_schema(window)}, got "
             f"{reader.num_record_batches} of {reader.schema}; build the dataset again"
         )
     batch = reader.get_batch(0)
     if batch.num_rows != rows:
-        raise ValueError(f"{path} has {batch.num_rows} rows, the manifest says {rows}")
+        raise ValueError(
+            f"{path} has {batch.num_rows} rows, the manifest says {rows}; build the dataset again"
+        )
     items_RW = batch.column("items").values.to_numpy(zero_copy_only=True).reshape(rows, window)
     return items_RW, batch.column("user").to_numpy(zero_copy_only=True)
 
 
 class ShardWriter:
-    """Collects the rows of one split and writes a file whenever ROWS_PER_FILE are there.
+    """Collects the rows of one split and writes a file for every ROWS_PER_FILE of them.
 
-    What the files hold depends on the sequence of rows alone, never on how it was cut into
-    calls of `append`.
+    The files depend on the sequence of rows alone, not on how calls of `append` divide it.
     """
 
     def __init__(self, folder: Path, split: str, window: int) -> None:
@@ -154,14 +162,14 @@ class ShardWriter:
         self._num_pending = 0
 
     def append(self, user_R: Ints, end_R: Ints, items_RW: Ints) -> None:
-        """Add rows at the end of the split."""
+        """Adds rows at the end of the split."""
         self._pending.append((user_R, end_R, items_RW))
         self._num_pending += len(user_R)
         if self._num_pending >= ROWS_PER_FILE:
             self._write_full_files()
 
     def close(self) -> SplitInfo:
-        """Write the last, shorter file and describe the split."""
+        """Writes the last, shorter file and returns the description of the split."""
         if self._num_pending:
             self._write_file(*self._join_pending())
         return SplitInfo(rows=sum(f.rows for f in self._files), files=tuple(self._files))
@@ -199,7 +207,10 @@ class ShardWriter:
 
 
 class TableWriter:
-    """One Arrow IPC file, uncompressed, in batches of ROWS_PER_FILE rows however it is fed."""
+    """Writes one uncompressed Arrow IPC file, in batches of ROWS_PER_FILE rows.
+
+    The file does not depend on the sizes of the batches that are appended.
+    """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path = path
@@ -210,17 +221,16 @@ class TableWriter:
         self._digest = hashlib.sha256()
 
     def append(self, batch: pa.RecordBatch) -> None:
-        """Add rows at the end of the file."""
+        """Adds rows at the end of the file."""
         self._pending.append(batch)
         self._rows += batch.num_rows
         self._write(everything=False)
 
     def close(self) -> FileInfo:
-        """Write what is left, sync the file and describe it."""
+        """Writes the rest, flushes the file to the disk and returns its description."""
         self._write(everything=True)
         self._writer.close()
-        with self._path.open("rb") as stream:
-            os.fsync(stream.fileno())
+        flush_to_disk(self._path)
         return FileInfo(
             name=self._path.name,
             rows=self._rows,
@@ -242,7 +252,7 @@ class TableWriter:
 
 
 def _value_bytes(column: pa.Array) -> bytes:
-    """The values of a column as bytes that depend on nothing but the values."""
+    """The values of a column as bytes, independent of how Arrow stores them."""
     if pa.types.is_fixed_size_list(column.type):
         column = column.flatten()
     if pa.types.is_string(column.type):

@@ -1,12 +1,13 @@
-"""Who is trained on and who is held out: pure functions from lengths and hashes to rows."""
+"""The splits: pure functions from lengths of histories and hashes of users to rows."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from skiprec.config.section import Section
 from skiprec.data.hashing import Hashes, keyed_uniform, mix
 from skiprec.data.windows import RowPlan, cut_from_end
 
@@ -15,59 +16,65 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Fractions(_Frozen):
+class _Fractions(Section):
     validation_frac: Fraction = 0.1
+    """Expected share of users (`by_user`) or rows (`by_window`) in validation, below 1."""
     test_frac: Fraction = 0.1
+    """Expected share of users or rows in test; its sum with `validation_frac` is below 1."""
     seed: Seed = 0
+    """Seed of the draw."""
 
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Self:
         if self.validation_frac + self.test_frac >= 1:
             raise ValueError(
-                f"validation_frac {self.validation_frac} + test_frac {self.test_frac} leave "
+                f"validation_frac {self.validation_frac} + test_frac {self.test_frac} leaves "
                 "nothing to train on; expected a sum below 1"
             )
         return self
 
 
 class ByUser(_Fractions):
-    """All rows of a user go to one split, drawn by a keyed hash of the user's original id."""
+    """All rows of a user are in one split, drawn by a keyed hash of the user's original id."""
 
     kind: Literal["by_user"] = "by_user"
+    """All rows of a user are in one split, which is drawn for each user."""
 
 
 class ByWindow(_Fractions):
-    """Each row goes to a split of its own, drawn by a keyed hash of (user, end): the slides' way.
+    """Each row has a split of its own, drawn by a keyed hash of (user, end), as in the slides.
 
-    A user's other rows may be in train, so this measures an easier task than `by_user`.
+    A user's other rows may be in train, so this split measures an easier task than `by_user`.
     """
 
     kind: Literal["by_window"] = "by_window"
+    """The split is drawn for each row; a user may have rows in several splits."""
 
 
-class LeaveOneOut(_Frozen):
-    """The last item of each user is the test target, the one before the validation target.
+class LeaveOneOut(Section):
+    """The last item of each user is the test target, the one before it the validation target.
 
-    A user with fewer than min_items + 2 items cannot spare them: all of those are trained on.
+    A user with fewer than `min_items + 2` items has none to spare: all of them are trained on.
     """
 
     kind: Literal["leave_one_out"] = "leave_one_out"
+    """The last item of each user is the test target, the item before it the validation target."""
 
 
-class Given(_Frozen):
-    """Train and test files are given; validation users are drawn from the train files.
+class Given(Section):
+    """Train and test files are given; the users of validation are drawn from the train files.
 
-    A user of both has one history, train items first. Test rows end at a test item and may reach
-    back to train items; train rows hold train items alone.
+    A user in both has one history, with the train items first. Test rows end at a test item and may
+    reach back to train items. Train rows hold train items only.
     """
 
     kind: Literal["given"] = "given"
+    """Train files and test files are given; validation is drawn from the users of the train
+    files."""
     validation_frac: Fraction = 0.1
+    """Expected share of the users of the train files in validation; from 0 to below 1."""
     seed: Seed = 0
+    """Seed of the draw."""
 
 
 SplitConfig = Annotated[ByUser | ByWindow | LeaveOneOut | Given, Field(discriminator="kind")]
@@ -75,7 +82,7 @@ SplitConfig = Annotated[ByUser | ByWindow | LeaveOneOut | Given, Field(discrimin
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """The rows of every split, and how many interactions and users the splits leave aside."""
+    """The rows of every split, and the numbers of interactions and users that are in none."""
 
     rows: dict[str, RowPlan]
     leftover_interactions: int
@@ -90,10 +97,13 @@ def plan_splits(
     window: int,
     min_items: int,
 ) -> SplitPlan:
-    """Rows of `train`, `validation` and `test` for these users, each ordered by (user, end).
+    """The rows of `train`, `validation` and `test` for some users, each ordered by (user, end).
 
-    `test_length_U` counts the items at the end of each history that came from a test file; it is
-    0 for every split but `given`. A user's rows depend on that user alone.
+    The rows of a user depend on that user alone.
+
+    Args:
+        test_length_U: number of items at the end of each history that came from a test file; 0 for
+            every split except `given`.
     """
     match config:
         case LeaveOneOut():
@@ -126,13 +136,14 @@ def _leave_one_out(length_U: Longs, window: int, min_items: int) -> SplitPlan:
     can_spare_U = length_U >= min_items + 2
     train_length_U = np.where(can_spare_U, length_U - 2, length_U)
     train = cut_from_end(train_length_U, window, min_items)
-    user_E = np.flatnonzero(can_spare_U)
+    user_R = np.flatnonzero(can_spare_U)
     split = {
         "train": train,
-        "validation": RowPlan(user_E, length_U[user_E] - 1),
-        "test": RowPlan(user_E, length_U[user_E]),
+        "validation": RowPlan(user_R, length_U[user_R] - 1),
+        "test": RowPlan(user_R, length_U[user_R]),
     }
-    # A leftover that the window of the validation row reaches is used there, as input.
+    # The validation row may reach back over the items that no train row holds; those are inputs
+    # then, and no leftovers.
     reach_U = np.maximum(length_U - 1 - window, 0)
     train_start_U = train_length_U - _covered(train_length_U, train, window)
     start_U = np.where(can_spare_U, np.minimum(train_start_U, reach_U), train_start_U)
@@ -164,7 +175,7 @@ def _given(
 
 
 def _covered(length_U: Longs, rows: RowPlan, window: int) -> Longs:
-    """How many items at the end of each history stand in a row cut from its end."""
+    """Number of items at the end of each history that are in a row cut from its end."""
     rows_U = np.bincount(rows.user_R, minlength=len(length_U))
     return np.minimum(rows_U * window, length_U)
 

@@ -1,4 +1,4 @@
-"""Cut histories into rows of at most `window` items, from the newest item back."""
+"""Cuts histories into rows of at most `window` items, from the newest item back."""
 
 from dataclasses import dataclass
 
@@ -11,24 +11,24 @@ Longs = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RowPlan:
-    """Which rows to cut: row r holds the (up to) `window` items of user_R[r] that end at end_R[r].
+    """The rows to cut: row r holds the last `window` items, or fewer, of user_R[r] up to end_R[r].
 
-    `end` counts from 1: a row with end = 5 ends with the user's fifth item.
+    `end` is counted from 1: a row with end = 5 ends with the user's fifth item.
     """
 
     user_R: Longs
     end_R: Longs
 
     def select(self, chosen_R: npt.NDArray[np.bool_]) -> "RowPlan":
-        """The rows that are chosen, in the same order."""
+        """The chosen rows, in their present order."""
         return RowPlan(self.user_R[chosen_R], self.end_R[chosen_R])
 
 
 def cut_from_end(length_U: Longs, window: int, min_items: int) -> RowPlan:
     """Rows that end at n, n - window, n - 2 * window ... for each history of n items.
 
-    Rows do not overlap. The oldest row may be shorter than `window`; under `min_items` it is left
-    out. Rows are ordered by user, then from old to new.
+    Rows do not overlap. The oldest row may be shorter than `window`; it is left out if it has fewer
+    than `min_items` items. Rows are ordered by user, then from old to new.
     """
     full_U, rest_U = np.divmod(length_U, window)
     rows_U = full_U + (rest_U >= min_items)
@@ -38,7 +38,10 @@ def cut_from_end(length_U: Longs, window: int, min_items: int) -> RowPlan:
 
 
 def gather_rows(items_N: Ints, start_U: Longs, plan: RowPlan, window: int) -> Ints:
-    """items_RW of a plan, left-padded with 0; user u's history starts at items_N[start_U[u]]."""
+    """The items of the planned rows, left-padded with 0, as `items_RW`.
+
+    The history of user u begins at `items_N[start_U[u]]`.
+    """
     position_RW = plan.end_R[:, None] - window + np.arange(window)
     source_RW = start_U[plan.user_R][:, None] + np.maximum(position_RW, 0)
     return np.where(position_RW >= 0, items_N[source_RW], 0).astype(np.int32)

@@ -1,9 +1,9 @@
 """The state of a run. It is small, equal on every rank, and complete but for the weights."""
 
-from pydantic import BaseModel, ConfigDict
+from skiprec.frozen import Frozen
 
 
-class TrainState(BaseModel):
+class TrainState(Frozen):
     """The state after `step` steps.
 
     The next rows are a function of `seed`, `step` and the dataset with `manifest_hash`.
@@ -12,8 +12,6 @@ class TrainState(BaseModel):
         samples: number of rows that were trained on, for the log.
         items_hash: hash of the item that each id stands for. None in states of old versions.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: int = 0
     samples: int = 0

@@ -1,4 +1,4 @@
-"""The cluster commands of the README, as written: a head, its job server, a job at its address."""
+"""The cluster commands of the documents: a head, its job server, a job at its address."""
 
 import os
 import signal

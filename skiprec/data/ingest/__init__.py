@@ -1,4 +1,4 @@
-"""From raw interactions to a dataset folder; `pipeline.build_dataset` is the way in."""
+"""Building a dataset folder from raw interactions; begin with `pipeline.build_dataset`."""
 
 from skiprec.data.ingest.download import download
 from skiprec.data.ingest.grocery import build_grocery

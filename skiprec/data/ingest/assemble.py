@@ -1,4 +1,4 @@
-"""Sorted histories to shards and tables: number the items, split, cut windows, count."""
+"""The last step of a build: numbers the items, splits, cuts rows, writes shards and tables."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ Longs = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Written:
-    """The files that an Assembler wrote."""
+    """Descriptions of the files that an `Assembler` wrote."""
 
     splits: dict[str, SplitInfo]
     items: FileInfo
@@ -29,7 +29,7 @@ class Written:
 
 
 class Assembler:
-    """Takes the histories of all users in order of their hash and writes the dataset's files."""
+    """Writes the files of a dataset from the histories of all users, in the order of their hash."""
 
     def __init__(self, recipe: Recipe, folder: Path, item_ids: list[str], count_I: Longs) -> None:
         self._recipe = recipe
@@ -51,7 +51,11 @@ class Assembler:
         self._users = TableWriter(folder / USERS_NAME, self._user_schema)
 
     def add(self, histories: Histories, original_ids: pa.Array) -> None:
-        """Write the rows and the table lines of these users; ids in the order of `hash_U`."""
+        """Writes the rows of some users and their lines of users.arrow.
+
+        Args:
+            original_ids: of these users, in the order of `histories.hash_U`.
+        """
         recipe, length_U = self._recipe, histories.length_U
         plan = plan_splits(
             recipe.split,
@@ -79,14 +83,18 @@ class Assembler:
         self.users_without_evaluation += plan.users_without_evaluation
 
     def close(self) -> Written:
-        """Finish all files; ValueError if nothing is there to train on."""
+        """Finishes all files and describes them.
+
+        Raises:
+            ValueError: the train split has no rows.
+        """
         splits = {split: shards.close() for split, shards in self._shards.items()}
         users = self._users.close()
         if not splits["train"].rows:
             raise ValueError(
                 f"split 'train' of {self._recipe.name} has no rows: {self.num_users} users gave "
                 + ", ".join(f"{info.rows} {split}" for split, info in splits.items())
-                + " rows; expected at least one to train on: give more users or other fractions"
+                + " rows; expected at least one row to train on: give more users or other fractions"
             )
         items = TableWriter(self._folder / ITEMS_NAME, ITEM_SCHEMA)
         items.append(

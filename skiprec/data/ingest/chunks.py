@@ -1,4 +1,4 @@
-"""What every reader yields, and the errors that readers raise."""
+"""The values that pass between the readers and the rest of a build."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,10 @@ Part = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some interactions in file order; the key columns are there or not for a whole build."""
+    """Some interactions in the order of the file.
+
+    A build has times (`time_N`) in all of its chunks or in none, and likewise `order_N`.
+    """
 
     users_N: pa.Array  # strings without nulls
     items_N: pa.Array  # strings without nulls
@@ -24,7 +27,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class ZipMember:
-    """A file inside a zip archive; it is read as a stream and never unpacked."""
+    """A file inside a zip archive. It is read as a stream and never unpacked."""
 
     archive: Path
     member: str
@@ -37,7 +40,7 @@ RawFile = Path | ZipMember
 
 
 def open_raw(file: RawFile) -> pa.NativeFile:
-    """The bytes of a file, decompressed if its name ends in .gz."""
+    """A stream of the bytes of a file, decompressed if the name ends in .gz."""
     if isinstance(file, ZipMember):
         return pa.PythonFile(ZipFile(file.archive).open(file.member), mode="r")
     compression = "gzip" if file.suffix == ".gz" else None
@@ -46,7 +49,7 @@ def open_raw(file: RawFile) -> pa.NativeFile:
 
 @dataclass
 class Tally:
-    """What the readers met; `bad_rows` counts skipped lines by reason."""
+    """Running counts of the readers; `bad_rows` counts skipped rows by reason."""
 
     rows_read: int
     filtered_rows: int
@@ -54,6 +57,6 @@ class Tally:
     first_bad_row: str | None = None
 
     def skip(self, reason: str, count: int) -> None:
-        """Count skipped rows."""
+        """Adds to the count of skipped rows."""
         if count:
             self.bad_rows[reason] = self.bad_rows.get(reason, 0) + count

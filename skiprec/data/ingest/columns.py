@@ -1,24 +1,25 @@
-"""Find the columns of a recipe in a file's header."""
+"""Finds the columns of a recipe in the header of a file."""
 
-import difflib
+from skiprec.config.reading import closest
 
-# RecBole writes "user_id:token"; the part after the colon is a type, not a name.
+# RecBole writes "user_id:token": the part after the colon is a type, not a part of the name.
 _RECBOLE_TYPES = ("token", "token_seq", "float", "float_seq")
 
 
 def locate_columns(wanted: tuple[str, ...], header: list[str], where: str) -> dict[str, int]:
-    """The position of each wanted column; RecBole's typed names are found without their type.
+    """The position of each wanted column. RecBole's typed names are also found without their type.
 
-    ValueError names the file, the columns there and the nearest one.
+    Raises:
+        ValueError: a column is missing or there twice; the message has the nearest column.
     """
     names = header if set(wanted) <= set(header) else [_without_type(name) for name in header]
     for column in wanted:
         if names.count(column) != 1:
-            found = "twice" if column in names else "nowhere"
-            near = difflib.get_close_matches(column, names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near and found == "nowhere" else ""
+            count = "twice" if column in names else "nowhere"
+            near = closest(column, names)
+            hint = f"; did you mean {near!r}?" if near and count == "nowhere" else ""
             raise ValueError(
-                f"{where}: expected a column {column!r}, found it {found} among "
+                f"{where}: expected a column {column!r}, found it {count} among "
                 f"{', '.join(header)}{hint}"
             )
     return {column: names.index(column) for column in wanted}

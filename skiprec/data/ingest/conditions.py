@@ -1,4 +1,4 @@
-"""Conditions on a column, such as `Quantity > 0`: parsed once, applied to whole columns."""
+"""Conditions on a column, such as `Quantity > 0`, applied to whole columns at once."""
 
 import re
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _EMPTY_PATTERN = re.compile(r"^\s*(?P<column>.+?)\s+is\s+(?P<negation>not\s+)?em
 
 @dataclass(frozen=True)
 class Condition:
-    """`operator` is a comparison, "is empty" or "is not empty"."""
+    """A parsed condition; `operator` is a comparison, "is empty" or "is not empty"."""
 
     column: str
     operator: str
@@ -34,7 +34,13 @@ class Condition:
 
 
 def parse_condition(text: str) -> Condition:
-    """`COLUMN < 3`, also <= > >= == !=, or `COLUMN is empty`, `COLUMN is not empty`."""
+    """The condition in a text such as `COLUMN < 3`, `COLUMN is empty` or `COLUMN is not empty`.
+
+    The comparisons are < <= > >= == !=.
+
+    Raises:
+        ValueError: the text is not a condition.
+    """
     if match := _EMPTY_PATTERN.match(text):
         operator = "is not empty" if match["negation"] else "is empty"
         return Condition(match["column"], operator, "")
@@ -49,15 +55,17 @@ def parse_condition(text: str) -> Condition:
             float(match["value"])
         except ValueError as error:
             raise ValueError(
-                f"condition {text!r}: expected a number after {match['operator']}"
+                f"condition {text!r}: expected a number after {match['operator']}, "
+                f"got {match['value']!r}"
             ) from error
     return Condition(match["column"], match["operator"], match["value"])
 
 
 def apply_condition(condition: Condition, values: pa.Array) -> tuple[Bools, Bools]:
-    """(holds_N, unreadable_N). An empty value fails every comparison but `!=`.
+    """`(holds_N, unreadable_N)` of each value of the column.
 
-    < <= > >= compare numbers. == and != compare numbers in a column of numbers, else text.
+    < <= > >= compare numbers. == and != compare numbers in a column of numbers, otherwise text. An
+    empty value fails every comparison except `!=`.
     """
     is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
     empty_N = to_bools(pc.is_null(values))
@@ -77,5 +85,5 @@ def apply_condition(condition: Condition, values: pa.Array) -> tuple[Bools, Bool
 
 
 def to_bools(values: pa.Array | pa.ChunkedArray) -> Bools:
-    """A writable numpy copy of a boolean column without nulls."""
+    """A writable NumPy copy of a boolean column without nulls."""
     return np.array(values.to_numpy(zero_copy_only=False), dtype=np.bool_)

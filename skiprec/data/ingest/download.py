@@ -1,4 +1,4 @@
-"""Fetch a file over HTTP: resumed where it stopped, checked against the md5 beside it."""
+"""Downloads over HTTP, resumed after an interruption and checked against a published md5."""
 
 import hashlib
 import re
@@ -13,10 +13,13 @@ _ATTEMPTS = 5
 
 
 def download(url: str, folder: Path, *, progress: Callable[[str], None]) -> Path:
-    """The file at `url` in `folder`, with the md5 that `url`.md5 publishes.
+    """The path of the downloaded file in `folder`; its md5 is the one in the file at `url`.md5.
 
-    A file that is already there and still has that md5 is not fetched again. What an interrupted
-    call has fetched stays in NAME.part, and the next call asks for the rest alone.
+    A file that is already there with this md5 is not fetched again. The bytes that an interrupted
+    call has fetched stay in NAME.part, and the next call asks for the rest only.
+
+    Raises:
+        ValueError: the server cannot be reached, or the md5 differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / url.rsplit("/", 1)[-1]
@@ -33,14 +36,14 @@ def download(url: str, folder: Path, *, progress: Callable[[str], None]) -> Path
             if isinstance(error, urllib.error.HTTPError) or attempt == _ATTEMPTS:
                 raise ValueError(
                     f"{url}: {error}; {_size(partial):,} bytes are kept in {partial}: "
-                    "run the same command again to go on from there"
+                    "run the same command again to fetch the rest"
                 ) from error
-            progress(f"{error}; going on from {_size(partial):,} bytes")
-    if (found := file_md5(partial)) != expected:
+            progress(f"{error}; continuing after {_size(partial):,} bytes")
+    if (md5 := file_md5(partial)) != expected:
         partial.unlink()
         raise ValueError(
-            f"{url}: md5 is {found}, {url}.md5 says {expected}; the file was removed: run the same "
-            "command again to fetch it anew"
+            f"{url}: md5 is {md5}, {url}.md5 says {expected}; the file was removed: run the same "
+            "command again to download it once more"
         )
     partial.replace(target)
     return target
@@ -52,7 +55,7 @@ def _fetch_rest(url: str, partial: Path, progress: Callable[[str], None]) -> Non
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and start:  # nothing is missing: only the md5 was left to check
+        if error.code == 416 and start:  # no byte is missing; only the md5 has not been checked
             return
         raise
     with response, partial.open("ab" if response.status == 206 else "wb") as sink:
@@ -72,7 +75,7 @@ def _published_md5(url: str) -> str:
         with urllib.request.urlopen(f"{url}.md5", timeout=_TIMEOUT_S) as response:
             text = response.read(4096).decode(errors="replace")
     except (urllib.error.URLError, OSError) as error:
-        raise ValueError(f"{url}.md5: {error}; expected the checksum beside the file") from error
+        raise ValueError(f"{url}.md5: {error}; expected a file with the md5 there") from error
     match = re.search(r"\b[0-9a-fA-F]{32}\b", text)
     if match is None:
         raise ValueError(f"{url}.md5: expected 32 hexadecimal digits, found {text[:80]!r}")

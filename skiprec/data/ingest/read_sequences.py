@@ -1,4 +1,4 @@
-"""Text files of one history a line, streamed in blocks of whole lines."""
+"""Reads text files with one history on each line, in blocks of whole lines."""
 
 from collections.abc import Iterator
 
@@ -14,10 +14,16 @@ from skiprec.data.ingest.recipe import SequenceSource
 def read_sequences(
     file: RawFile, file_number: int, source: SequenceSource, tally: Tally, block_bytes: int
 ) -> Iterator[Chunk]:
-    """The histories of a file, oldest item first; blank lines are passed over.
+    """The histories of a file, oldest item first; blank lines are ignored.
 
-    `file_number` counts the input files of a build from 1 and is part of the ids of users when the
-    lines have none. `tally.rows_read` counts items.
+    `tally.rows_read` counts items.
+
+    Args:
+        file_number: number of the file among the inputs, from 1. It is part of a user's id where
+            the lines have no user field.
+
+    Raises:
+        ValueError: the file has no items, a user has none, or the text is not UTF-8.
     """
     first_line, found_any = 1, False
     for block in _blocks_of_lines(file, block_bytes):
@@ -27,18 +33,18 @@ def read_sequences(
             raise ValueError(f"{_undecodable_line(file, block, first_line)}: {error}") from error
         lines = pc.split_pattern(text, "\n").flatten()
         fields = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(lines))
-        num_fields_L = np.array(pc.list_value_length(fields))
+        num_fields_R = np.array(pc.list_value_length(fields))
         values = fields.flatten()
-        is_blank_L = np.array(pc.equal(pc.ascii_trim_whitespace(lines), "").to_pylist(), np.bool_)
+        is_blank_R = np.array(pc.equal(pc.ascii_trim_whitespace(lines), "").to_pylist(), np.bool_)
         # A blank line splits into one empty field.
-        start_L = np.cumsum(num_fields_L) - num_fields_L
-        line_N = np.repeat(np.arange(len(lines)), num_fields_L)
-        is_item_N = ~is_blank_L[line_N]
+        start_R = np.cumsum(num_fields_R) - num_fields_R
+        line_N = np.repeat(np.arange(len(lines)), num_fields_R)
+        is_item_N = ~is_blank_R[line_N]
         if source.first_field_is_user:
-            users = values.take(pa.array(start_L))
-            is_item_N[start_L] = False
-            lonely_L = np.flatnonzero((num_fields_L == 1) & ~is_blank_L)
-            _note_lonely_users(file, lonely_L, first_line, users, source, tally)
+            users = values.take(pa.array(start_R))
+            is_item_N[start_R] = False
+            lonely_R = np.flatnonzero((num_fields_R == 1) & ~is_blank_R)
+            _note_lonely_users(file, lonely_R, first_line, users, source, tally)
         else:
             numbers = pa.array(np.arange(first_line, first_line + len(lines))).cast(pa.string())
             users = pc.binary_join_element_wise(str(file_number), numbers, ":")
@@ -49,18 +55,20 @@ def read_sequences(
             yield Chunk(users.take(pa.array(line_N[is_item_N])), items, None, None)
         first_line += block.count(b"\n")
     if not found_any:
-        raise ValueError(f"{file} has no items; expected one history a line, fields between blanks")
+        raise ValueError(
+            f"{file} has no items; expected one history on each line, its items separated by blanks"
+        )
 
 
 def first_line_with_items(file: RawFile) -> int:
-    """The line of the first history of a file that has one."""
+    """The number of the first line with a history; the file has one."""
     with open_raw(file) as stream:
         lines = stream.read(1 << 20).split(b"\n")
     return next(number for number, line in enumerate(lines, start=1) if line.strip())
 
 
 def _blocks_of_lines(file: RawFile, block_bytes: int) -> Iterator[bytes]:
-    """The file in pieces of about `block_bytes` that end at the end of a line."""
+    """The file in pieces of about `block_bytes`, each of whole lines."""
     rest = b""
     with open_raw(file) as stream:
         while block := stream.read(block_bytes):
@@ -74,22 +82,22 @@ def _blocks_of_lines(file: RawFile, block_bytes: int) -> Iterator[bytes]:
 
 def _note_lonely_users(
     file: RawFile,
-    lonely_L: npt.NDArray[np.int64],
+    lonely_R: npt.NDArray[np.int64],
     first_line: int,
     users: pa.Array,
     source: SequenceSource,
     tally: Tally,
 ) -> None:
-    if not len(lonely_L):
+    if not len(lonely_R):
         return
     problem = (
-        f"{file} line {first_line + int(lonely_L[0])}: user {users[int(lonely_L[0])].as_py()!r} "
+        f"{file} line {first_line + int(lonely_R[0])}: user {users[int(lonely_R[0])].as_py()!r} "
         "without items; expected a user and at least one item"
     )
     if source.on_bad_row == "error":
         raise ValueError(problem)
-    tally.rows_read += len(lonely_L)
-    tally.skip("user without items", len(lonely_L))
+    tally.rows_read += len(lonely_R)
+    tally.skip("user without items", len(lonely_R))
     tally.first_bad_row = tally.first_bad_row or problem
 
 

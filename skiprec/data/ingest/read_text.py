@@ -1,4 +1,8 @@
-"""CSV, TSV and their relatives, streamed in blocks; a slow second look finds a bad line."""
+"""Reads CSV, TSV and similar files in blocks.
+
+When the fast parser of Arrow meets a bad row, the file is read again with Python's `csv`, slowly,
+to find the first bad line.
+"""
 
 import csv
 import io
@@ -21,26 +25,29 @@ _GAP_FILLED = "text between the characters of the separator"
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the wanted columns are among the fields that a one-character separator makes.
+    """The positions of the wanted columns among the fields of a line.
 
-    A separator such as "::" is read as ":", which makes an empty field in each gap.
+    Arrow splits at one character. A separator such as "::" is read as ":", which makes an empty
+    field in each gap.
     """
 
-    lines_above: int  # up to and with the header
+    lines_above: int  # lines up to the header, the header included
     num_fields: int
     positions: dict[str, int]
     gaps: tuple[int, ...]
 
 
 def read_text(file: RawFile, source: TextSource, tally: Tally, block_bytes: int) -> Iterator[Chunk]:
-    """The interactions of a text file; ValueError names file, line and what was expected.
+    """The interactions of a text file; `tally` counts them, and skipped bad rows.
 
-    With on_bad_row = "skip" bad rows are counted in `tally` instead.
+    Raises:
+        ValueError: the file cannot be read, or a row of it and `on_bad_row` is "error". The message
+            names the file, the line and what was expected.
     """
     layout = _read_layout(file, source)
     skips = source.on_bad_row == "skip"
     rows_before = tally.rows_read
-    lock = threading.Lock()  # the parser may call from several threads
+    lock = threading.Lock()  # the parser may call the handler from several threads
 
     def on_wrong_width(_row: Any) -> str:
         with lock:
@@ -68,7 +75,7 @@ def read_text(file: RawFile, source: TextSource, tally: Tally, block_bytes: int)
 
 
 def first_line_of_user(file: RawFile, source: TextSource, user: str) -> int:
-    """The line of the first interaction of a user who has one."""
+    """The number of the line with a user's first interaction; the user has one."""
     field = _read_layout(file, source).positions[source.user_column]
     rows = _slow_rows(file, source)
     if source.header:
@@ -114,7 +121,7 @@ def _open_csv(
             invalid_row_handler=on_wrong_width,
             newlines_in_values=source.quoted,
         ),
-        # Ids stay text: "007" and "7" are two items. Types are never inferred.
+        # Ids stay text, and types are never inferred: "007" and "7" are two items.
         convert_options=pyarrow.csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()),
             include_columns=wanted,
@@ -132,7 +139,7 @@ def _interpret(batch: pa.RecordBatch, source: TextSource, layout: _Layout) -> In
 
 
 def _explain(file: RawFile, source: TextSource, layout: _Layout, fallback: str = "") -> str:
-    """Read the file again, slowly, and say what is wrong with the first bad line."""
+    """The problem of the first bad line, which it finds by reading the file again, slowly."""
     lines: list[int] = []
     rows: list[list[str]] = []
 
@@ -166,8 +173,8 @@ def _explain(file: RawFile, source: TextSource, layout: _Layout, fallback: str =
             lines.append(line)
             rows.append(row)
             if len(rows) == 100_000:
-                if found_bad := first_bad():
-                    return found_bad
+                if problem := first_bad():
+                    return problem
                 lines.clear()
                 rows.clear()
         return first_bad() or f"{file} cannot be read as {_expectation(source)}: {fallback}"
@@ -177,7 +184,7 @@ def _explain(file: RawFile, source: TextSource, layout: _Layout, fallback: str =
 
 
 def _slow_rows(file: RawFile, source: TextSource) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of every line that is not blank."""
+    """The number and the fields of every line that is not blank."""
     with open_raw(file) as stream:
         text = _decode_lines(file, io.BufferedReader(cast(Any, stream)))
         reader = csv.reader(

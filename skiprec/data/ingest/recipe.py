@@ -1,25 +1,22 @@
-"""What a dataset is made of: the frozen settings that, with the input files, determine its rows."""
+"""The schema of a recipe: the settings that, with the input files, determine a dataset."""
 
-import copy
-import difflib
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from skiprec.config.reading import explain, read_toml, with_overrides
+from skiprec.config.section import Section
 from skiprec.data.ingest.conditions import parse_condition
 from skiprec.data.manifest import canonical_sha256
-from skiprec.data.splits import ByUser, ByWindow, Given, LeaveOneOut, SplitConfig
+from skiprec.data.splits import SplitConfig
 
 Column = Annotated[str, Field(min_length=1)]
 OnBadRow = Literal["error", "skip"]
@@ -37,21 +34,28 @@ def _known_time_format(time_format: str) -> str:
 TimeFormat = Annotated[str, AfterValidator(_known_time_format)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Columns(Section):
+    """The columns of a table of interactions.
 
-
-class _Columns(_Frozen):
-    """Which columns hold what. Rows are ordered by time, then order, then place in the file."""
+    A user's interactions are ordered by time, then by the order column, then by place in the input.
+    """
 
     user_column: Column
+    """Column of the user's id."""
     item_column: Column
+    """Column of the item's id."""
     time_column: Column | None = None
+    """Column of the time, by which a user's interactions are ordered. None: no times."""
     order_column: Column | None = None
-    # How text in the time column is read; None is "number".
+    """Column of whole numbers that orders interactions of equal time. None: no such column."""
     time_format: TimeFormat | None = None
-    keep: tuple[str, ...] = ()  # conditions such as "Quantity > 0"; rows that fail one are dropped
+    """How text in the time column is read: `number`, `integer` (whole numbers beyond 2^53, such as
+    nanoseconds), `iso8601`, or a strptime pattern such as `%d/%m/%Y`. None: `number`."""
+    keep: tuple[str, ...] = ()
+    """Conditions such as `Quantity > 0`; a row that fails one of them is dropped."""
     on_bad_row: OnBadRow = "error"
+    """What happens at a row that cannot be read. `error`: the build stops. `skip`: the row is
+    counted in the manifest and left out."""
 
     @field_validator("keep")
     @classmethod
@@ -68,21 +72,25 @@ class _Columns(_Frozen):
 
 
 class TextSource(_Columns):
-    """A text file of one interaction a line; `.gz` is read as it is."""
+    """Text files with one interaction on each line."""
 
     kind: Literal["text"] = "text"
-    # One character, or one repeated ("::" in GroupLens' .dat files).
+    """Text files with one interaction on each line; a file whose name ends in `.gz` is
+    decompressed while it is read."""
     separator: str = ","
-    # Without a header, columns are named by their number, counted from 1.
+    """Text between two fields: one ASCII character, or one that is repeated, such as `::`."""
     header: bool = True
-    quoted: bool = True  # double quotes around a field protect separators in it
+    """Whether the first line names the columns. Without a header, a column is named by its number,
+    counted from 1."""
+    quoted: bool = True
+    """Whether double quotes around a field protect the separators and line breaks in it."""
 
     @field_validator("separator")
     @classmethod
     def _is_one_character_perhaps_repeated(cls, separator: str) -> str:
         if not separator or len(set(separator)) != 1 or not separator.isascii():
             raise ValueError(
-                f"separator {separator!r}; expected one ASCII character, perhaps repeated"
+                f"separator {separator!r}; expected one ASCII character, which may be repeated"
             )
         return separator
 
@@ -96,51 +104,66 @@ class TextSource(_Columns):
         return self
 
     def columns(self) -> tuple[str, ...]:
-        """Every column that is read, each once."""
+        """The columns that a reader needs, each once."""
         return _columns_read(self)
 
 
 class ParquetSource(_Columns):
-    """A Parquet file of one interaction a row."""
+    """Parquet files with one interaction in each row."""
 
     kind: Literal["parquet"] = "parquet"
+    """Parquet files with one interaction in each row."""
 
     def columns(self) -> tuple[str, ...]:
-        """Every column that is read, each once."""
+        """The columns that a reader needs, each once."""
         return _columns_read(self)
 
 
-class SequenceSource(_Frozen):
-    """A text file of one history a line, oldest item first, fields between blanks.
-
-    Without a user field the user's id is "<number of the input file>:<line>", both from 1.
-    """
+class SequenceSource(Section):
+    """Text files with one history on each line, oldest item first, fields separated by blanks."""
 
     kind: Literal["sequences"] = "sequences"
+    """Text files with one history on each line: items separated by blanks, the oldest first."""
     first_field_is_user: bool
+    """Whether a line begins with the user's id. Otherwise the id of a line's user is
+    `<number of the input file>:<number of the line>`, both counted from 1."""
     on_bad_row: OnBadRow = "error"
+    """What happens at a user without items. `error`: the build stops. `skip`: the line is counted
+    in the manifest and left out."""
 
 
-class SyntheticSource(_Frozen):
+class SyntheticSource(Section):
     """Generated histories of easy and hard users; `synthetic.py` describes the process."""
 
     kind: Literal["synthetic"] = "synthetic"
+    """Generated histories of easy and hard users; there are no input files."""
     num_users: Annotated[int, Field(ge=1)] = 20_000
+    """Number of generated users."""
     num_categories: Annotated[int, Field(ge=2)] = 12
+    """Number of categories of the regular items, at least 2."""
     items_per_category: Annotated[int, Field(ge=2)] = 12
-    num_markers: Annotated[int, Field(ge=1)] = 8  # for each of the two kinds
+    """Number of regular items in each category, at least 2."""
+    num_markers: Annotated[int, Field(ge=1)] = 8
+    """Number of marker items of each of the two kinds of users."""
     hard_frac: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of hard users."""
     marker_frac: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Probability that a position shows a marker instead of its regular item; below 1."""
     min_length: Annotated[int, Field(ge=3)] = 40
+    """Shortest length of a history, in items, at least 3."""
     max_length: Annotated[int, Field(ge=3)] = 40
+    """Longest length of a history, in items; lengths are drawn uniformly."""
     category_lag: Annotated[int, Field(ge=1)] = 8
+    """How many items back a hard user's next category comes from."""
     member_lag: Annotated[int, Field(ge=1)] = 13
+    """How many items back a hard user's next member number comes from."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of everything that is drawn."""
 
     @model_validator(mode="after")
     def _lengths_are_ordered(self) -> Self:
         if self.max_length < self.min_length:
-            raise ValueError(f"max_length {self.max_length} is under min_length {self.min_length}")
+            raise ValueError(f"max_length {self.max_length} is below min_length {self.min_length}")
         return self
 
 
@@ -150,41 +173,53 @@ Source = Annotated[
 ]
 
 
-class Filters(_Frozen):
-    """Applied once each, in this order, after the row conditions of the source."""
+class Filters(Section):
+    """Filters of users and items. Each is applied once, in this order, after `source.keep`."""
 
-    max_users: Annotated[int, Field(ge=1)] | None = None  # the first in order of the hashed id
+    max_users: Annotated[int, Field(ge=1)] | None = None
+    """Most users that are kept: the first in the order of the hashed id. None: all of them."""
     min_item_count: Annotated[int, Field(ge=1)] = 1
-    max_items: Annotated[int, Field(ge=1)] | None = None  # the most frequent ones
+    """Fewest interactions of an item that is kept."""
+    max_items: Annotated[int, Field(ge=1)] | None = None
+    """Most items that are kept: the most frequent ones. None: all of them."""
     min_history: Annotated[int, Field(ge=1)] = 3
+    """Fewest remaining interactions of a user who is kept; not below `min_items`."""
 
 
-class Recipe(_Frozen):
-    """Input files + recipe = dataset; equal ones give equal rows on any machine."""
+class Recipe(Section):
+    """The settings of a dataset. Equal input files and equal recipes give equal rows anywhere."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
-    window: Annotated[int, Field(ge=2)]  # items in a row: window - 1 inputs and the last target
-    min_items: Annotated[int, Field(ge=2)] = 3  # shorter rows are dropped
+    """Name of the dataset: letters, digits, dots, underscores and hyphens."""
+    window: Annotated[int, Field(ge=2)]
+    """Number of items in a row: `window - 1` inputs and the last target; at least 2."""
+    min_items: Annotated[int, Field(ge=2)] = 3
+    """Fewest items of a row that is kept, at least 2; a shorter rest of a history is left out."""
     source: Source
+    """The layout of the input files."""
     filters: Filters = Filters()
+    """The users and items that are kept."""
     split: SplitConfig
+    """How the rows are divided into train, validation and test."""
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
         if self.min_items > self.window:
             raise ValueError(
-                f"min_items {self.min_items} is over window {self.window}: no row fits"
+                f"min_items {self.min_items} is above window {self.window}, so no row can be kept; "
+                f"expected at most {self.window}"
             )
         if self.filters.min_history < self.min_items:
             raise ValueError(
-                f"filters.min_history {self.filters.min_history} is under min_items "
-                f"{self.min_items}: such a user gives no row; expected at least {self.min_items}"
+                f"filters.min_history {self.filters.min_history} is below min_items "
+                f"{self.min_items}: a user with so few items gives no row; expected at least "
+                f"{self.min_items}"
             )
         return self
 
     @property
     def hash(self) -> str:
-        """sha256 of all settings, defaults included."""
+        """sha256 of all settings, with the defaults filled in."""
         return canonical_sha256(self.model_dump(mode="json"))
 
 
@@ -195,61 +230,24 @@ def _columns_read(source: _Columns) -> tuple[str, ...]:
 
 
 def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe of a TOML file; `overrides` maps dotted keys ("filters.max_items") to values."""
-    if not path.is_file():
-        raise ValueError(
-            f"{path}: no such recipe; datasets/recipes/ holds the ones that come along"
-        )
-    try:
-        content = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not TOML: {error}") from error
+    """The recipe in a TOML file, with `overrides` from dotted keys to values set in it.
+
+    Raises:
+        ValueError: unreadable file, unknown key (the nearest valid one is named), wrong value.
+    """
+    content = read_toml(path, "recipe", "datasets/recipes")
     return make_recipe(content, overrides or {}, origin=str(path))
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """("filters.max_items", 500) of "filters.max_items=500"; what is no TOML value is text."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ValueError(f"override {text!r}; expected key=value such as filters.max_items=500")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
-
-
 def make_recipe(content: dict[str, Any], overrides: Mapping[str, Any], origin: str) -> Recipe:
-    """A checked recipe; ValueError lists every key that is wrong and the nearest valid one."""
-    content = copy.deepcopy(content)
-    for dotted, value in overrides.items():
-        *parents, leaf = dotted.split(".")
-        table = content
-        for parent in parents:
-            table = table.setdefault(parent, {})
-            if not isinstance(table, dict):
-                raise ValueError(
-                    f"recipe {origin}: {parent!r} in {dotted!r} is a value, not a table"
-                )
-        table[leaf] = value
+    """The validated recipe of some settings; `origin` names their source in error messages.
+
+    A value of None in `overrides` takes its key out, so that its default holds.
+
+    Raises:
+        ValueError: every key that is wrong, with the nearest valid one.
+    """
     try:
-        return Recipe.model_validate(content)
+        return Recipe.model_validate(with_overrides(content, overrides.items()))
     except ValidationError as error:
-        problems = [_describe(problem) for problem in error.errors()]
-        raise ValueError(f"recipe {origin}: " + "; ".join(problems)) from error
-
-
-def _describe(problem: Any) -> str:
-    # The tag of a union ("text", "by_user") is part of pydantic's path, but not of the file's.
-    tags = {"text", "parquet", "sequences", "synthetic", "by_user", "by_window"}
-    tags |= {"leave_one_out", "given"}
-    key = ".".join(str(part) for part in problem["loc"] if part not in tags)
-    if problem["type"] != "extra_forbidden":
-        return f"{key}: {problem['msg']}" if key else str(problem["msg"])
-    valid = {
-        name
-        for model in (Recipe, Filters, TextSource, SequenceSource, SyntheticSource)
-        for name in model.model_fields
-    } | {name for split in (ByUser, ByWindow, LeaveOneOut, Given) for name in split.model_fields}
-    near = difflib.get_close_matches(key.split(".")[-1], valid, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{key}: not a setting of this kind of recipe{hint}"
+        raise ValueError(f"recipe {origin}: " + "; ".join(explain(Recipe, error))) from error

@@ -1,4 +1,7 @@
-"""Interactions on disk in buckets of users, so that only one bucket is in memory at a time."""
+"""The first step of a build: interactions on disk, in buckets of users.
+
+Later steps read one bucket at a time, so no more than one is in memory.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +29,10 @@ class Bucket:
 
 
 class Spill:
-    """Buckets are ranges of the user's hash, so buckets in sequence are users in hash order.
+    """The buckets of a build. A bucket is a range of user hashes.
 
-    That order is the same for any number of buckets and any size of chunks.
+    The buckets in sequence therefore hold the users in the order of their hash, which does not
+    depend on the number of buckets or the size of chunks.
     """
 
     def __init__(self, folder: Path, num_buckets: int, *, has_time: bool, has_order: bool) -> None:
@@ -45,7 +49,7 @@ class Spill:
         self._user_sinks = [pa.ipc.new_stream(str(path), _USER_SCHEMA) for path in self._users]
 
     def add(self, chunk: Chunk, part: Part) -> None:
-        """Append the interactions of a chunk to the buckets of their users."""
+        """Appends the interactions of a chunk to the buckets of their users."""
         users = chunk.users_N.dictionary_encode()
         hash_U = hash_texts(users.dictionary)
         hash_N = hash_U[users.indices.to_numpy()]
@@ -59,14 +63,14 @@ class Spill:
             rows_N["order"] = chunk.order_N
         bucket_N = self._bucket_of(hash_N)
         rows_N = rows_N[np.argsort(bucket_N, kind="stable")]
-        ends_B = np.cumsum(np.bincount(bucket_N, minlength=self.num_buckets))
-        for bucket, piece_N in enumerate(np.split(rows_N, ends_B[:-1])):
+        ends = np.cumsum(np.bincount(bucket_N, minlength=self.num_buckets))
+        for bucket, piece_N in enumerate(np.split(rows_N, ends[:-1])):
             if len(piece_N):
                 piece_N.tofile(self._row_sinks[bucket])
         self._add_users(hash_U, users.dictionary)
 
     def close(self) -> None:
-        """Finish writing; the buckets can be read from now on."""
+        """Finishes writing; the buckets can be read after it."""
         for sink in (*self._row_sinks, *self._user_sinks):
             sink.close()
 
@@ -83,13 +87,14 @@ class Spill:
         )
 
     def discard(self, index: int) -> None:
-        """Give back the disk space of the interactions of bucket `index`."""
+        """Removes the interactions of bucket `index` from the disk."""
         self._rows[index].unlink()
 
     def original_ids(self, index: int, wanted_U: Hashes) -> pa.Array:
-        """The original ids of these users of bucket `index`.
+        """The original ids of some users of bucket `index`, in the order of `wanted_U`.
 
-        ValueError if two users of the bucket share a hash.
+        Raises:
+            ValueError: two users of the bucket have the same hash.
         """
         with pa.ipc.open_stream(pa.memory_map(str(self._users[index]))) as reader:
             table = reader.read_all().combine_chunks()
@@ -101,14 +106,14 @@ class Spill:
         if (index_of := pc.index(differs, True).as_py()) >= 0:
             raise ValueError(
                 f"users {ids_N[index_of].as_py()!r} and {ids_U[int(user_N[index_of])].as_py()!r} "
-                "have the same 64-bit hash; expected different ones: rename one of them"
+                "have the same 64-bit hash; expected different hashes: rename one of these users"
             )
         return ids_U.take(pa.array(np.searchsorted(hash_U, wanted_U)))
 
     def _item_codes(self, items_N: pa.Array) -> npt.NDArray[np.int32]:
         items = items_N.dictionary_encode()
         code_I = np.empty(len(items.dictionary), np.int32)
-        # A loop over the distinct items of the chunk, not over its rows.
+        # This loop is over the distinct items of the chunk, which are fewer than its rows.
         for index, item in enumerate(items.dictionary.to_pylist()):
             code = self._code_of.setdefault(item, len(self.item_ids))
             if code == len(self.item_ids):
@@ -122,9 +127,9 @@ class Spill:
         hash_U, ids_U = hash_U[order_U], ids_U.take(pa.array(order_U))
         batch = pa.record_batch([pa.array(hash_U), ids_U], schema=_USER_SCHEMA)
         bucket_U = self._bucket_of(hash_U)
-        start_B = np.searchsorted(bucket_U, np.arange(self.num_buckets + 1))
-        for bucket in np.flatnonzero(np.diff(start_B)):
-            start, stop = int(start_B[bucket]), int(start_B[bucket + 1])
+        starts = np.searchsorted(bucket_U, np.arange(self.num_buckets + 1))
+        for bucket in np.flatnonzero(np.diff(starts)):
+            start, stop = int(starts[bucket]), int(starts[bucket + 1])
             self._user_sinks[bucket].write_batch(batch.slice(start, stop - start))
 
     def _bucket_of(self, hash_N: Hashes) -> npt.NDArray[np.uint16]:

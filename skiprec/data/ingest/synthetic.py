@@ -1,19 +1,21 @@
-"""Generated users whose next item is easy or hard to tell, so that the right policy is known.
+"""Generated users whose next item is easy or hard to predict, so that the best policy is known.
 
-Regular items form a grid of categories and members. Every user walks through the same grid, by one
-of two rules for the next item:
+Regular items form a grid of categories and members. All users share this grid. Each follows one of
+two rules for the next item:
 
-- easy: next = successor[last], one fixed random permutation of all regular items. The last item
-  tells it (the last two, when a marker hides the last): one block's receptive field is plenty.
+- easy: next = successor[last], where `successor` is one fixed random permutation of all regular
+  items. The last item determines the next one (if a marker hides the last item, the item before it
+  does), so the receptive field of one block is large enough.
 - hard: next = (category of the item `category_lag` back, member of the item `member_lag` back),
-  where the item 1 back is the last one. The first max(lags) items are drawn freely. Items nearer
-  than both lags tell nothing, so a stack that does not reach as far back can only guess.
+  where the item 1 back is the last one. The first max(lags) items are drawn at random. Items nearer
+  than both lags carry no information, so a stack that does not reach as far back can only guess.
 
-Each position is hidden, with probability `marker_frac`, behind a marker: an item outside the grid,
-drawn from the markers of the user's kind. The rule goes on underneath. Markers, and whether
-neighbours are successors, tell the kind from the history; the regular items alone do not.
+With probability `marker_frac`, a position shows a marker instead of its regular item: an item
+outside the grid, drawn from the markers of the user's kind. The rule continues with the hidden
+item. Markers, and whether neighbours are successors, reveal the kind of a user. The set of regular
+items does not.
 
-A user's original id is "<kind>-<number>"; users.arrow has the kind as a column.
+A user's original id is "<kind>-<number>"; users.arrow has the kind in a column.
 """
 
 from collections.abc import Iterator
@@ -32,7 +34,7 @@ _USERS_A_CHUNK = 8_192
 
 
 def generate_chunks(source: SyntheticSource) -> Iterator[Chunk]:
-    """All histories, oldest item first; the first users are easy, the last ones hard."""
+    """All histories, oldest item first; the first users are easy and the last ones hard."""
     num_regular = source.num_categories * source.items_per_category
     successor = np.random.default_rng([source.seed, 0]).permutation(num_regular).astype(np.int32)
     num_hard = round(source.hard_frac * source.num_users)
@@ -55,7 +57,7 @@ def generate_chunks(source: SyntheticSource) -> Iterator[Chunk]:
 
 
 def kind_of_user(original_ids: pa.Array) -> pa.Array:
-    """ "easy" or "hard" of each user."""
+    """The kind of each user: "easy" or "hard"."""
     return pc.list_element(pc.split_pattern(original_ids, "-"), 0)
 
 
@@ -65,7 +67,7 @@ def _walk(
     is_hard_U: npt.NDArray[np.bool_],
     rng: np.random.Generator,
 ) -> Ints:
-    """The regular items of max_length steps of every user, before markers hide some."""
+    """The regular items of `max_length` steps of every user, before markers hide some."""
     per_category = source.items_per_category
     item_UT = rng.integers(len(successor), size=(len(is_hard_U), source.max_length), dtype=np.int32)
     for step in range(1, source.max_length):

@@ -1,4 +1,4 @@
-"""One batch of a table, as columns of raw values, to a chunk of interactions."""
+"""Turns one batch of a table, as columns of raw values, into a chunk of interactions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Interpreted:
-    """The good rows of a batch, how many were filtered, and the bad rows by reason.
+    """The good rows of a batch, the number of filtered rows, and the bad rows by reason.
 
-    `bad` maps "unreadable time in column 'when'" to the indices of such rows; a row is listed
-    once, under the first thing that is wrong with it.
+    `bad` maps a reason such as "no user id in column 'user'" to the indices of such rows. A row is
+    listed once, under its first problem.
     """
 
     chunk: Chunk
@@ -28,13 +28,13 @@ class Interpreted:
     bad: dict[str, npt.NDArray[np.int64]]
 
     def first_bad(self) -> tuple[int, str] | None:
-        """(index in the batch, reason) of the first bad row."""
+        """The index in the batch and the reason of the first bad row; None if all rows are good."""
         firsts = [(int(rows[0]), reason) for reason, rows in self.bad.items()]
         return min(firsts, default=None)
 
 
 def interpret(columns: Mapping[str, pa.Array], source: TableSource) -> Interpreted:
-    """Apply the conditions, then read ids and sort keys of the rows that hold them."""
+    """Applies the conditions, then reads the ids and sort keys of the rows that pass them."""
     num_rows = len(columns[source.user_column])
     alive_N = np.ones(num_rows, np.bool_)
     bad: dict[str, npt.NDArray[np.int64]] = {}

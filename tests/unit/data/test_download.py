@@ -113,5 +113,5 @@ def test_a_connection_that_keeps_breaking_keeps_what_it_has(server: Server, tmp_
 
 
 def test_no_such_server(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected the checksum beside the file"):
+    with pytest.raises(ValueError, match="expected a file with the md5 there"):
         download("http://127.0.0.1:9/ml.zip", tmp_path, progress=str)

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from skiprec.data.ingest.recipe import Recipe, load_recipe, make_recipe, parse_override
+from skiprec.config.reading import parse_override
+from skiprec.data.ingest.recipe import Recipe, load_recipe, make_recipe
+from tests.testkit.recipe_tables import DOCUMENT, MODELS, with_tables
 
 RECIPES = sorted((Path(__file__).parents[3] / "datasets" / "recipes").glob("*.toml"))
 CONTENT: dict[str, Any] = {
@@ -32,19 +35,23 @@ def test_the_settings_of_the_slides() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("windoww=3", r"windoww: not a setting .* did you mean 'window'"),
-        ("source.user_colum='x'", r"source\.user_colum: not a setting .* 'user_column'"),
-        ("split.test_fraction=0.2", r"split\.test_fraction: not a setting .* 'test_frac'"),
-        ("split.kind='by_usr'", "'by_user', 'by_window', 'leave_one_out', 'given'"),
+        ("windoww=3", r"unknown key 'windoww'; did you mean 'window'\?"),
+        ("source.user_colum='x'", r"unknown key 'source\.user_colum'; .* 'source\.user_column'"),
+        ("split.test_fraction=0.2", r"unknown key 'split\.test_fraction'; .* 'split\.test_frac'"),
+        ("split.kind='by_usr'", "split.kind: .* 'by_user', 'by_window', 'leave_one_out', 'given'"),
+        ("split.kind=", "split.kind is missing; expected one of 'by_user', 'by_window'"),
+        ("min_history=3", "unknown key 'min_history'; did you mean 'filters.min_history'"),
+        ("source.seed=1", "source.seed has no effect with source.kind='text'; remove it"),
+        ("source.user_column=", "source.kind='text' needs source.user_column"),
         ("window=1", "window: .*greater than or equal to 2"),
-        ("window=2", "min_items 3 is over window 2"),
-        ("filters.min_history=2", "filters.min_history 2 is under min_items 3"),
+        ("window=2", "min_items 3 is above window 2"),
+        ("filters.min_history=2", "filters.min_history 2 is below min_items 3"),
         ("source.time_format='iso8601'", "time_format has no effect without time_column"),
         ("source.time_format='soon'", "time_format: .*expected number, integer, iso8601"),
         ("source.separator=',;'", "expected one ASCII character"),
         ("source.keep=['what']", "condition 'what'; expected for example"),
         ("source.header=false", "expected its number, from 1"),
-        ("window.x=3", "'window' in 'window.x' is a value, not a table"),
+        ("window.x=3", "cannot set 'window.x': 'window' is a value, not a section"),
     ],
 )
 def test_wrong_settings(override: str, message: str) -> None:
@@ -66,14 +73,38 @@ def test_overrides_are_toml_values_or_text() -> None:
     assert parse_override("a.b = 3") == ("a.b", 3)
     assert parse_override("a=by_user") == ("a", "by_user")
     assert parse_override('a=["x"]') == ("a", ["x"])
-    with pytest.raises(ValueError, match="expected key=value"):
+    assert parse_override("a=") == ("a", None)
+    with pytest.raises(ValueError, match=r"expected dotted\.key=value"):
         parse_override("a")
 
 
+def test_an_empty_override_brings_the_default_back() -> None:
+    content = CONTENT | {"min_items": 4, "filters": {"min_history": 5}}
+    assert make_recipe(content, {"min_items": None}, origin="test").min_items == 3
+    assert make_recipe(content, {"min_items": 3}, origin="test").min_items == 3
+    assert make_recipe(content, {}, origin="test").min_items == 4  # control
+
+
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no such recipe"):
+    with pytest.raises(
+        ValueError, match=r"no recipe at .*; the shipped ones are in datasets/recipes"
+    ):
         load_recipe(tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("window = ")
-    with pytest.raises(ValueError, match="is not TOML"):
+    with pytest.raises(ValueError, match="is not valid TOML"):
         load_recipe(tmp_path / "bad.toml")
     assert tomllib.loads(RECIPES[0].read_text())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_key_has_one_description(model: type[BaseModel]) -> None:
+    for name, field in model.model_fields.items():
+        assert field.description, f"{model.__name__}.{name}"
+        assert field.description.endswith("."), f"{model.__name__}.{name}"
+
+
+def test_the_document_has_the_keys_of_the_schema() -> None:
+    text = DOCUMENT.read_text()
+    assert with_tables(text) == text, "run: python -m tests.testkit.recipe_tables"
+    assert with_tables(text.replace("`source.member_lag`", "`source.x`")) == text  # it is written
+    assert text.count("`source.member_lag`") == 1  # control: the key is in the document

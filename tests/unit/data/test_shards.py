@@ -80,11 +80,11 @@ def test_files_are_mapped_not_read(built: Path) -> None:
 
 def test_rows_outside_the_split_are_refused(built: Path) -> None:
     shards = ShardSet.open(built, "test")
-    with pytest.raises(ValueError, match=r"rows 0\.\.60 asked of split 'test'.*rows 0\.\.59"):
+    with pytest.raises(ValueError, match=r"split 'test', 0\.\.59; got rows 0\.\.60"):
         shards.take(np.array([0, 60]))
-    with pytest.raises(ValueError, match="asked of split 'test'"):
+    with pytest.raises(ValueError, match=r"split 'test', 0\.\.59; got rows -1\.\.-1"):
         shards.take(np.array([-1]))
-    with pytest.raises(ValueError, match="which has 60"):
+    with pytest.raises(ValueError, match=r"of the 60 rows of split 'test'; got rows 0\.\.61"):
         shards.slice(0, 61)
 
 
@@ -118,10 +118,10 @@ def test_verify_files_finds_one_changed_byte(copy: Path) -> None:
     ("damage", "message"),
     [
         (lambda f: (f / "manifest.json").unlink(), "is not a dataset: it has no manifest.json"),
-        (lambda f: (f / "manifest.json").write_text("{"), "is no manifest"),
+        (lambda f: (f / "manifest.json").write_text("{"), "is not a manifest"),
         (lambda f: (f / "train-00001.arrow").unlink(), "train-00001.arrow is missing"),
         (lambda f: (f / "train-00001.arrow").write_bytes(b"x"), "has 1 bytes, the manifest says"),
-        (lambda f: edit(f, schema_version=99), "has schema version 99, this build reads 1"),
+        (lambda f: edit(f, schema_version=99), "has schema version 99, this version reads 1"),
         (lambda f: edit(f, surprise=1), "does not follow schema version 1"),
         (lambda f: shutil.rmtree(f), "no such folder"),
     ],

@@ -146,7 +146,7 @@ def test_an_empty_history_still_gets_a_decision(kind: str) -> None:
 
 @each_learned
 def test_users_get_different_decisions_once_the_weights_differ(kind: str) -> None:
-    """At some setting of the knob, and for most draws of the weights; a single draw may see none."""
+    """At some setting of the knob, for most draws of the weights; a single draw may show none."""
     distinct = []
     for seed in range(5):
         network = network_with(kind)
