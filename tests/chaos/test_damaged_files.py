@@ -21,20 +21,40 @@ from tests.testkit.runs import (
     starts,
 )
 
-pytestmark = pytest.mark.usefixtures("local_ray")
 NEWEST, BEFORE = 8, 6
+# Most of these faults have nothing to do with Ray, so the job's own process trains.
+HERE = ("cluster.num_workers=0", "cluster.zero_stage=0", "training.engine=torch")
 
 
-@pytest.fixture
-def broken(tmp_path: Path, data: Path, unbroken: RunConfig) -> RunConfig:
+@pytest.fixture(scope="module")
+def unbroken_here(tmp_path_factory: pytest.TempPathFactory, data: Path) -> RunConfig:
+    """Ten steps in this process, with nothing broken."""
+    config = smoke_config(tmp_path_factory.mktemp("here"), data, *FAULT_SETTINGS, *HERE)
+    train.launch_training(config)
+    return config
+
+
+def cut_off(unbroken: RunConfig, root: Path) -> RunConfig:
     """The same run as it was after the checkpoint of step `NEWEST`, had it died then."""
-    config = smoke_config(tmp_path, data, *FAULT_SETTINGS)
+    config = unbroken.model_copy(update={"root": str(root)})
     shutil.copytree(unbroken.folder, config.folder)
+    (config.folder / "config.json").write_text(config.model_dump_json())
     (config.folder / "result.json").unlink()
     for path in (config.folder / "checkpoints").glob("step-*"):
         if int(path.name.removeprefix("step-")) > NEWEST:
             shutil.rmtree(path)
     return config
+
+
+@pytest.fixture
+def broken_here(tmp_path: Path, unbroken_here: RunConfig) -> RunConfig:
+    return cut_off(unbroken_here, tmp_path)
+
+
+@pytest.fixture
+def broken(tmp_path: Path, unbroken: RunConfig, local_ray: None) -> RunConfig:
+    """On two workers of Ray."""
+    return cut_off(unbroken, tmp_path)
 
 
 def checkpoint(config: RunConfig) -> Path:
@@ -63,18 +83,19 @@ FAULTS: dict[str, tuple[Callable[[RunConfig], None], int]] = {
         lambda config: cut(checkpoint(config) / "weights.safetensors"),
         BEFORE,
     ),
+    "one rank's file of it gone": (
+        lambda config: (checkpoint(config) / "engine/rank-00000.safetensors").unlink(),
+        BEFORE,
+    ),
+    "its manifest torn": (lambda config: cut(checkpoint(config) / "manifest.json"), BEFORE),
+}
+FAULTS_ON_RAY: dict[str, tuple[Callable[[RunConfig], None], int]] = {
     "one byte of the newest checkpoint flipped": (
         lambda config: flip(checkpoint(config) / "engine/rank-00001.safetensors"),
         BEFORE,
     ),
-    "one rank's file of it gone": (
-        lambda config: (checkpoint(config) / "engine/rank-00001.safetensors").unlink(),
-        BEFORE,
-    ),
-    "its manifest torn": (lambda config: cut(checkpoint(config) / "manifest.json"), BEFORE),
     "Ray's own snapshot torn": (tear_snapshot, NEWEST),
 }
-QUICK = {"one byte of the newest checkpoint flipped"}
 
 
 def assert_it_goes_on(config: RunConfig, step: int, unbroken: RunConfig) -> float:
@@ -89,14 +110,28 @@ def assert_it_goes_on(config: RunConfig, step: int, unbroken: RunConfig) -> floa
     return start["time"] - asked
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAULTS],
-)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_damaged_run_goes_on_from_what_is_whole(
+    fault: str, broken_here: RunConfig, unbroken_here: RunConfig
+) -> None:
+    assert_damage_costs_nothing(fault, *FAULTS[fault], broken_here, unbroken_here)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS_ON_RAY)
+def test_a_damaged_run_of_two_workers_goes_on_from_what_is_whole(
     fault: str, broken: RunConfig, unbroken: RunConfig
 ) -> None:
-    damage, step = FAULTS[fault]
+    assert_damage_costs_nothing(fault, *FAULTS_ON_RAY[fault], broken, unbroken)
+
+
+def assert_damage_costs_nothing(
+    fault: str,
+    damage: Callable[[RunConfig], None],
+    step: int,
+    broken: RunConfig,
+    unbroken: RunConfig,
+) -> None:
     damage(broken)
     recovery_s = assert_it_goes_on(broken, step, unbroken)
     events = (broken.folder / "events-rank0.jsonl").read_text()
@@ -118,15 +153,16 @@ SHARD_FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", SHARD_FAULTS)
 def test_damaged_shards_are_refused_until_they_are_whole_again(
-    fault: str, tmp_path: Path, data: Path, broken: RunConfig, unbroken: RunConfig
+    fault: str, tmp_path: Path, data: Path, broken_here: RunConfig, unbroken_here: RunConfig
 ) -> None:
     damage, message = SHARD_FAULTS[fault]
     copy = tmp_path / "copy"
     shutil.copytree(data, copy)
-    moved = broken.model_copy(update={"data": broken.data.model_copy(update={"path": str(copy)})})
+    moved = broken_here.model_copy(
+        update={"data": broken_here.data.model_copy(update={"path": str(copy)})}
+    )
     (moved.folder / "config.json").write_text(moved.model_dump_json())
     damage(copy)
     with pytest.raises(ValueError, match=message) as refused:
@@ -135,7 +171,7 @@ def test_damaged_shards_are_refused_until_they_are_whole_again(
     assert len(starts(moved)) == 1, "no worker has started"
     shutil.rmtree(copy)
     shutil.copytree(data, copy)
-    recovery_s = assert_it_goes_on(moved, NEWEST, unbroken)
+    recovery_s = assert_it_goes_on(moved, NEWEST, unbroken_here)
     note_fault(fault, "nothing", recovery_s, str(refused.value).replace(str(copy), "…"))
 
 
@@ -153,9 +189,8 @@ def test_a_stale_lock_of_a_killed_build_hangs_nothing(
     note_fault("a stale lock of a killed build", "nothing", recovery_s, read)
 
 
-@pytest.mark.slow
-def test_a_run_that_is_alive_is_refused(broken: RunConfig, unbroken: RunConfig) -> None:
-    with lease(broken), pytest.raises(ValueError, match="is alive: process") as refused:
-        train.launch_training(broken)
-    recovery_s = assert_it_goes_on(broken, NEWEST, unbroken)
+def test_a_run_that_is_alive_is_refused(broken_here: RunConfig, unbroken_here: RunConfig) -> None:
+    with lease(broken_here), pytest.raises(ValueError, match="is alive: process") as refused:
+        train.launch_training(broken_here)
+    recovery_s = assert_it_goes_on(broken_here, NEWEST, unbroken_here)
     note_fault("the same run started twice", "nothing", recovery_s, str(refused.value))

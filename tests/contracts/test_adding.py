@@ -26,7 +26,10 @@ QUICK = (
     "tests/contracts/test_policy_kinds.py",
     "tests/numerics/test_golden_losses.py",
 )
-UNDER_ZERO = ("tests/distributed/test_zero_gradients.py", "tests/distributed/test_engines.py")
+UNDER_ZERO = (
+    "tests/distributed/test_zero_gradients.py",
+    "tests/distributed/test_policy_kinds.py",
+)
 
 
 def example(contains: str) -> str:

@@ -49,9 +49,12 @@ class Head:
         return done.stdout + done.stderr
 
 
-@pytest.fixture(params=["empty home", "home with a token"])
-def head(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Head]:
-    home = tmp_path / "home"
+@pytest.fixture(scope="module", params=["empty home", "home with a token"])
+def head(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Head]:
+    folder = tmp_path_factory.mktemp("head")
+    home = folder / "home"
     home.mkdir()
     environment = os.environ | {"HOME": str(home), "RAY_AUTH_MODE": "token", "NO_COLOR": "1"}
     environment["PATH"] = f"{BIN}:{environment['PATH']}"
@@ -63,7 +66,7 @@ def head(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Head]:
     subprocess.run([BIN / "ray", "get-auth-token", "--generate"], env=environment, check=True)
     # Ports of its own, the agent's too: another Ray on this machine may hold the usual ones.
     port, dashboard_port, agent_port = free_port(), free_port(), free_port()
-    log = (tmp_path / "head.log").open("wb")
+    log = (folder / "head.log").open("wb")
     process = subprocess.Popen(
         [
             *(BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}"),
@@ -96,37 +99,45 @@ def wait_until_jobs_are_taken(head: Head) -> None:
         time.sleep(2)
 
 
-def test_jobs_through_the_job_server_and_against_the_address(
-    head: Head, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    runs = tmp_path / "runs"
-    places = ("--set", f"root={runs}", "--set", f"data.path={runs}/data")
-    submit = ("ray", "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--")
-    config = str(SMOKE.relative_to(REPOSITORY))
+CONFIG = str(SMOKE.relative_to(REPOSITORY))
+in_an_empty_home = pytest.mark.parametrize("head", ["empty home"], indirect=True)
 
-    said = head.run(*submit, "python", "jobs/train_gumbel.py", "--config", config, *places)
-    assert "succeeded" in said
-    assert (runs / "smoke/result.json").exists(), said
 
-    said = head.run(*submit, "python", "jobs/evaluate_speedup.py", "--run", f"{runs}/smoke")
-    assert (runs / "smoke/report.json").exists(), said
+def submit(head: Head, script: str, *arguments: str) -> str:
+    """What a job prints that is sent to the job server."""
+    server = ("ray", "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--")
+    return head.run(*server, "python", script, *arguments)
 
-    if request.node.callspec.params["head"] == "empty home":
-        sweep = tmp_path / "sweep.toml"
-        sweep.write_text(SWEEP)
-        arguments = ("--config", config, "--sweep", str(sweep), *places)
-        said = head.run(*submit, "python", "jobs/tune_policy.py", *arguments)
-        assert (runs / "submitted/best.toml").exists(), said
 
+def test_a_job_goes_through_the_job_server(head: Head, tmp_path: Path) -> None:
+    """Whether or not a local Ray has left its token in the home."""
+    places = ("--set", f"root={tmp_path}", "--set", f"data.path={tmp_path}/data")
+    printed = submit(head, "jobs/train_gumbel.py", "--config", CONFIG, *places)
+    assert "succeeded" in printed
+    assert (tmp_path / "smoke/result.json").exists(), printed
+
+
+@in_an_empty_home
+def test_the_other_jobs_go_through_it_or_to_its_address(head: Head, tmp_path: Path) -> None:
+    places = ("--set", f"root={tmp_path}", "--set", f"data.path={tmp_path}/data")
     connected = Head(
         head.ray_address, head.dashboard, head.environment | {"RAY_ADDRESS": head.ray_address}
     )
-    connected.run(sys.executable, "jobs/pretrain_backbone.py", "--config", config, *places)
-    assert (runs / "smoke-backbone/result.json").exists()
+    connected.run(sys.executable, "jobs/pretrain_backbone.py", "--config", CONFIG, *places)
+    backbone = tmp_path / "smoke-backbone"
+    assert (backbone / "result.json").exists()
+
+    printed = submit(head, "jobs/evaluate_speedup.py", "--run", str(backbone))
+    assert (backbone / "report.json").exists(), printed
+
+    sweep = tmp_path / "sweep.toml"
+    sweep.write_text(SWEEP)
+    arguments = ("--config", CONFIG, "--sweep", str(sweep), *places)
+    printed = submit(head, "jobs/tune_policy.py", *arguments)
+    assert (tmp_path / "submitted/best.toml").exists(), printed
 
 
+@in_an_empty_home
 def test_a_job_whose_results_would_vanish_is_warned(head: Head) -> None:
-    submit = ("ray", "job", "submit", "--address", head.dashboard, "--working-dir", ".", "--")
-    config = str(SMOKE.relative_to(REPOSITORY))
-    said = head.run(*submit, "python", "jobs/pretrain_backbone.py", "--config", config)
-    assert "vanish with it" in said
+    printed = submit(head, "jobs/pretrain_backbone.py", "--config", CONFIG)
+    assert "vanish with it" in printed

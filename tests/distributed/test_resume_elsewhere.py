@@ -4,6 +4,7 @@ Its samples are those of the unbroken run, in the same order. The content of the
 restored bit for bit; losses agree up to the order of sums.
 """
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,7 @@ ROUTES = {
     "grows": ((1, 1, None), (2, 3, 9), (2, 0, None)),
 }
 ENDS = (3, 6, 0)
+PRECISIONS = ("fp32", "bf16")
 
 
 def config_of(root: Path, data: Path, name: str, precision: str, *more: str) -> RunConfig:
@@ -55,10 +57,10 @@ def config_of(root: Path, data: Path, name: str, precision: str, *more: str) -> 
     return smoke_config(root, data, f"name={name}-{precision}", *settings, *more)
 
 
-def leg(root: Path, data: Path, precision: str, world_size: int, index: int) -> None:
+def leg(root: Path, data: Path, world_size: int, index: int) -> None:
     """The part `index` of every route that is on this number of ranks."""
     comm = ProcessGroup()
-    for name, legs in ROUTES.items():
+    for (name, legs), precision in itertools.product(ROUTES.items(), PRECISIONS):
         ranks, stage, micro = legs[index]
         if ranks != world_size:
             continue
@@ -86,17 +88,21 @@ def optimizer_state(folder: Path) -> dict[tuple[str, str], torch.Tensor]:
     }
 
 
-@pytest.fixture(scope="module", params=["fp32", "bf16"])
-def folders(
-    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> tuple[Path, Path, str]:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("elsewhere")
     data = build_smoke_data(root)
-    train_here(config_of(root, data, "unbroken", request.param, TORCH))
+    for precision in PRECISIONS:
+        train_here(config_of(root, data, "unbroken", precision, TORCH))
     for index in range(len(ENDS)):
         for world_size in (1, 2):
-            run_ranks(leg, world_size, root, data, request.param, world_size, index)
-    return root, data, request.param
+            run_ranks(leg, world_size, root, data, world_size, index)
+    return root, data
+
+
+@pytest.fixture(params=PRECISIONS)
+def folders(trained: tuple[Path, Path], request: pytest.FixtureRequest) -> tuple[Path, Path, str]:
+    return *trained, request.param
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -130,6 +136,12 @@ def test_every_parameter_has_all_of_its_state(folders: tuple[Path, Path, str], r
                 assert values.numel() == sizes[name], (name, what)
 
 
+def all_saved_again(root: Path, data: Path, step: int, into: Path) -> None:
+    for precision in PRECISIONS:
+        config = config_of(root, data, "unbroken", precision, TORCH)
+        saved_again(config, step, into / precision)
+
+
 def saved_again(config: RunConfig, step: int, into: Path) -> None:
     """Loads a checkpoint where this rank is, and saves it without a step in between."""
     comm = ProcessGroup()
@@ -150,21 +162,27 @@ def saved_again(config: RunConfig, step: int, into: Path) -> None:
         path = config.folder / "checkpoints" / step_name(step)
         engine.load(path / ENGINE, load_file(path / WEIGHTS))
         folder = into / f"stage-{stage}"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         engine.save(folder)
         weights = engine.network_weights()
         if weights is not None:
             save_file(weights, folder / WEIGHTS)
 
 
-def test_loading_and_saving_changes_no_bit(folders: tuple[Path, Path, str], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def again(trained: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    into = tmp_path_factory.mktemp("again")
+    run_ranks(all_saved_again, 2, *trained, 6, into)
+    return into
+
+
+def test_loading_and_saving_changes_no_bit(folders: tuple[Path, Path, str], again: Path) -> None:
     root, data, precision = folders
     config = config_of(root, data, "unbroken", precision, TORCH)
-    run_ranks(saved_again, 2, config, 6, tmp_path)
     path = config.folder / "checkpoints" / step_name(6)
     for stage in (0, 1, 2, 3):
-        found = optimizer_state(tmp_path / f"stage-{stage}")
+        found = optimizer_state(again / precision / f"stage-{stage}")
         assert same_weights(found, optimizer_state(path / ENGINE)), stage
-        weights = load_file(tmp_path / f"stage-{stage}" / WEIGHTS)
+        weights = load_file(again / precision / f"stage-{stage}" / WEIGHTS)
         assert same_weights(weights, load_file(path / WEIGHTS)), stage
     assert not same_weights(found, optimizer_state(path.with_name(step_name(5)) / ENGINE))

@@ -24,6 +24,8 @@ SPACE = {
 }
 STEP_ROWS = 64
 REPORT_STEPS = 10
+# Trials that train in their own process, without workers of Ray Train, start sooner.
+HERE = ("cluster.num_workers=0", "training.engine=torch")
 FEW_TIMES = ("evaluation.timing_batches=[1]", "evaluation.timing_repeats=3")
 
 
@@ -93,7 +95,8 @@ def test_trials_are_stopped_and_every_cpu_is_free_again(
 def test_optuna_finds_a_front_of_two_objectives_and_times_it(tmp_path: Path) -> None:
     build_smoke_data(tmp_path)
     rl = apply_overrides(
-        tree(tmp_path), ["policy={}", 'policy.kind="reinforce"', "training.execution=gathered"]
+        tree(tmp_path, *HERE),
+        ["policy={}", 'policy.kind="reinforce"', "training.execution=gathered"],
     )
     two = sweep(
         searcher="optuna",
@@ -104,7 +107,7 @@ def test_optuna_finds_a_front_of_two_objectives_and_times_it(tmp_path: Path) -> 
         space_of={"gumbel": {"policy.target_keep_frac": [0.2, 0.8]}},
     )
     with ray_session(num_cpus=2):
-        folder = run_sweep(two, {"gumbel": tree(tmp_path), "reinforce": rl}, "a command")
+        folder = run_sweep(two, {"gumbel": tree(tmp_path, *HERE), "reinforce": rl}, "a command")
         assert_all_cpus_are_free()
     trials = read_trials(folder)
     assert all(row["complete"] for row in trials)
@@ -136,7 +139,7 @@ def test_pbt_copies_the_better_trial_and_loses_no_sample(tmp_path: Path) -> None
         space={"training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}},
     )
     with ray_session(num_cpus=2):
-        folder = run_sweep(pbt, {"gumbel": tree(tmp_path)}, "a command")
+        folder = run_sweep(pbt, {"gumbel": tree(tmp_path, *HERE)}, "a command")
         assert_all_cpus_are_free()
     trials = read_trials(folder)
     assert [row["complete"] for row in trials] == [True, True]
