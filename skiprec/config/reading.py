@@ -140,13 +140,13 @@ def _locate(model: type[BaseModel], location: tuple[int | str, ...]) -> _Place:
 
 
 def _sections(field: FieldInfo) -> list[type[BaseModel]]:
-    """The models among which the value of a field is: of `A | None` and of `A | B`, too."""
+    """The models in the type of a field, such as A and B of `A | B | None`."""
     options = get_args(field.annotation) or (field.annotation,)
     return [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
 
 
 def _sections_by_kind(field: FieldInfo) -> dict[str, type[BaseModel]]:
-    """The same models by the value of their `kind`; empty if the field offers no such choice."""
+    """The models of a field by their `kind`; empty if the field offers no such choice."""
     if field.discriminator is None:
         return {}
     return {option.model_fields["kind"].default: option for option in _sections(field)}

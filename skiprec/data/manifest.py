@@ -42,7 +42,7 @@ class InputInfo(Frozen):
 
 
 class Counts(Frozen):
-    """Numbers of what a build read and of what it left out."""
+    """The numbers of rows, users, items and interactions that a build read and left out."""
 
     rows_read: int
     bad_rows: dict[str, int]  # skipped lines by reason; empty unless on_bad_row = "skip"
@@ -57,7 +57,7 @@ class Counts(Frozen):
     users_without_evaluation: int  # leave_one_out: too few items to hold one out; all are in train
 
     def describe(self) -> str:
-        """One line with the number of rows read and every count above zero of what was left out."""
+        """One line with the number of rows read and each other count that is above zero."""
         skipped = [f"{count:,} bad rows ({reason})" for reason, count in self.bad_rows.items()]
         left_out = [
             f"{count:,} {name.replace('_', ' ')}"

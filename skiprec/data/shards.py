@@ -120,9 +120,10 @@ def items_hash(folder: Path) -> str:
 def _map_file(path: Path, window: int, rows: int) -> tuple[Ints, Ints]:
     """Read-only views of the items [rows, window] and users [rows] of one file; no copy.
 
-    The arrays keep the memory map alive. The kernel is told not to read ahead: training reads small
-    blocks in random order, so reading ahead (up to megabytes for each page fault) would read many
-    times the bytes that are used and, where memory is short, evict pages that are still needed.
+    The arrays keep the memory map alive. MADV_RANDOM stops the kernel from reading ahead. Training
+    reads small blocks in random order, so reading ahead (up to megabytes for each page fault) would
+    read many times the bytes that are used and, where memory is short, evict pages that are still
+    needed.
     """
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -1,6 +1,6 @@
 """Reads columns of text or numbers into NumPy, with a mask of the readable values.
 
-A value that is not exactly what was asked for is unreadable; it is never guessed.
+A value that is not of the wanted type is unreadable; its meaning is never guessed.
 """
 
 from collections.abc import Callable
