@@ -1,5 +1,6 @@
 """The TensorBoard sink: scalars, per-block keep rates, decision pictures, hyperparameters."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class TensorBoardSink:
         self.writer.close()
 
 
-def write_evaluation(folder: Path, report: dict[str, Any], figures: dict[str, Figure]) -> None:
+def write_evaluation(folder: Path, report: Mapping[str, Any], figures: dict[str, Figure]) -> None:
     """A report: numbers as `evaluation_<row>/<metric>`, pictures as `evaluation/<file>`."""
     writer = SummaryWriter(str(folder))
     for row in report["rows"]:
@@ -68,7 +69,7 @@ def write_convergence(folder: Path, curves: list[Curve]) -> None:
         writer.close()
 
 
-def write_trials(folder: Path, trials: list[dict[str, Any]]) -> None:
+def write_trials(folder: Path, trials: Sequence[Mapping[str, Any]]) -> None:
     """The trials of a sweep as rows of the HPARAMS table; what was written before is replaced."""
     for trial in trials:
         place = folder / trial["trial"]

@@ -10,7 +10,7 @@ from cluster.evaluation import headroom
 from cluster.evaluation.evaluate import evaluation_config
 from cluster.evaluation.headroom import measure_run, print_headroom
 from cluster.runs.folder import open_run
-from skiprec.evaluation.report.statements import METRIC
+from skiprec.evaluation.report.schema import METRIC
 from tests.testkit.runs import build_smoke_data, smoke_config, train_here
 
 NO_POLICY = ("policy={kind='none'}", "training.execution=dense")

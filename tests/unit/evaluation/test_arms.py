@@ -3,7 +3,13 @@
 import numpy as np
 
 from skiprec.evaluation.measure.arms import (
+    ALL_BLOCKS,
+    FIXED,
     POLICY_ARMS,
+    RANDOM,
+    SHUFFLED,
+    SKIPREC,
+    Arm,
     Decided,
     arms_of,
     concatenate,
@@ -22,14 +28,14 @@ def test_controls_keep_at_the_rate_of_the_policy() -> None:
     keep_RL = draw_decisions()
     arms = arms_of(keep_RL, np.arange(len(keep_RL)))
     assert tuple(arms)[: len(POLICY_ARMS)] == POLICY_ARMS
-    assert arms["all_blocks"].all()
-    assert np.array_equal(arms["skiprec"], keep_RL)
+    assert arms[ALL_BLOCKS].all()
+    assert np.array_equal(arms[SKIPREC], keep_RL)
     # Coins: the same rate in every block, whatever the policy's rates are.
-    assert np.allclose(arms["random"].mean(0), keep_RL.mean(), atol=0.04)
-    assert arms["fixed"].shape == (1, 8)
-    assert arms["fixed"].sum() == round(keep_RL.sum(1).mean())
+    assert np.allclose(arms[RANDOM].mean(0), keep_RL.mean(), atol=0.04)
+    assert arms[FIXED].shape == (1, 8)
+    assert arms[FIXED].sum() == round(keep_RL.sum(1).mean())
     # Shuffled: the same decisions as often, but other rows'.
-    shuffled = arms["shuffled"]
+    shuffled = arms[SHUFFLED]
     as_numbers = [np.sort(np.packbits(k, axis=1).ravel()) for k in (shuffled, keep_RL)]
     assert np.array_equal(*as_numbers)
     assert (shuffled != keep_RL).any(1).mean() > 0.9
@@ -37,8 +43,8 @@ def test_controls_keep_at_the_rate_of_the_policy() -> None:
 
 def test_random_follows_the_row_not_its_place() -> None:
     keep_RL, row_R = draw_decisions(50), np.arange(50)
-    forward = arms_of(keep_RL, row_R)["random"]
-    backward = arms_of(keep_RL[::-1], row_R[::-1].copy())["random"]
+    forward = arms_of(keep_RL, row_R)[RANDOM]
+    backward = arms_of(keep_RL[::-1], row_R[::-1].copy())[RANDOM]
     assert np.array_equal(forward, backward[::-1])
     assert not np.array_equal(forward, backward)
 
@@ -54,11 +60,11 @@ def test_the_frontier_is_nested_by_keep_rate() -> None:
     keep_RL = draw_decisions(500)[:, ::-1]  # the last block is kept most
     arms = arms_of(keep_RL, np.arange(500))
     for size in range(8):
-        kept = np.flatnonzero(arms[f"fixed_0{size}"][0]).tolist()
+        kept = np.flatnonzero(arms[Arm("fixed", size)][0]).tolist()
         assert kept == list(range(8 - size, 8))
-    assert "fixed_08" not in arms, "that is all_blocks"
+    assert Arm("fixed", 8) not in arms, "that is all_blocks"
     rounded = round(keep_RL.sum(1).mean())
-    assert np.array_equal(arms["fixed"], arms[f"fixed_0{rounded}"])
+    assert np.array_equal(arms[FIXED], arms[Arm("fixed", rounded)])
 
 
 def test_rows_are_taken_of_every_arm() -> None:
