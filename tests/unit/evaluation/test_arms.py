@@ -1,19 +1,27 @@
 """The controls keep as much as the learned policy does, each in its own way."""
 
 import numpy as np
+import pytest
 
 from skiprec.evaluation.measure.arms import (
     ALL_BLOCKS,
     FIXED,
+    FULL,
+    FULL_BACKBONE,
     POLICY_ARMS,
     RANDOM,
+    REPORTED,
+    RIVALS,
     SHUFFLED,
     SKIPREC,
+    TIMED_ONLY,
     Arm,
     Decided,
+    arm_named,
     arms_of,
     concatenate,
     most_kept,
+    scored_arms,
     stack_arms,
     take_rows,
 )
@@ -85,3 +93,29 @@ def test_parts_are_joined_in_order() -> None:
     assert joined.numbers_RK is not None
     assert np.array_equal(joined.numbers_RK, numbers_RK)
     assert concatenate([Decided(keep_RL, None)]).numbers_RK is None
+
+
+def test_an_arm_has_one_name_for_its_report_and_its_columns() -> None:
+    fixed = Arm("fixed", 3)
+    assert (fixed.name, fixed.rank_column) == ("fixed_03", "rank_fixed_03")
+    assert (fixed.flops_column, SKIPREC.time_column) == ("flops_fixed_03", "time_skiprec_s")
+    assert Arm("learned", 12).blocks_kept_column == "blocks_kept_learned_12"
+    arms = [*REPORTED, *TIMED_ONLY, FULL, fixed, Arm("learned", 0), Arm("fixed", 100)]
+    assert [arm_named(arm.name) for arm in arms] == arms
+    assert len({arm.name for arm in arms}) == len(arms)
+    columns = ["user", "rank_full_backbone", "flops_fixed", "rank_fixed_03", "rank_learned_00"]
+    assert scored_arms(columns) == [FULL_BACKBONE, fixed, Arm("learned", 0)]
+    for name in ("nobody", "fixed_", "fixed_x", "rank_fixed"):
+        with pytest.raises(ValueError, match="no arm is named"):
+            arm_named(name)
+
+
+def test_arms_are_points_of_the_frontier_or_decided_by_the_policy() -> None:
+    sets = [ALL_BLOCKS, Arm("fixed", 0)]
+    decided = [SKIPREC, SHUFFLED, Arm("learned", 1)]
+    for arm in (*sets, *decided, FIXED, RANDOM, FULL_BACKBONE, FULL):
+        assert arm.is_fixed_set == (arm in sets)
+        assert arm.is_decided_by_the_policy == (arm in decided)
+    assert [arm.name for arm in RIVALS] == [
+        *("full_backbone", "all_blocks", "random", "fixed", "frontier", "hull", "shuffled")
+    ]
