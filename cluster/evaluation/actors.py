@@ -1,10 +1,9 @@
-"""The actors of an evaluation: they score work units, and one takes the times."""
+"""The actors of an evaluation: some score work units, and one takes the times."""
 
 import platform
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from cluster.machine.process import keep_freed_memory
 from skiprec.checkpoints.network import load_network
 from skiprec.config.run import RunConfig
+from skiprec.data.batching import evenly_spaced_rows
 from skiprec.data.shards import ShardSet
 from skiprec.evaluation.measure.arms import Arms, Decided
 from skiprec.evaluation.measure.scoring import (
@@ -22,8 +22,9 @@ from skiprec.evaluation.measure.scoring import (
     score_baselines,
     score_full,
 )
-from skiprec.evaluation.measure.tiles import evaluated_rows, read_tiles
+from skiprec.evaluation.measure.tiles import read_tiles
 from skiprec.evaluation.measure.timing import Seconds, TimingPlan, TimingSample, time_arms
+from skiprec.evaluation.report.schema import Machine
 from skiprec.evaluation.report.table import Columns
 from skiprec.network import SkipRecNetwork
 from skiprec.policy.priced import PriceKnob
@@ -33,10 +34,10 @@ Longs = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Job:
-    """What every actor of one evaluation must know; all paths are absolute.
+    """The inputs of every actor of one evaluation; all paths are absolute.
 
-    `setting` replaces the setting of the policy's knob after training. It is part of this value,
-    and not set on an actor, because a lost actor is made again from this value.
+    `setting` replaces the setting of the policy's knob after training. It is a part of this value
+    and not set on an actor, because a lost actor is started again from this value.
     """
 
     config: RunConfig
@@ -51,9 +52,9 @@ class Job:
         return None if name is None else self.run_folder.parent / name
 
     def open_rows(self) -> tuple[ShardSet, Longs]:
-        """The evaluated split and the row numbers that are taken of it."""
+        """The evaluated split and the numbers of its evaluated rows."""
         shards = ShardSet.open(self.data_path, self.config.evaluation.split)
-        return shards, evaluated_rows(shards.num_rows, self.config.evaluation.max_rows)
+        return shards, evenly_spaced_rows(shards.num_rows, self.config.evaluation.max_rows)
 
     def load(self) -> SkipRecNetwork:
         """The run's best network on this actor's device."""
@@ -67,7 +68,7 @@ class Job:
         return None if self.backbone_folder is None else self._load(self.backbone_folder)
 
     def _load(self, folder: Path) -> SkipRecNetwork:
-        # The same number of threads for all.
+        # All actors have the same number of threads.
         torch.set_num_threads(self.config.cluster.threads_per_worker)
         keep_freed_memory()
         device = "cuda" if self.config.cluster.use_gpu else "cpu"
@@ -75,15 +76,15 @@ class Job:
 
 
 def serving_knob(network: SkipRecNetwork) -> PriceKnob:
-    """The knob that `evaluation.keep_frac` turns; the configuration allows it for no other
-    policy."""
+    """The knob that `evaluation.keep_frac` turns; the configuration allows this key for policies
+    with such a knob alone."""
     knob = None if network.policy is None else network.policy.knob
     assert isinstance(knob, PriceKnob)
     return knob
 
 
 class Scorer:
-    """Computes work units. Which actor gets which unit changes nothing in the results."""
+    """Computes work units. The results do not depend on which actor computes which unit."""
 
     def __init__(self, job: Job) -> None:
         self.exclude_seen = job.config.evaluation.exclude_seen
@@ -109,13 +110,13 @@ class Scorer:
             columns |= score_arms(self.network, tiles, arms, self.exclude_seen)
         return columns
 
-    def machine(self) -> dict[str, Any]:
-        """Where the rows were scored."""
+    def machine(self) -> Machine:
+        """The machine that scores the rows."""
         return _machine(self.network)
 
 
 class Timer:
-    """Takes the times, on a node of its own."""
+    """Takes the times, alone on a node."""
 
     def __init__(self, job: Job) -> None:
         self.network = job.load()
@@ -123,15 +124,15 @@ class Timer:
     def run(self, sample: TimingSample, plan: TimingPlan) -> dict[int, Seconds]:
         """Seconds by batch size."""
         device = self.network.device
-        sample = TimingSample(sample.items_RT.to(device), sample.names, sample.keep_ARL.to(device))
+        sample = TimingSample(sample.items_RT.to(device), sample.arms, sample.keep_ARL.to(device))
         return time_arms(self.network, sample, plan)
 
-    def machine(self) -> dict[str, Any]:
-        """Where the times were taken."""
+    def machine(self) -> Machine:
+        """The machine that takes the times."""
         return _machine(self.network)
 
 
-def _machine(network: SkipRecNetwork) -> dict[str, Any]:
+def _machine(network: SkipRecNetwork) -> Machine:
     device = network.device
     is_cuda = device.type == "cuda"
     return {

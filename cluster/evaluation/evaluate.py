@@ -24,6 +24,7 @@ from cluster.runs.storage import open_storage, upload
 from skiprec.checkpoints.network import load_network
 from skiprec.config.files import apply_overrides, parse_config
 from skiprec.config.run import RunConfig
+from skiprec.data.batching import evenly_spaced_rows
 from skiprec.data.shards import ShardSet
 from skiprec.evaluation.measure.arms import (
     POLICY_ARMS,
@@ -37,9 +38,11 @@ from skiprec.evaluation.measure.baselines import popularity_places
 from skiprec.evaluation.measure.compute_cost import measure_cost
 from skiprec.evaluation.measure.operating_points import Curve, operating_points
 from skiprec.evaluation.measure.scoring import TOP, decide_unit
-from skiprec.evaluation.measure.tiles import evaluated_rows, read_tiles, work_units
+from skiprec.evaluation.measure.tiles import read_tiles, work_units
 from skiprec.evaluation.measure.timing import Seconds, TimingPlan, TimingSample
-from skiprec.evaluation.report.make import Measured, draw_pictures, make_report
+from skiprec.evaluation.report.make import Measured, make_report
+from skiprec.evaluation.report.pictures import draw_pictures
+from skiprec.evaluation.report.schema import Machine, MeasuredConditions, Report
 from skiprec.evaluation.report.table import Columns, per_user_table
 from skiprec.evaluation.report.text import report_markdown
 from skiprec.network import SkipRecNetwork
@@ -53,10 +56,10 @@ Longs = NDArray[np.int64]
 
 
 def evaluation_config(run_folder: Path, overrides: list[str]) -> RunConfig:
-    """The configuration a run was trained with; what decides its training cannot be overridden.
+    """The configuration of a run's training, with overrides for its evaluation.
 
     Raises:
-        ValueError: no run in that folder, or an override of another section.
+        ValueError: no run in this folder, or an override of a section that decides its training.
     """
     saved = run_folder / "config.json"
     if not saved.exists():
@@ -73,13 +76,13 @@ def evaluation_config(run_folder: Path, overrides: list[str]) -> RunConfig:
 
 
 def evaluate_run(config: RunConfig, run_folder: Path, command: str) -> Path:
-    """Evaluates the best checkpoint of a run; returns `report.json`, written last of all.
+    """Evaluates the best checkpoint of a run; returns the path of `report.json`, written last.
 
     Args:
-        command: what made this report, for its conditions.
+        command: the command that made this report, for its conditions.
 
     Raises:
-        ValueError: no checkpoint, other data, or more workers than the cluster has room for.
+        ValueError: no checkpoint, data with other items, or no room for so many workers.
     """
     started = time.monotonic()
     job = Job(config, run_folder.resolve(), Path(config.data.path).resolve())
@@ -90,7 +93,7 @@ def evaluate_run(config: RunConfig, run_folder: Path, command: str) -> Path:
         job = replace(job, setting=_setting_for(job, network, config.evaluation.keep_frac))
     place_V = popularity_places(ShardSet.open(job.data_path, "train"))
     cost = measure_cost(network, shards.window - 1, min(TOP, network.num_items))
-    timed_R = evaluated_rows(len(row_R), config.evaluation.timing_users)
+    timed_R = evenly_spaced_rows(len(row_R), config.evaluation.timing_users)
     with ray_session():
         scored = _accuracy_pass(job, place_V, row_R, network.policy)
         arms, machine = scored.arms, scored.machine
@@ -99,8 +102,7 @@ def evaluate_run(config: RunConfig, run_folder: Path, command: str) -> Path:
             print(f"[{config.name}] accuracy is done; taking times, alone", flush=True)
             seconds, machine = _timing_pass(job, shards, row_R, timed_R, arms)
     table = per_user_table(scored.parts, arms, cost, timed_R, seconds.get(1))
-    conditions = _conditions(job, shards, len(row_R), network, machine, command)
-    conditions["evaluation_s"] = round(time.monotonic() - started, 1)
+    conditions = _conditions(job, shards, len(row_R), network, machine, command, started)
     measured = Measured(table, seconds, cost, scored.curve, config.policy.caution)
     published = _publish(job.run_folder, measured, make_report(measured, conditions))
     storage = open_storage(config.cluster, config.name)
@@ -114,11 +116,11 @@ class _Scored:
     arms: Arms | None
     curve: Curve | None
     parts: list[Columns]
-    machine: dict[str, Any]
+    machine: Machine
 
 
 def _accuracy_pass(job: Job, place_V: Longs, row_R: Longs, policy: PolicyModule | None) -> _Scored:
-    """All decisions, then the ranks of all arms: the controls need every row's decision first."""
+    """All decisions, then the ranks of all arms, whose controls depend on all decisions."""
     evaluation = job.config.evaluation
     units = work_units(len(row_R), evaluation.batch_rows)
     num_actors = min(evaluation.num_workers, len(units))
@@ -129,13 +131,15 @@ def _accuracy_pass(job: Job, place_V: Longs, row_R: Longs, policy: PolicyModule 
     arms, curve = None, None
     try:
         if policy is not None:
-            asked = [a.decide.remote(unit) for a, unit in zip(turn, units, strict=True)]
-            decided = concatenate(_collect(job, "decided", asked))
-            curve, more = operating_points(policy, decided)
-            arms = arms_of(decided.keep_RL, row_R) | more
+            decisions = [
+                scorer.decide.remote(unit) for scorer, unit in zip(turn, units, strict=True)
+            ]
+            decided = concatenate(_collect(job, "decided", decisions))
+            curve, learned = operating_points(policy, decided)
+            arms = arms_of(decided.keep_RL, row_R) | learned
         scored = [
-            a.score.remote(unit, None if arms is None else take_rows(arms, unit), place)
-            for a, unit in zip(turn, units, strict=True)
+            scorer.score.remote(unit, None if arms is None else take_rows(arms, unit), place)
+            for scorer, unit in zip(turn, units, strict=True)
         ]
         parts = _collect(job, "scored", scored)
         return _Scored(arms, curve, parts, ray.get(scorers[0].machine.remote()))
@@ -144,10 +148,13 @@ def _accuracy_pass(job: Job, place_V: Longs, row_R: Longs, policy: PolicyModule 
 
 
 def _setting_for(job: Job, network: SkipRecNetwork, keep_frac: float) -> float:
-    """Turns the policy's knob so that validation rows keep that share, as training does."""
+    """The setting of the policy's knob with which validation rows keep this share of blocks.
+
+    The knob is turned to this setting, as training turns it.
+    """
     knob = serving_knob(network)
     shards = ShardSet.open(job.data_path, "validation")
-    row_R = evaluated_rows(shards.num_rows, job.config.training.validation_rows)
+    row_R = evenly_spaced_rows(shards.num_rows, job.config.training.validation_rows)
     decided = decide_unit(network, read_tiles(shards, row_R)[1])
     assert decided.numbers_RK is not None
     setting = knob.setting_for(decided.numbers_RK, keep_frac)
@@ -157,14 +164,14 @@ def _setting_for(job: Job, network: SkipRecNetwork, keep_frac: float) -> float:
 
 def _timing_pass(
     job: Job, shards: ShardSet, row_R: Longs, timed_R: Longs, arms: Arms | None
-) -> tuple[dict[int, Seconds], dict[str, Any]]:
+) -> tuple[dict[int, Seconds], Machine]:
     evaluation = job.config.evaluation
     items_RT = torch.from_numpy(
         shards.take(row_R[timed_R]).items_RW[:, :-1].astype(np.int64)
     ).contiguous()
     sample = TimingSample(items_RT, (), torch.empty(0))
     if arms is not None:
-        timed = take_rows({name: arms[name] for name in POLICY_ARMS}, timed_R)
+        timed = take_rows({arm: arms[arm] for arm in POLICY_ARMS}, timed_R)
         keep_ARL = torch.from_numpy(stack_arms(timed, len(timed_R)).astype(np.float32))
         sample = TimingSample(items_RT, POLICY_ARMS, keep_ARL)
     plan = TimingPlan(
@@ -173,10 +180,10 @@ def _timing_pass(
         min(TOP, shards.num_items),
         evaluation.exclude_seen,
     )
-    # All CPUs of a node, so that Ray puts nothing beside it; it waits until there is such a node.
+    # The timer takes all CPUs of a node, so that Ray starts nothing beside it. It waits for a node.
     worker = _room_for(job.config, 1)
-    able = [node for node in ray.nodes() if places(worker, [node])]  # type: ignore[no-untyped-call]
-    worker["CPU"] = max(node["Resources"]["CPU"] for node in able)
+    able_nodes = [node for node in ray.nodes() if places(worker, [node])]  # type: ignore[no-untyped-call]
+    worker["CPU"] = max(node["Resources"]["CPU"] for node in able_nodes)
     timer = _remote(Timer, worker).remote(job)
     try:
         seconds = ray.get(timer.run.remote(sample, plan))
@@ -186,7 +193,7 @@ def _timing_pass(
 
 
 def _room_for(config: RunConfig, num_workers: int) -> dict[str, float]:
-    """What one worker asks for, once there is room for so many."""
+    """The resources of one worker; waits until there is room for all of them."""
     worker = worker_resources(config.cluster)
     wanted = "evaluation workers (evaluation.num_workers, cluster.threads_per_worker)"
     wait_for_room(config.name, worker, num_workers, wanted, config.cluster.room_timeout_s)
@@ -195,7 +202,7 @@ def _room_for(config: RunConfig, num_workers: int) -> dict[str, float]:
 
 def _remote(kind: type, resources: dict[str, float]) -> Any:
     more = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
-    # Work units are pure, so a lost actor is started again and computes the same.
+    # Work units are pure, so a lost actor is started again and computes the same results.
     return ray.remote(
         num_cpus=resources["CPU"],
         num_gpus=resources.get("GPU", 0),
@@ -206,7 +213,7 @@ def _remote(kind: type, resources: dict[str, float]) -> Any:
 
 
 def _collect(job: Job, done: str, pending: list[Any]) -> list[Any]:
-    """Results in the order of the units, with a line of progress now and then."""
+    """The results in the order of the units; prints a line of progress every few seconds."""
     shown = time.monotonic()
     results = []
     for index, reference in enumerate(pending):
@@ -218,7 +225,7 @@ def _collect(job: Job, done: str, pending: list[Any]) -> list[Any]:
 
 
 def _end(actors: list[Any]) -> None:
-    """Returns when their processes are gone."""
+    """Ends the actors; returns when their processes are gone."""
     for actor in actors:
         ray.kill(actor)
     for actor in actors:
@@ -240,11 +247,12 @@ def _conditions(
     shards: ShardSet,
     num_rows: int,
     network: SkipRecNetwork,
-    machine: dict[str, Any],
+    machine: Machine,
     command: str,
-) -> dict[str, Any]:
+    started: float,
+) -> MeasuredConditions:
     config = job.config
-    made = provenance(config)
+    made_by = provenance(config)
     return {
         "name": config.name,
         "command": command,
@@ -267,14 +275,15 @@ def _conditions(
         "rows": num_rows,
         "rows_of_split": shards.num_rows,
         "exclude_seen": config.evaluation.exclude_seen,
-        "commit": made["commit"],
-        "config_hash": made["config_hash"],
-        "versions": made["versions"],
-        "written": made["started"],
+        "commit": made_by["commit"],
+        "config_hash": made_by["config_hash"],
+        "versions": made_by["versions"],
+        "written": made_by["started"],
+        "evaluation_s": round(time.monotonic() - started, 1),
     }
 
 
-def _publish(run_folder: Path, measured: Measured, report: dict[str, Any]) -> Path:
+def _publish(run_folder: Path, measured: Measured, report: Report) -> Path:
     pictures = draw_pictures(measured, report)
 
     def write(draft: Path) -> None:

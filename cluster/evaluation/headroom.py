@@ -1,13 +1,12 @@
 """Measures what personal depth could gain on a trained run, in one process and without Ray.
 
-It is a diagnostic of minutes that comes before a policy's training, not beside it; on a GPU, or
-with more threads (cluster.threads_per_worker), it takes less.
+This diagnostic takes minutes and comes before the training of a policy. It is faster on a GPU, or
+with more threads (cluster.threads_per_worker).
 """
 
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,34 +16,38 @@ from cluster.runs.folder import provenance
 from cluster.runs.publish import publish
 from skiprec.checkpoints.network import load_network
 from skiprec.config.run import RunConfig
+from skiprec.data.batching import evenly_spaced_rows
 from skiprec.data.shards import ShardSet
 from skiprec.evaluation.headroom.block_sets import (
     entropy_without_each,
     history_features,
     measure_sets,
 )
+from skiprec.evaluation.headroom.picture import draw_headroom
 from skiprec.evaluation.headroom.regression import nested_sets, removal_order
-from skiprec.evaluation.headroom.report import SetsOfRows, draw_headroom, headroom_report
+from skiprec.evaluation.headroom.report import SetsOfRows, headroom_report
+from skiprec.evaluation.headroom.schema import HeadroomConditions, HeadroomReport
 from skiprec.evaluation.headroom.text import headroom_markdown, headroom_tables
 from skiprec.evaluation.measure.arms import Keep
-from skiprec.evaluation.measure.tiles import evaluated_rows, read_tiles
+from skiprec.evaluation.measure.intervals import Floats
+from skiprec.evaluation.measure.tiles import read_tiles
 from skiprec.models.stack import BlockStack
 from skiprec.network import SkipRecNetwork
 
 NEST_ROWS = 2048
-# The network knows its training rows by heart: there, depth seems to matter twice as much.
+# Not the training rows: the network has memorised them, and depth seems to matter twice as much.
 FIT_SPLIT = "validation"
 MAX_FIT_ROWS = 20_000
 
 
 def measure_run(config: RunConfig, run_folder: Path, command: str) -> Path:
-    """Measures the best checkpoint of a run; returns `headroom.json`, written last of all.
+    """Measures the best checkpoint of a run; returns the path of `headroom.json`, written last.
 
     Args:
-        command: what made this report, for its conditions.
+        command: the command that made this report, for its conditions.
 
     Raises:
-        ValueError: no checkpoint, other data, no rows, or a network without residual blocks.
+        ValueError: no checkpoint, data with other items, no rows, or no residual blocks to remove.
     """
     started = time.monotonic()
     torch.set_num_threads(config.cluster.threads_per_worker)
@@ -59,13 +62,12 @@ def measure_run(config: RunConfig, run_folder: Path, command: str) -> Path:
     keep_SL = nested_sets(removed)
     fit = _measure(config, network, fit_shards, MAX_FIT_ROWS, keep_SL)
     held = _measure(config, network, held_shards, config.evaluation.max_rows, keep_SL)
-    conditions = _conditions(config, network, len(fit.user_R), len(held.user_R), command)
-    conditions["seconds"] = round(time.monotonic() - started, 1)
+    conditions = _conditions(config, network, len(fit.user_R), len(held.user_R), command, started)
     return _publish(run_folder, headroom_report(removed, fit, held, conditions))
 
 
 def print_headroom(run_folder: Path) -> None:
-    """The tables of a run's headroom, what it says in words, and where the rest is."""
+    """Prints the tables and statements of a run's headroom, and the path of the report."""
     report = json.loads((run_folder / "headroom.json").read_text())
     print("\n".join(headroom_tables(report)))
     for text in report["statements"]:
@@ -74,9 +76,9 @@ def print_headroom(run_folder: Path) -> None:
 
 
 def _removal_order(config: RunConfig, network: SkipRecNetwork, shards: ShardSet) -> tuple[int, ...]:
-    tiles = read_tiles(shards, evaluated_rows(shards.num_rows, NEST_ROWS))[1]
+    tiles = read_tiles(shards, evenly_spaced_rows(shards.num_rows, NEST_ROWS))[1]
 
-    def costs_without(kept: tuple[int, ...]) -> Any:
+    def costs_without(kept: tuple[int, ...]) -> Floats:
         print(f"[{config.name}] headroom: which of {len(kept)} blocks is missed least", flush=True)
         return entropy_without_each(network, tiles, kept)
 
@@ -90,7 +92,7 @@ def _measure(
     max_rows: int | None,
     keep_SL: Keep,
 ) -> SetsOfRows:
-    row_R = evaluated_rows(shards.num_rows, max_rows)
+    row_R = evenly_spaced_rows(shards.num_rows, max_rows)
     print(f"[{config.name}] headroom: the nest on {len(row_R)} {shards.split} rows", flush=True)
     rows, tiles = read_tiles(shards, row_R)
     entropy_RS, rank_RS = measure_sets(network, tiles, keep_SL)
@@ -120,9 +122,14 @@ def _check(config: RunConfig, network: SkipRecNetwork, held: ShardSet, fit: Shar
 
 
 def _conditions(
-    config: RunConfig, network: SkipRecNetwork, fit_rows: int, held_rows: int, command: str
-) -> dict[str, Any]:
-    made = provenance(config)
+    config: RunConfig,
+    network: SkipRecNetwork,
+    fit_rows: int,
+    held_rows: int,
+    command: str,
+    started: float,
+) -> HeadroomConditions:
+    made_by = provenance(config)
     return {
         "name": config.name,
         "command": command,
@@ -139,14 +146,15 @@ def _conditions(
         "nest_rows": NEST_ROWS,
         "device": str(network.device),
         "threads": torch.get_num_threads(),
-        "commit": made["commit"],
-        "config_hash": made["config_hash"],
-        "versions": made["versions"],
-        "written": made["started"],
+        "commit": made_by["commit"],
+        "config_hash": made_by["config_hash"],
+        "versions": made_by["versions"],
+        "written": made_by["started"],
+        "seconds": round(time.monotonic() - started, 1),
     }
 
 
-def _publish(run_folder: Path, report: dict[str, Any]) -> Path:
+def _publish(run_folder: Path, report: HeadroomReport) -> Path:
     def write(draft: Path) -> None:
         draw_headroom(report).savefig(draft / "headroom.png")
         (draft / "headroom.md").write_text(headroom_markdown(report))

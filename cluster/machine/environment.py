@@ -12,8 +12,8 @@ from typing import Any, get_args
 import psutil
 import torch
 
-from skiprec.evaluation.measure.baselines import BASELINES as UNTRAINED
-from skiprec.evaluation.report.make import ARMS, TIMED_ONLY
+from skiprec.evaluation.measure.arms import BASELINES as UNTRAINED
+from skiprec.evaluation.measure.arms import REPORTED, TIMED_ONLY
 from skiprec.models.growth import Growth
 from skiprec.models.registry import BACKBONES, BASELINES
 from skiprec.policy.encoders import ENCODERS
@@ -29,10 +29,10 @@ def components(repository: Path) -> dict[str, list[str]]:
     return {
         "backbones": sorted(BACKBONES),
         "baselines": sorted(BASELINES),
-        "baselines_without_training": list(UNTRAINED),
+        "baselines_without_training": [arm.name for arm in UNTRAINED],
         "policies": sorted(set(KINDS) - {NO_POLICY}),
         "encoders": sorted(ENCODERS),
-        "evaluation_arms": [*ARMS, *TIMED_ONLY],
+        "evaluation_arms": [arm.name for arm in (*REPORTED, *TIMED_ONLY)],
         "training": ["one_stage", "two_stage", "frozen_backbone", "stochastic_depth", "growth"],
         "growth": sorted(get_args(Growth)),
         "jobs": _stems(repository / "jobs", "*.py"),

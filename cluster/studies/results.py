@@ -1,22 +1,25 @@
-"""What a study keeps: a small result of each run, and from these its table, JSON and figures.
+"""The results of a study: a small one of each run, and from these the table, JSON and figures.
 
-The results are enough to draw all but the pictures of policies again, when the runs are gone.
+The small results are enough to make all but the pictures of policies again when the runs are gone.
 """
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from cluster.studies.schema import Learning, PairedWith, RunFacts, StudyResult
 from cluster.studies.study import Study, StudyRow, result_of_run, study_runs
 from cluster.studies.table import Results, against, study_markdown
 from skiprec.config.files import config_hash
 from skiprec.config.run import RunConfig
 from skiprec.durable import write_text_durably
+from skiprec.evaluation.measure.arms import FULL_BACKBONE, SKIPREC
+from skiprec.evaluation.report.schema import METRIC, interval_of, value_of
 from skiprec.observability.curves import (
     Curve,
     convergence_figure,
@@ -26,8 +29,6 @@ from skiprec.observability.curves import (
 )
 from skiprec.observability.tensorboard import write_convergence
 
-Record = dict[str, Any]
-
 POLICY_PICTURES = ("keep_heat_map.png", "block_keep_rates.png", "frontier.png")
 
 
@@ -36,8 +37,8 @@ class Run:
     """One run of a study.
 
     Args:
-        earlier: the stages that it starts from, the last one first.
-        reference: the run of the same seed that it is paired with.
+        earlier: the stages from which the run starts, the last one first.
+        reference: the run of the same seed that this run is paired with.
     """
 
     row: StudyRow
@@ -47,40 +48,42 @@ class Run:
     reference: RunConfig
 
     def result_file(self, results: Path) -> Path:
-        """Where its small result is."""
+        """The file of the small result."""
         return results / f"{self.config.name}.json"
 
     def is_current(self, results: Path) -> bool:
-        """Whether its result is of this configuration, evaluation and earlier stages included."""
+        """Whether the result is of this configuration, with its evaluation and earlier stages."""
         file = self.result_file(results)
         if not file.exists():
             return False
         saved = json.loads(file.read_text())
-        found = [RunConfig.model_validate(part) for part in (saved["config"], *saved["earlier"])]
-        expected = (self.config, *self.earlier)
-        hashes = ([config_hash(part) for part in parts] for parts in (found, expected))
-        return len({tuple(part) for part in hashes}) == 1 and (
-            found[0].evaluation == self.config.evaluation
-        )
+        saved_stages = [
+            RunConfig.model_validate(part) for part in (saved["config"], *saved["earlier"])
+        ]
+        saved_hashes = [config_hash(stage) for stage in saved_stages]
+        own_hashes = [config_hash(stage) for stage in (self.config, *self.earlier)]
+        is_same_evaluation = saved_stages[0].evaluation == self.config.evaluation
+        return saved_hashes == own_hashes and is_same_evaluation
 
     @property
     def is_evaluated(self) -> bool:
-        """Whether its report is there, made with these settings; another study may have."""
+        """Whether the report is there, made with these settings; another study may have made it."""
         report = self.config.folder / "report.json"
         if not report.exists():
             return False
         conditions = json.loads(report.read_text())["conditions"]
-        found = (conditions["config_hash"], conditions.get("evaluation"))
-        return found == (config_hash(self.config), self.config.evaluation.model_dump(mode="json"))
+        evaluation = self.config.evaluation.model_dump(mode="json")
+        is_same_run = bool(conditions["config_hash"] == config_hash(self.config))
+        return is_same_run and conditions.get("evaluation") == evaluation
 
     @property
     def can_start(self) -> bool:
-        """Whether what it starts from is finished."""
+        """Whether the run from which this one starts is finished."""
         return not self.earlier or (self.earlier[0].folder / "result.json").exists()
 
 
 def runs_of(study: Study, folder: Path, overrides: list[str]) -> list[Run]:
-    """See `study_runs`."""
+    """The runs of a study; the arguments and errors are those of `study_runs`."""
     runs: list[Run] = []
     stages: dict[str | None, tuple[RunConfig, ...]] = {None: ()}
     references: dict[int, RunConfig] = {}
@@ -91,16 +94,16 @@ def runs_of(study: Study, folder: Path, overrides: list[str]) -> list[Run]:
     return runs
 
 
-def write_result(results: Path, run: Run, trained: Record) -> None:
-    """What is kept of a run that was trained and evaluated.
+def write_result(results: Path, run: Run, trained: dict[str, Any]) -> None:
+    """Writes the small result of a run that was trained and evaluated.
 
     Args:
-        trained: its `result.json`.
+        trained: the contents of its `result.json`.
     """
     config = run.config
     report = json.loads((config.folder / "report.json").read_text())
     curve = read_curve(config.folder / "metrics.jsonl", run.row.label)
-    extra: Record = {
+    facts: RunFacts = {
         "row": run.row.name,
         "label": run.row.label,
         "seed": run.seed,
@@ -115,15 +118,16 @@ def write_result(results: Path, run: Run, trained: Record) -> None:
             "curve": _rounded(curve),
         },
     }
-    _write(run.result_file(results), result_of_run(report, extra))
+    _write(run.result_file(results), result_of_run(report, facts))
 
 
 def publish_study(
     study: Study, runs: list[Run], results: Path, overrides: list[str], command: str
 ) -> None:
-    """Pairs what can be paired, then writes the table, the JSON and the figures anew.
+    """Pairs runs with their references, then writes the table, the JSON and the figures anew.
 
-    Results of another configuration are left out.
+    A run is paired while its evaluation and that of its reference are there. Results of another
+    configuration are left out.
     """
     stale = [
         run.config.name
@@ -131,43 +135,48 @@ def publish_study(
         if run.result_file(results).exists() and not run.is_current(results)
     ]
     runs = [run for run in runs if run.is_current(results)]
-    found: Results = {}
+    results_of: Results = {}
     for run in runs:
         result = json.loads(run.result_file(results).read_text())
         _pair(run, result, results)
-        found.setdefault(run.row.name, []).append(result)
+        results_of.setdefault(run.row.name, []).append(result)
     extra = _convergence(runs, results) if "convergence" in study.figures else []
-    notes = _notes(found, overrides, command)
+    notes = _notes(results_of, overrides, command)
     if stale:
         notes.append(f"left out, since of another configuration: {', '.join(stale)}")
-    write_text_durably(results / "table.md", study_markdown(study, found, extra, notes))
-    table = {"title": study.title, "seeds": list(study.seeds), "results": found}
+    write_text_durably(results / "table.md", study_markdown(study, results_of, extra, notes))
+    table = {"title": study.title, "seeds": list(study.seeds), "results": results_of}
     write_text_durably(results / "study.json", json.dumps(table, indent=1))
     if "policies" in study.figures:
         _copy_pictures(runs, results)
-    if "depth" in study.figures and found:
+    if "depth" in study.figures and results_of:
         points = [
-            _depth_point(row.label, found[row.name]) for row in study.rows if row.name in found
+            _depth_point(row.label, results_of[row.name])
+            for row in study.rows
+            if row.name in results_of
         ]
         depth_figure(points).savefig(results / "depth.png")
 
 
-def _rounded(curve: Curve) -> Record:
-    """Epochs, hours and values to the digits that a figure shows."""
-    return {
-        what: [[round(e, 3), round(h, 4), round(value, 4)] for e, h, value in points]
-        for what, points in asdict(curve).items()
-        if what != "label"
-    }
+def _rounded(curve: Curve) -> Learning:
+    """The points of a curve, rounded to the digits that a figure shows."""
+
+    def rounded(points: list[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+        return [(round(e, 3), round(h, 4), round(value, 4)) for e, h, value in points]
+
+    return {"loss": rounded(curve.loss), "mrr": rounded(curve.mrr)}
 
 
-def _dump(config: RunConfig) -> Record:
+def _dump(config: RunConfig) -> dict[str, object]:
     return config.model_dump(mode="json", exclude_none=True, exclude={"root"})
 
 
-def _pair(run: Run, result: Record, results: Path) -> None:
+def _pair(run: Run, result: StudyResult, results: Path) -> None:
     """Adds the differences to the reference of the same seed, while both evaluations are there."""
-    paired_with = {"name": run.reference.name, "config_hash": config_hash(run.reference)}
+    paired_with: PairedWith = {
+        "name": run.reference.name,
+        "config_hash": config_hash(run.reference),
+    }
     if result.get("paired_with") == paired_with:
         return
     result.pop("against_reference", None)
@@ -176,18 +185,20 @@ def _pair(run: Run, result: Record, results: Path) -> None:
     if not (own.exists() and reference.exists()):
         return
     table = pq.read_table(own)
-    names = pq.read_schema(reference).names
-    arm = "skiprec" if "rank_skiprec" in names else "full_backbone"
-    found = against(table, pq.read_table(reference), arm)
+    has_policy = SKIPREC.rank_column in pq.read_schema(reference).names
+    reference_arm = SKIPREC if has_policy else FULL_BACKBONE
+    differences = against(table, pq.read_table(reference), reference_arm)
     shown = {line["name"] for line in result["rows"]}
-    result["against_reference"] = {name: found[name] for name in found if name in shown}
+    result["against_reference"] = {
+        name: difference for name, difference in differences.items() if name in shown
+    }
     result["paired_with"] = paired_with
     _write(run.result_file(results), result)
 
 
-def _notes(found: Results, overrides: list[str], command: str) -> list[str]:
-    """The conditions that every row shares, and what differs between them."""
-    every = [result for results in found.values() for result in results]
+def _notes(results_of: Results, overrides: list[str], command: str) -> list[str]:
+    """The conditions that all rows share, and how to read the columns."""
+    every = [result for results in results_of.values() for result in results]
     if not every:
         return ["nothing has run yet"]
     conditions = every[0]["conditions"]
@@ -218,12 +229,18 @@ def _notes(found: Results, overrides: list[str], command: str) -> list[str]:
 
 
 def _convergence(runs: list[Run], results: Path) -> list[str]:
-    """Figure, TensorBoard and table of the first seed; a second stage goes on at its first."""
+    """Draws the learning curves of the first seed; returns the lines of their table.
+
+    The curve of a second stage begins where that of its first stage ends.
+    """
     curves: dict[str, Curve] = {}
     for run in runs:
         if run.seed == runs[0].seed:
             saved = json.loads(run.result_file(results).read_text())["training"]["curve"]
-            points = {what: [(e, h, value) for e, h, value in saved[what]] for what in saved}
+            points = {
+                number: [(epochs, hours, value) for epochs, hours, value in saved[number]]
+                for number in saved
+            }
             before = curves.get(run.config.init_from or "")
             curves[run.config.name] = Curve(run.row.label, **points).after(before)
     if not runs or runs[0].reference.name not in curves:
@@ -236,23 +253,25 @@ def _convergence(runs: list[Run], results: Path) -> list[str]:
 
 
 def _copy_pictures(runs: list[Run], results: Path) -> None:
-    """What policies keep, from the reports of the first seed's runs that are still there."""
+    """Copies the pictures of policies from those runs of the first seed that are still there."""
     for run in runs:
         for name in POLICY_PICTURES if run.seed == runs[0].seed else ():
             if (run.config.folder / name).exists():
                 shutil.copy(run.config.folder / name, results / f"{run.config.name}-{name}")
 
 
-def _depth_point(label: str, seeds: list[Record]) -> tuple[str, int, float, list[float]]:
-    """(label, blocks, MRR@20, its interval) of a row; of several seeds, means."""
-    lines = [line for result in seeds for line in result["rows"] if line["name"] == "full_backbone"]
-    mean = float(np.mean([line["mrr@20"] for line in lines]))
-    bounds: list[float] = np.mean([line["mrr@20_interval"] for line in lines], axis=0).tolist()
+def _depth_point(label: str, seeds: list[StudyResult]) -> tuple[str, int, float, list[float]]:
+    """(label, blocks, MRR@20, its interval) of a row; means over the seeds."""
+    lines = [
+        line for result in seeds for line in result["rows"] if line["name"] == FULL_BACKBONE.name
+    ]
+    mean = float(np.mean([value_of(line, METRIC) for line in lines]))
+    bounds: list[float] = np.mean([interval_of(line, METRIC) for line in lines], axis=0).tolist()
     return label, seeds[0]["conditions"]["num_blocks"], mean, bounds
 
 
-def _write(file: Path, result: Record) -> None:
-    """One key a line, numbers to seven digits: short, and a difference between two can be read."""
+def _write(file: Path, result: StudyResult) -> None:
+    """Writes one key a line and numbers to seven digits, so that two results can be compared."""
     lines = [f"{json.dumps(key)}: {json.dumps(_short(value))}" for key, value in result.items()]
     write_text_durably(file, "{\n" + ",\n".join(lines) + "\n}\n")
 

@@ -1,8 +1,8 @@
-"""Runs a study: every run that has no result yet, one after the other, then the table.
+"""Runs a study: every run without a result, one after the other, then the table.
 
-A run is finished when its small result lies in the study's folder of results. So a study that was
-cut off goes on, also from results that were committed while the runs themselves are gone; and the
-same command in a second terminal shares the work, since a run is held by one process at a time.
+A run is finished when its small result lies in the study's folder of results. A study that was
+interrupted therefore goes on, even from committed results whose runs are gone. The same command in
+a second terminal shares the work, because one process at a time holds a run.
 """
 
 import time
@@ -27,15 +27,15 @@ def run_study(
     command: str,
     seeds: tuple[int, ...] = (),
 ) -> bool:
-    """Trains and evaluates what is missing; writes `table.md` and `study.json` into `results`.
+    """Trains and evaluates the missing runs; writes `table.md` and `study.json` into `results`.
 
     Args:
-        seeds: instead of the study's own, unless empty.
+        seeds: replace those of the study, unless empty.
 
     Returns whether every run succeeded.
 
     Raises:
-        ValueError: anything a user can mend.
+        ValueError: a mistake that the user can correct.
     """
     study = load_study(path)
     if seeds:
@@ -59,14 +59,17 @@ def run_study(
 def _run_all(
     pending: list[Run], results: Path, command: str, publish: Callable[[], None]
 ) -> list[str]:
-    """One after the other; those that another process holds come last. Returns what failed."""
+    """Makes the runs one after the other; returns the names of those that failed.
+
+    Runs that another process holds come last.
+    """
     failed: list[str] = []
     while pending:
         elsewhere = []
         for run in pending:
             config = run.config
             if run.is_evaluated and run.is_current(results):
-                continue  # by another process, since
+                continue  # another process has made this run since
             if config.init_from in failed:
                 failed.append(config.name)
                 print(f"[{config.name}] left out: {config.init_from} failed", flush=True)
@@ -85,7 +88,7 @@ def _run_all(
         pending = elsewhere
         if pending:
             names = ", ".join(run.config.name for run in pending)
-            if not any(run.can_start for run in pending):  # nobody is left to wait for
+            if not any(run.can_start for run in pending):  # no other process makes them
                 raise RuntimeError(f"{names}: what these start from is neither here nor being made")
             print(f"waiting for runs that another process holds: {names}", flush=True)
             time.sleep(WAIT_S)
@@ -93,13 +96,13 @@ def _run_all(
 
 
 def _missing(runs: list[Run], results: Path) -> list[Run]:
-    """The runs without a result, and those that these need although only their result is left.
+    """The runs without a result, and the runs that these need and of which only the result is left.
 
-    A run needs the one it starts from and the reference of its seed, with which it is paired.
+    A run needs the run from which it starts, and the reference of its seed.
     """
     missing: list[Run] = []
     needed: set[str | None] = set()
-    for run in reversed(runs):  # both come before it
+    for run in reversed(runs):  # a run comes after those that it needs
         name = run.config.name
         if run.is_current(results) and (name not in needed or run.is_evaluated):
             print(f"[{name}] has its result already", flush=True)

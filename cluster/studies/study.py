@@ -1,30 +1,48 @@
-"""What a study is: rows of configurations with seeds, and what is kept of their results.
+"""Studies: rows of configurations with seeds, and the part of their results that is kept.
 
-A study is a TOML file of `jobs/studies`. A row names a configuration file, which trains a run for
-each seed, or an arm of another row's evaluation, such as its decisions shuffled across users.
+A study is a TOML file of `jobs/studies`. A row names a configuration file, from which a run is
+trained for each seed, or an arm of another row's evaluation, such as its decisions shuffled across
+users.
 """
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self, cast
 
 from pydantic import Field, ValidationError, model_validator
 
+from cluster.studies.schema import (
+    Accuracy,
+    RunFacts,
+    SmallFrontier,
+    SmallPoint,
+    SmallSet,
+    StudyResult,
+)
 from skiprec.config.files import load_config
 from skiprec.config.run import RunConfig
 from skiprec.config.section import Section
+from skiprec.evaluation.report.schema import (
+    METRICS,
+    ArmMetrics,
+    FixedSet,
+    LearnedPoint,
+    Metrics,
+    Report,
+    Row,
+)
 
-Record = dict[str, Any]
-METRICS = ("mrr@5", "mrr@20", "hr@5", "hr@20", "hr@10", "ndcg@10")
 FIGURES = Literal["convergence", "policies", "depth"]
 
 
 class StudyRow(Section):
     """One line of the table.
 
-    `config` is a file in the study's folder of configurations, without its ending, and `set`
-    overrides some of its keys; `name` is the run's, and has to differ where `set` does. Or: `arm`
-    of the row that is named `of`.
+    A row is either a run or an arm of the evaluation of another row. For a run, `config` is a file
+    in the study's folder of configurations, without its ending, `set` overrides some of its keys,
+    and `name` is the name of the run, which `set` requires. For an arm, `arm` is its name and `of`
+    the name of the row it belongs to.
     """
 
     label: str
@@ -52,7 +70,7 @@ class StudyRow(Section):
 
 
 class Study(Section):
-    """Rows, each trained with every seed. The first is what the others are paired with."""
+    """Rows, each trained with every seed. The other rows are paired with the first one."""
 
     title: str
     configs: str
@@ -74,7 +92,7 @@ class Study(Section):
 
     @property
     def reference(self) -> StudyRow:
-        """What the other rows are compared with."""
+        """The row that the other rows are compared with."""
         return self.rows[0]
 
 
@@ -82,7 +100,7 @@ def load_study(path: Path) -> Study:
     """The study in a file.
 
     Raises:
-        ValueError: no such file, or not a study.
+        ValueError: there is no such file, or it is no study.
     """
     if not path.is_file():
         near = ", ".join(sorted(p.stem for p in path.parent.glob("*.toml")))
@@ -101,17 +119,17 @@ def study_runs(
 ) -> list[tuple[StudyRow, int, RunConfig]]:
     """Every run of a study as (row, seed, configuration), in the order in which they can run.
 
-    A run is named `<row>-s<seed>`, and so is the run it starts from.
+    A run is named `<row>-s<seed>`, and so is the run from which it starts.
 
     Args:
-        folder: of the study's file; its `configs` is relative to it.
-        overrides: `dotted.key=value`, for every run; they win over the rows' own.
+        folder: the folder of the study's file; `configs` is relative to this folder.
+        overrides: `dotted.key=value` for every run; they have precedence over those of the rows.
 
     Raises:
-        ValueError: a configuration that does not load, or one that starts from a run which is not
-            a row before it.
+        ValueError: a configuration does not load, or it starts from a run that no earlier row
+            trains.
     """
-    found: list[tuple[StudyRow, int, RunConfig]] = []
+    runs: list[tuple[StudyRow, int, RunConfig]] = []
     for row in study.rows:
         if row.config is None:
             continue
@@ -122,50 +140,72 @@ def study_runs(
             if plain.init_from is not None:
                 own.append(f"init_from={plain.init_from}-s{seed}")
             config = load_config(path, [*row.set, *overrides, *own])
-            known = {other.name for _, _, other in found}
+            known = {other.name for _, _, other in runs}
             if config.init_from is not None and config.init_from not in known:
                 raise ValueError(
                     f"row {row.label!r} starts from {plain.init_from!r}, which is no row before it"
                 )
-            found.append((row, seed, config))
-    return found
+            runs.append((row, seed, config))
+    return runs
 
 
-def result_of_run(report: Record, extra: Record) -> Record:
-    """What a study keeps of one run's report: small enough to commit."""
+def result_of_run(report: Report, facts: RunFacts) -> StudyResult:
+    """The part of a run's report that a study keeps, small enough to commit, and its `facts`."""
     frontier = report.get("frontier")
+    small: SmallFrontier | None = None
     if frontier is not None:
-        frontier = {
+        small = {
             "hull": frontier["hull"],
             "served": frontier["served"],
             "knob": frontier["knob"],
-            "sets": [_on_frontier(point) for point in frontier["sets"]],
-            "learned": [_on_frontier(point) for point in frontier["learned"]],
+            "sets": [_small_set(fixed_set) for fixed_set in frontier["sets"]],
+            "learned": [_small_point(point) for point in frontier["learned"]],
         }
-    wanted = ("name", "keep_frac", *METRICS, *(f"{metric}_interval" for metric in METRICS))
-    speeds = [key for key in report["rows"][0] if key.startswith("speedup")]
-    policy = report["policy"]
     return {
-        "rows": [{key: row[key] for key in (*wanted, *speeds)} for row in report["rows"]],
+        "rows": [_sorted_row(row) for row in report["rows"]],
         "differences": report["differences"],
-        "policy": policy,
-        "frontier": frontier,
+        "policy": report["policy"],
+        "frontier": small,
         "flops_full_row": report["flops"]["full_row"],
         "statements": report["statements"],
         "conditions": report["conditions"],
-        **extra,
+        "row": facts["row"],
+        "label": facts["label"],
+        "seed": facts["seed"],
+        "config": facts["config"],
+        "earlier": facts["earlier"],
+        "trained_by": facts["trained_by"],
+        "training": facts["training"],
     }
 
 
-def _on_frontier(point: Record) -> Record:
-    """Where a point stands, by the one metric that curves are drawn with."""
-    metric = "mrr@20"
-    found: Record = {
-        key: point[key]
-        for key in ("kept_blocks", "blocks", "setting", metric, f"{metric}_interval")
-        if key in point
+def _sorted_row(row: Row) -> Row:
+    """The same row with its metrics first, then their intervals, then the speedups."""
+    numbers: Mapping[str, object] = row
+    speedups = [key for key in row if key.startswith("speedup")]
+    intervals = [f"{metric}_interval" for metric in METRICS]
+    keys = ("name", "keep_frac", *METRICS, *intervals, *speedups)
+    return cast(Row, {key: numbers[key] for key in keys})
+
+
+def _small_set(fixed_set: FixedSet) -> SmallSet:
+    return {
+        "kept_blocks": fixed_set["kept_blocks"],
+        "blocks": fixed_set["blocks"],
+        **_accuracy(fixed_set),
     }
-    for control in ("minus_frontier", "minus_hull"):
-        if control in point:
-            found[control] = {key: point[control][key] for key in (metric, f"{metric}_interval")}
-    return found
+
+
+def _small_point(point: LearnedPoint) -> SmallPoint:
+    return {
+        "kept_blocks": point["kept_blocks"],
+        "setting": point["setting"],
+        **_accuracy(point),
+        "minus_frontier": _accuracy(point["minus_frontier"]),
+        "minus_hull": _accuracy(point["minus_hull"]),
+    }
+
+
+def _accuracy(metrics: Metrics | ArmMetrics) -> Accuracy:
+    """The one metric that curves are drawn with."""
+    return {"mrr@20": metrics["mrr@20"], "mrr@20_interval": metrics["mrr@20_interval"]}

@@ -1,22 +1,42 @@
-"""The table of a study, in the columns of the slides, from the results of its runs."""
+"""The tables of a study, from the results of its runs."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from cluster.studies.study import METRICS, Study, StudyRow
-from skiprec.evaluation.measure.intervals import UserBootstrap, interval
+from cluster.studies.schema import StudyResult
+from cluster.studies.study import Study, StudyRow
+from skiprec.evaluation.measure.arms import (
+    ALL_BLOCKS,
+    FRONTIER,
+    FULL_BACKBONE,
+    HULL,
+    SHUFFLED,
+    SKIPREC,
+    Arm,
+    scored_arms,
+)
+from skiprec.evaluation.measure.intervals import Floats, UserBootstrap, interval
+from skiprec.evaluation.report.schema import (
+    METRIC,
+    METRICS,
+    Difference,
+    Metrics,
+    Row,
+    interval_of,
+    metrics_record,
+    value_of,
+)
 from skiprec.evaluation.report.table import column
+from skiprec.observability.markdown import markdown_table, with_interval
 from skiprec.ranking import metric_values
 
-Record = dict[str, Any]
-# By row name: the results of its seeds, in their order; fewer of them while a study goes on.
-Results = dict[str, list[Record]]
+# By the name of a row: the results of its seeds, in their order, as far as the study has come.
+Results = dict[str, list[StudyResult]]
 
-DIFFERENCE = "mrr@20"
+SHOWN_METRICS = METRICS[:4]
 HEADINGS = (
     "model",
     "seeds",
@@ -42,11 +62,12 @@ POLICY_HEADINGS = (
     "minus their hull",
     "minus all its blocks",
 )
-CONTROLS = ("shuffled", "frontier", "hull", "all_blocks")
+# The last columns of the policies are the differences to these arms.
+POLICY_RIVALS = (SHUFFLED, FRONTIER, HULL, ALL_BLOCKS)
 
 
-def against(table: pa.Table, reference: pa.Table, reference_arm: str) -> dict[str, Record]:
-    """Each arm of a run minus one arm of another, by metric, with intervals over users.
+def against(table: pa.Table, reference: pa.Table, reference_arm: Arm) -> dict[str, Metrics]:
+    """Each arm of a run minus one arm of another run, by the name of the arm.
 
     Raises:
         ValueError: the two tables are not of the same rows.
@@ -58,33 +79,26 @@ def against(table: pa.Table, reference: pa.Table, reference_arm: str) -> dict[st
                 "cannot be paired; evaluate both on the same data, split and number of rows"
             )
     bootstrap = UserBootstrap(np.asarray(table.column("user").to_numpy(), np.int32))
-    theirs = _metrics(reference, reference_arm)
-    found: dict[str, Record] = {}
-    for name in table.column_names:
-        if not name.startswith("rank_"):
-            continue
-        difference_RC = _metrics(table, name.removeprefix("rank_")) - theirs
-        resampled = bootstrap.resampled_means(difference_RC)
-        record: Record = {}
-        for index, metric in enumerate(METRICS):
-            record[metric] = float(difference_RC[:, index].mean())
-            record[f"{metric}_interval"] = interval(resampled[:, index])
-        found[name.removeprefix("rank_")] = record
-    return found
+    reference_RM = _metrics(reference, reference_arm)
+    differences: dict[str, Metrics] = {}
+    for arm in scored_arms(table.column_names):
+        difference_RM = _metrics(table, arm) - reference_RM
+        resampled_NM = bootstrap.resampled_means(difference_RM)
+        estimates = {
+            metric: (float(difference_RM[:, m].mean()), interval(resampled_NM[:, m]))
+            for m, metric in enumerate(METRICS)
+        }
+        differences[arm.name] = metrics_record(estimates.__getitem__)
+    return differences
 
 
 def study_markdown(
     study: Study, results: Results, extra: Sequence[str], notes: Sequence[str]
 ) -> str:
-    """The whole file: title, table, policies, `extra` lines, what was run and where."""
+    """The contents of `table.md`: title, rows, policies, `extra` lines, then the `notes`."""
     headings = [text.format(reference=study.reference.label) for text in HEADINGS]
-    lines = [
-        f"# {study.title}",
-        "",
-        _line(headings),
-        _line(["---"] + ["---:"] * (len(HEADINGS) - 1)),
-    ]
-    lines += [_line(_cells(row, results)) for row in study.rows]
+    lines = [f"# {study.title}", ""]
+    lines += markdown_table(headings, [_cells(row, results) for row in study.rows])
     lines += _policies(study, results)
     lines += ["", *extra] if extra else []
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
@@ -92,75 +106,82 @@ def study_markdown(
 
 def _policies(study: Study, results: Results) -> list[str]:
     """Whether decisions differ between users and are worth it, of each row that has a policy."""
-    trained = [row for row in study.rows if row.arm is None]
-    rows = [
-        (row.label, found)
-        for row in trained
-        if (found := [result for result in results.get(row.name, []) if result["policy"]])
-    ]
+    rows = []
+    for row in study.rows:
+        with_policy = [result for result in results.get(row.name, []) if result["policy"]]
+        if row.arm is None and with_policy:
+            rows.append([row.label, *_policy_cells(with_policy)])
     if not rows:
         return []
-    lines = ["", "Decisions, and the same net under its controls at the same number of blocks:", ""]
-    lines += [_line(POLICY_HEADINGS), _line(["---"] + ["---:"] * (len(POLICY_HEADINGS) - 1))]
-    for label, found in rows:
-        policies = [result["policy"] for result in found]
-        cells = [
-            _mean([policy["distinct_decisions"] for policy in policies], ",.0f"),
-            _mean([policy["between_user_share"] for policy in policies], ".2f"),
-            _mean([policy["kept_blocks_std"] for policy in policies], ".2f"),
+    text = "Decisions, and the same net under its controls at the same number of blocks:"
+    return ["", text, "", *markdown_table(POLICY_HEADINGS, rows)]
+
+
+def _policy_cells(results: list[StudyResult]) -> list[str]:
+    policies = [result["policy"] for result in results if result["policy"]]
+    cells = [
+        _mean([policy["distinct_decisions"] for policy in policies], ",.0f"),
+        _mean([policy["between_user_share"] for policy in policies], ".2f"),
+        _mean([policy["kept_blocks_std"] for policy in policies], ".2f"),
+    ]
+    for rival in POLICY_RIVALS:
+        differences = [
+            difference
+            for result in results
+            for difference in result["differences"]
+            if difference["minus"] == rival.name
         ]
-        for control in CONTROLS:
-            pairs = [d for r in found for d in r["differences"] if d["minus"] == control]
-            keys = (DIFFERENCE, f"{DIFFERENCE}_interval")
-            cells.append(_difference([pair[key] for key in keys for pair in pairs]))
-        lines.append(_line([label, *cells]))
-    return lines
+        cells.append(_mean_difference(differences))
+    return cells
 
 
-def arm_of(row: StudyRow, result: Record) -> Record:
-    """The line of a run's report that a row of the study shows."""
+def arm_of(row: StudyRow, result: StudyResult) -> Row:
+    """The line of a run's report that a row of the study shows.
+
+    Raises:
+        ValueError: the evaluation has no such arm.
+    """
     named = {line["name"]: line for line in result["rows"]}
-    wanted = row.arm or ("skiprec" if "skiprec" in named else "full_backbone")
+    served = SKIPREC if SKIPREC.name in named else FULL_BACKBONE
+    wanted = row.arm or served.name
     if wanted not in named:
         raise ValueError(
-            f"row {row.label!r} wants the arm {wanted!r}; the evaluation of {row.of!r} has: "
+            f"row {row.label!r} shows the arm {wanted!r}; the evaluation of {row.of!r} has: "
             f"{', '.join(named)}"
         )
-    found: Record = named[wanted]
-    return found
+    return named[wanted]
 
 
 def _cells(row: StudyRow, results: Results) -> list[str]:
-    found = results.get(row.of or row.name, [])
-    if not found:
+    seeds = results.get(row.of or row.name, [])
+    if not seeds:
         return [row.label, "0", *["not run"], *[""] * (len(HEADINGS) - 3)]
-    arms = [arm_of(row, result) for result in found]
+    lines = [arm_of(row, result) for result in seeds]
     differences = [
-        result["against_reference"][arm["name"]][key]
-        for key in (DIFFERENCE, f"{DIFFERENCE}_interval")
-        for result, arm in zip(found, arms, strict=True)
-        if result.get("against_reference") and arm["name"] in result["against_reference"]
+        result["against_reference"][line["name"]]
+        for result, line in zip(seeds, lines, strict=True)
+        if line["name"] in result.get("against_reference", {})
     ]
-    mega = [
-        result["flops_full_row"] / 1e6 / arm["speedup_flops"]
-        for result, arm in zip(found, arms, strict=True)
-        if arm["speedup_flops"] is not None
+    mega_flops = [
+        result["flops_full_row"] / 1e6 / line["speedup_flops"]
+        for result, line in zip(seeds, lines, strict=True)
+        if line["speedup_flops"] is not None
     ]
-    minutes = [result["training"]["minutes"] for result in found] if row.arm is None else []
+    minutes = [result["training"]["minutes"] for result in seeds] if row.arm is None else []
     return [
         row.label,
-        str(len(found)),
-        *(_mean([arm[metric] for arm in arms], ".4f") for metric in METRICS[:4]),
-        _mean([arm["keep_frac"] for arm in arms], ".2f"),
-        _mean(mega, ".2f"),
-        _mean([arm["speedup_flops"] for arm in arms], ".2f", "x"),
-        _mean([arm["speedup_end_to_end"] for arm in arms], ".2f", "x"),
-        _difference(differences),
+        str(len(seeds)),
+        *(_mean([value_of(line, metric) for line in lines], ".4f") for metric in SHOWN_METRICS),
+        _mean([line["keep_frac"] for line in lines], ".2f"),
+        _mean(mega_flops, ".2f"),
+        _mean([line["speedup_flops"] for line in lines], ".2f", "x"),
+        _mean([line["speedup_end_to_end"] for line in lines], ".2f", "x"),
+        _mean_difference(differences),
         _mean(minutes, ".0f", " min"),
     ]
 
 
-def _mean(values: list[float | None], form: str, unit: str = "") -> str:
+def _mean(values: Sequence[float | None], form: str, unit: str = "") -> str:
     """Mean, and the standard deviation over seeds where there are several."""
     known = [value for value in values if value is not None]
     if not known:
@@ -170,20 +191,21 @@ def _mean(values: list[float | None], form: str, unit: str = "") -> str:
     return f"{text} ± {np.std(known, ddof=1):{form}}" if len(known) > 1 else text
 
 
-def _difference(values: list[Any]) -> str:
-    """Mean over seeds; of several intervals the means of their ends, which is no narrower."""
-    if not values:
+def _mean_difference(differences: Sequence[Metrics | Difference]) -> str:
+    """The mean of differences in `METRIC` over seeds, and the means of the ends of their intervals.
+
+    This interval is no narrower than one that also averages over seeds.
+    """
+    if not differences:
         return ""
-    half = len(values) // 2
-    low, high = np.mean(values[half:], axis=0)
-    return f"{np.mean(values[:half]):+.4f} [{low:+.4f}, {high:+.4f}]"
+    means = [value_of(difference, METRIC) for difference in differences]
+    bounds = [interval_of(difference, METRIC) for difference in differences]
+    low, high = np.mean(bounds, axis=0)
+    return with_interval(float(np.mean(means)), (low, high), "+.4f")
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _metrics(table: pa.Table, arm: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    rank_R = torch.from_numpy(column(table, f"rank_{arm}").astype(np.int64))
+def _metrics(table: pa.Table, arm: Arm) -> Floats:
+    """`[R, M]`: the contribution of each row to each metric."""
+    rank_R = torch.from_numpy(column(table, arm.rank_column).astype(np.int64))
     values = metric_values(rank_R)
     return np.stack([values[metric].numpy() for metric in METRICS], axis=1)

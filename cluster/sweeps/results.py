@@ -1,8 +1,8 @@
-"""What a sweep leaves: `trials.jsonl` as it goes; then the front timed, table, picture, TOML.
+"""The results of a sweep: `trials.jsonl` while it runs; at its end the table, picture and TOML.
 
-<root>/<sweep>/  sweep.json      what was searched, with which configurations
-                 trials.jsonl    one line a trial, best first
-                 best.toml       the best one's configuration, for a job
+<root>/<sweep>/  sweep.json      the search space and the configurations
+                 trials.jsonl    one line a trial (`trial_rows.py`), best first
+                 best.toml       the configuration of the best trial, for a job
                  table.md  pareto.png  tensorboard/
                  tune/           Tune's own state, from which the sweep goes on
 """
@@ -16,26 +16,29 @@ from ray import tune
 from cluster.evaluation.evaluate import evaluate_run
 from cluster.sweeps.sweep import KIND, SweepConfig, settings_of
 from cluster.sweeps.trial import SweepPlan
+from cluster.sweeps.trial_rows import HeldOutNumbers, TrialLine, TrialRow
 from skiprec.config.files import config_toml
 from skiprec.config.run import RunConfig
 from skiprec.durable import write_text_durably
-from skiprec.observability.pareto_picture import draw_pareto
+from skiprec.evaluation.measure.arms import SKIPREC
+from skiprec.evaluation.report.schema import Report, interval_of, value_of
+from skiprec.observability.markdown import markdown_table, with_interval
+from skiprec.observability.pareto_picture import TrialPoint, draw_pareto
 from skiprec.observability.tensorboard import write_trials
 
-Record = dict[str, Any]
 TRIALS = "trials.jsonl"
 
 
 class Ledger(tune.Callback):
-    """Keeps `trials.jsonl` up to date, and says how each trial goes."""
+    """Keeps `trials.jsonl` up to date, and prints the progress of each trial."""
 
     def __init__(self, plan: SweepPlan, root: str, folder: Path):
         self.plan, self.root, self.folder = plan, root, folder
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: Record, **info: Any
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Called by Tune in the job's process, as the others are."""
+        """A trial has reported. Tune calls all these methods in the process of the job."""
         print(
             f"[{trial}] {result['samples']:,} of {self.plan.sweep.max_samples:,} samples  "
             f"MRR@20 {result['mrr@20']:.4f}  kept {result['keep_frac']:.2f}  "
@@ -45,13 +48,13 @@ class Ledger(tune.Callback):
         self._write(trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **i: Any) -> None:
-        """It ended, or was stopped."""
+        """A trial has ended, or was stopped."""
         row = self._row(trial)
         print(f"[{trial}] {'complete' if row['complete'] else 'stopped'}", flush=True)
         self._write(trials)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It failed, for the last time."""
+        """A trial has failed for the last time."""
         print(f"[{trial}] FAILED: {trial.get_error()}", flush=True)
         self._write(trials)
 
@@ -60,11 +63,10 @@ class Ledger(tune.Callback):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         write_text_durably(self.folder / TRIALS, text)
 
-    def _row(self, trial: Any) -> Record:
-        found = trial.last_result or {}
+    def _row(self, trial: Any) -> TrialLine:
+        result = trial.last_result or {}
         kind = trial.config.get(KIND) or next(iter(self.plan.trees))
-        run = found.get("run", str(trial))
-        numbers = ("samples", "mrr@20", "keep_frac", "flops_speedup", "distinct_decisions")
+        run = result.get("run", str(trial))
         return {
             "trial": str(trial),
             "run": run,
@@ -72,30 +74,34 @@ class Ledger(tune.Callback):
             "failed": trial.status == "ERROR",
             "kind": kind,
             "settings": settings_of(trial.config, kind),
-            **{name: found.get(name) for name in numbers},
+            "samples": result.get("samples"),
+            "mrr@20": result.get("mrr@20"),
+            "keep_frac": result.get("keep_frac"),
+            "flops_speedup": result.get("flops_speedup"),
+            "distinct_decisions": result.get("distinct_decisions"),
         }
 
 
-def read_trials(folder: Path) -> list[Record]:
+def read_trials(folder: Path) -> list[TrialRow]:
     """The rows of `trials.jsonl` that have a result, best first."""
     lines = (folder / TRIALS).read_text().splitlines()
     return [row for row in map(json.loads, lines) if row["mrr@20"] is not None]
 
 
-def front_of(trials: list[Record]) -> list[Record]:
-    """The complete trials that no other one beats in both objectives, fastest last."""
-    found: list[Record] = []
+def front_of(trials: list[TrialRow]) -> list[TrialRow]:
+    """The complete trials that no other one beats in both objectives, the fastest last."""
+    front: list[TrialRow] = []
     complete = (row for row in trials if row["complete"])
     for row in sorted(complete, key=lambda row: (-row["mrr@20"], -row["flops_speedup"])):
-        if not found or row["flops_speedup"] > found[-1]["flops_speedup"]:
-            found.append(row)
-    return found
+        if not front or row["flops_speedup"] > front[-1]["flops_speedup"]:
+            front.append(row)
+    return front
 
 
 def publish_sweep(sweep: SweepConfig, root: str, folder: Path, command: str) -> None:
-    """Evaluates what deserves it, one by one, with times, alone; then writes what is read.
+    """Evaluates trials on test rows, one by one, with times; then writes the files of the sweep.
 
-    With two objectives these are the trials of the front, else the best one.
+    With two objectives the trials of the front are evaluated, otherwise the best one.
 
     Raises:
         ValueError: no trial has a result.
@@ -115,63 +121,74 @@ def publish_sweep(sweep: SweepConfig, root: str, folder: Path, command: str) -> 
             row["test"] = _test(json.loads(report.read_text()))
     best = _config(root, complete[0]).model_copy(update={"name": f"{sweep.name}-best"})
     write_text_durably(folder / "best.toml", config_toml(best))
-    draw_pareto(trials, front).savefig(folder / "pareto.png")
+    picture = draw_pareto([_point(row) for row in trials], [_point(row) for row in front])
+    picture.savefig(folder / "pareto.png")
     write_trials(folder / "tensorboard", trials)
     write_text_durably(folder / "table.md", _markdown(sweep, trials, front, command))
 
 
-def _config(root: str, row: Record) -> RunConfig:
+def _config(root: str, row: TrialRow) -> RunConfig:
     saved = (Path(root) / row["run"] / "config.json").read_text()
     return RunConfig.model_validate(json.loads(saved))
 
 
-def _test(report: Record) -> Record:
-    """Accuracy on the rows that were not searched on, and speed by the clock."""
-    row = next(row for row in report["rows"] if row["name"] == "skiprec")
-    names = ("mrr@20", "mrr@20_interval", "speedup_flops", "speedup_end_to_end")
-    return {name: row[name] for name in names}
+def _test(report: Report) -> HeldOutNumbers:
+    row = next(row for row in report["rows"] if row["name"] == SKIPREC.name)
+    return {
+        "mrr@20": value_of(row, "mrr@20"),
+        "mrr@20_interval": interval_of(row, "mrr@20"),
+        "speedup_flops": value_of(row, "speedup_flops"),
+        "speedup_end_to_end": row["speedup_end_to_end"],
+    }
 
 
-def _markdown(sweep: SweepConfig, trials: list[Record], front: list[Record], command: str) -> str:
+def _point(row: TrialRow) -> TrialPoint:
+    return TrialPoint(
+        row["trial"], row["kind"], row["complete"], row["flops_speedup"], row["mrr@20"]
+    )
+
+
+def _markdown(
+    sweep: SweepConfig, trials: list[TrialRow], front: list[TrialRow], command: str
+) -> str:
     keys = sorted({key for row in trials for key in row["settings"]})
     columns = ["trial", "policy", *keys, "samples", "MRR@20", "kept", "FLOPs", "decisions", "state"]
     on_front = {row["trial"] for row in front}
-    lines = [f"# Sweep {sweep.name}", "", _line(columns), _line(["---"] * len(columns))]
-    for row in trials:
-        settings = [_short(row["settings"].get(key)) for key in keys]
-        state = "failed" if row["failed"] else "complete" if row["complete"] else "stopped"
-        lines.append(
-            _line(
-                [
-                    row["trial"] + (" *" if row["trial"] in on_front else ""),
-                    row["kind"],
-                    *settings,
-                    f"{row['samples']:,}",
-                    f"{row['mrr@20']:.4f}",
-                    f"{row['keep_frac']:.2f}",
-                    f"{row['flops_speedup']:.2f}x",
-                    f"{row['distinct_decisions']:,.0f}",
-                    state,
-                ]
-            )
-        )
+    rows = [_cells(row, keys, row["trial"] in on_front) for row in trials]
+    lines = [f"# Sweep {sweep.name}", ""]
+    lines += markdown_table(columns, rows, num_text_columns=len(columns))
     lines += ["", "On validation rows. Evaluated on test rows, one by one (*):", ""]
-    lines += [_line(["trial", "MRR@20 [95 %]", "FLOPs", "end to end"]), _line(["---"] * 4)]
-    for row in front:
-        shown = _tested(row["test"]) if "test" in row else ["not complete", "", ""]
-        lines.append(_line([row["trial"], *shown]))
+    columns = ["trial", "MRR@20 [95 %]", "FLOPs", "end to end"]
+    rows = [
+        [row["trial"], *(_tested(row["test"]) if "test" in row else ["not complete", "", ""])]
+        for row in front
+    ]
+    lines += markdown_table(columns, rows, num_text_columns=len(columns))
     lines += ["", f"- command: `{command}`"]
     lines.append(f"- {sweep.searcher} search, scheduler {sweep.scheduler}, seed {sweep.seed}")
     return "\n".join(lines) + "\n"
 
 
-def _tested(found: Record) -> list[str]:
-    low, high = found["mrr@20_interval"]
-    speed = found["speedup_end_to_end"]
+def _cells(row: TrialRow, keys: list[str], is_on_front: bool) -> list[str]:
     return [
-        f"{found['mrr@20']:.4f} [{low:.4f}, {high:.4f}]",
-        f"{found['speedup_flops']:.2f}x",
-        f"{speed:.2f}x" if speed else "",
+        row["trial"] + (" *" if is_on_front else ""),
+        row["kind"],
+        *(_short(row["settings"].get(key)) for key in keys),
+        f"{row['samples']:,}",
+        f"{row['mrr@20']:.4f}",
+        f"{row['keep_frac']:.2f}",
+        f"{row['flops_speedup']:.2f}x",
+        f"{row['distinct_decisions']:,.0f}",
+        "failed" if row["failed"] else "complete" if row["complete"] else "stopped",
+    ]
+
+
+def _tested(numbers: HeldOutNumbers) -> list[str]:
+    speedup = numbers["speedup_end_to_end"]
+    return [
+        with_interval(numbers["mrr@20"], numbers["mrr@20_interval"], ".4f"),
+        f"{numbers['speedup_flops']:.2f}x",
+        f"{speedup:.2f}x" if speedup else "",
     ]
 
 
@@ -179,7 +196,3 @@ def _short(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

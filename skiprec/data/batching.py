@@ -1,10 +1,12 @@
-"""From shards to the batches of a training step."""
+"""From shards to the batches of a training step, and to the tiles of a validation."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from skiprec.data.order import DataOrder, rank_slices
 from skiprec.data.shards import ShardSet
@@ -48,21 +50,35 @@ class TrainingReader:
 def validation_tiles(
     shards: ShardSet, num_rows: int | None, tile_rows: int, world_size: int, rank: int
 ) -> list[tuple[Batch, int]]:
-    """This rank's `(tile, real rows)`: every rank has equally many tiles, padded to one size.
+    """The tiles of this rank, each with its number of real rows.
 
-    `num_rows` rows are taken at equal distances over the split; None takes all. The fill rows of a
-    tile are empty histories; they come last, and are for the caller to cut off.
+    Every rank has the same number of tiles, padded to one size. The padding rows of a tile come
+    last; they are empty histories, and the caller must cut them off.
+
+    Args:
+        num_rows: rows of the split, at equal distances; None is all rows.
     """
-    total = shards.num_rows if num_rows is None else min(num_rows, shards.num_rows)
-    row_R = np.linspace(0, shards.num_rows - 1, total).round().astype(np.int64)
-    mine_R = row_R[rank::world_size]
-    num_tiles = math.ceil(math.ceil(total / world_size) / tile_rows)
+    row_R = evenly_spaced_rows(shards.num_rows, num_rows)
+    own_R = row_R[rank::world_size]
+    num_tiles = math.ceil(math.ceil(len(row_R) / world_size) / tile_rows)
     tiles = []
     for index in range(num_tiles):
-        part = mine_R[index * tile_rows : (index + 1) * tile_rows]
-        items = np.zeros((tile_rows, shards.window), np.int64)
-        items[: len(part)] = shards.take(part).items_RW
+        part_R = own_R[index * tile_rows : (index + 1) * tile_rows]
+        items_BW = padded_items(shards.take(part_R).items_RW, tile_rows)
         key_B = torch.zeros(tile_rows, dtype=torch.int64)
-        key_B[: len(part)] = torch.from_numpy(part)
-        tiles.append((Batch(torch.from_numpy(items), key_B), len(part)))
+        key_B[: len(part_R)] = torch.from_numpy(part_R)
+        tiles.append((Batch(items_BW, key_B), len(part_R)))
     return tiles
+
+
+def evenly_spaced_rows(num_rows: int, max_rows: int | None) -> NDArray[np.int64]:
+    """Row numbers: all `num_rows` of a split, or `max_rows` at equal distances over the split."""
+    total = num_rows if max_rows is None else min(num_rows, max_rows)
+    return np.linspace(0, num_rows - 1, total).round().astype(np.int64)
+
+
+def padded_items(items_RW: NDArray[np.int32], tile_rows: int) -> Tensor:
+    """`items_BW`, int64, of `tile_rows` rows: the given ones, then empty histories."""
+    items_BW = np.zeros((tile_rows, items_RW.shape[1]), np.int64)
+    items_BW[: len(items_RW)] = items_RW
+    return torch.from_numpy(items_BW)

@@ -1,4 +1,4 @@
-"""Convergence of several runs on the same axes: loss and MRR against epochs and against time."""
+"""Learning curves of several runs: loss and validation MRR against epochs and against time."""
 
 import json
 from dataclasses import dataclass
@@ -7,13 +7,15 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from skiprec.observability.markdown import markdown_table
+
 LOSS, MRR = "train/loss", "validation/mrr@20"
 COLOURS = ("#1f5f8b", "#d1495b", "#3a7d44", "#8a6fb0", "#c98a1b", "#5b6770", "#2a9d8f", "#7f4f24")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One run. Points are (epochs, hours, value); the time is that of training steps alone."""
+    """The curves of one run. Points are (epochs, hours, value); hours of training steps alone."""
 
     label: str
     loss: list[tuple[float, float, float]]
@@ -25,7 +27,7 @@ class Curve:
         return self.loss[-1][:2] if self.loss else (0.0, 0.0)
 
     def after(self, before: "Curve | None") -> "Curve":
-        """The same curve where `before`, the stage that it starts from, is counted too."""
+        """The same curve behind that of `before`, the stage from which this run started."""
         if before is None:
             return self
         epochs_0, hours_0 = before.end
@@ -39,8 +41,8 @@ class Curve:
 def read_curve(metrics: Path, label: str) -> Curve:
     """The curve of a run's `metrics.jsonl`.
 
-    Time is summed from the seconds of each step, so that neither validation nor the pauses of an
-    interrupted run count.
+    Time is the sum over the seconds of the steps. Neither validation nor the pauses of an
+    interrupted run are part of it.
     """
     loss, mrr = [], []
     step, epochs, hours = 0, 0.0, 0.0
@@ -55,45 +57,46 @@ def read_curve(metrics: Path, label: str) -> Curve:
 
 
 def time_to_reach(curve: Curve, mrr: float) -> tuple[float, float] | None:
-    """Epochs and hours of training until validation reached `mrr`; None if it never did."""
+    """Epochs and hours of training until validation reached `mrr`; None if it did not."""
     return next((point[:2] for point in curve.mrr if point[2] >= mrr), None)
 
 
 def convergence_table(curves: list[Curve], reference: Curve) -> list[str]:
-    """How long each run took to 99 % of the reference's best validation MRR@20, in Markdown."""
+    """The lines of a table: how long each run took to 99 % of the reference's best MRR@20."""
     target = 0.99 * max((value for _, _, value in reference.mrr), default=0.0)
-    lines = [
+    text = (
         f"Training until validation MRR@20 is {target:.4f}, 99 % of the best of {reference.label}; "
-        "the stages before are counted:",
-        "",
-        "| model | epochs | minutes | best |",
-        "| --- | ---: | ---: | ---: |",
-    ]
+        "the stages before are counted:"
+    )
+    rows = []
     for curve in curves:
-        found = time_to_reach(curve, target)
-        when = "not reached | " if found is None else f"{found[0]:.1f} | {60 * found[1]:.0f}"
+        reached = time_to_reach(curve, target)
+        when = ["not reached", ""]
+        if reached is not None:
+            epochs, hours = reached
+            when = [f"{epochs:.1f}", f"{60 * hours:.0f}"]
         best = max((value for _, _, value in curve.mrr), default=0.0)
-        lines.append(f"| {curve.label} | {when} | {best:.4f} |")
-    return lines
+        rows.append([curve.label, *when, f"{best:.4f}"])
+    return [text, "", *markdown_table(("model", "epochs", "minutes", "best"), rows)]
 
 
 def convergence_figure(curves: list[Curve]) -> Figure:
-    """Four panels: loss and validation MRR@20, each against epochs and against hours."""
+    """Four panels: training loss and validation MRR@20, each against epochs and against hours."""
     figure = Figure(figsize=(10, 7), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 2, sharey="row", sharex="col")
-    for row, what in enumerate(("loss", "mrr")):
+    for row, number in enumerate(("loss", "mrr")):
         for column in (0, 1):
             axes = panels[row][column]
             for colour, curve in zip(COLOURS * 4, curves, strict=False):
-                points = getattr(curve, what)
+                points = getattr(curve, number)
                 axes.plot(
                     [point[column] for point in points],
                     [point[2] for point in points],
                     color=colour,
                     label=curve.label,
                     linewidth=1.5,
-                    marker="o" if what == "mrr" else None,
+                    marker="o" if number == "mrr" else None,
                     markersize=3,
                 )
             axes.grid(alpha=0.3)
@@ -107,13 +110,18 @@ def convergence_figure(curves: list[Curve]) -> Figure:
 
 
 def depth_figure(points: list[tuple[str, int, float, list[float]]]) -> Figure:
-    """MRR@20 of nets trained from scratch at several depths: (label, blocks, mean, interval)."""
+    """MRR@20 of networks that were trained from scratch at several depths.
+
+    Args:
+        points: (label, blocks, mean, interval).
+    """
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     placed: list[int] = []
     for label, blocks, mean, bounds in sorted(points, key=lambda point: point[1]):
-        before = placed.count(blocks)  # nets of one depth stand side by side, labels up and down
+        # Networks of one depth are drawn side by side, with labels above and below in turn.
+        before = placed.count(blocks)
         placed.append(blocks)
         x, is_below = blocks * 1.15**before, before % 2 == 1
         end, offset = (bounds[0], -14) if is_below else (bounds[1], 4)

@@ -1,4 +1,4 @@
-"""Accuracy against depth: the frontier of fixed sets, and what is decided for each user."""
+"""Accuracy against depth: the frontier of fixed sets, and personal decisions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,25 +18,25 @@ from skiprec.observability.pictures import (
 
 # Mean number of blocks, value, and the value's interval.
 Point = tuple[float, float, Sequence[float]]
-# MRR@20 of personal decisions, and what it is above the frontier at the same mean.
-Gained = tuple[Point, Point]
+# Personal decisions: their MRR@20, and its difference to the frontier at the same mean.
+PersonalPoint = tuple[Point, Point]
 
 
 def draw_frontier(
     sets: Sequence[Point],
     hull: Sequence[int],
-    curve: Sequence[Gained],
-    served: Gained | None,
+    curve: Sequence[PersonalPoint],
+    served: PersonalPoint | None,
     others: Mapping[str, tuple[float, float]],
     title: str,
 ) -> Figure:
-    """Above, MRR@20 of everything; below, personal decisions minus the interpolated frontier.
+    """MRR@20 in the upper panel; personal decisions minus the frontier in the lower one.
 
     Args:
         sets: the fixed sets, rising in blocks.
-        hull: the sizes between which coins reach the most.
+        hull: the sizes of the sets that the best coins mix.
         curve: personal decisions at several settings; may be empty.
-        served: those of serving; None where nothing is served.
+        served: the personal decisions of serving; None where nothing is served.
         others: name -> (blocks, MRR@20), points without intervals.
     """
     figure = Figure(figsize=(7.2, 6.4), dpi=120, layout="constrained")
@@ -59,7 +59,7 @@ def draw_frontier(
         _personal(below, [served[1]], "", 8, None)
     for (name, (x, y)), marker in zip(others.items(), "sD^vPX", strict=False):
         above.plot(x, y, marker, color=INK, markersize=5, linestyle="", label=name)
-    # Sets that are far worse than whatever is compared with them would squeeze it together.
+    # The axis starts near the compared points; sets that are far worse would squeeze these.
     shown = [point for point, _ in [*curve, *([] if served is None else [served])]]
     bottom = min([i[0] for _, _, i in shown or sets] + [y for _, y in others.values()])
     top = above.get_ylim()[1]

@@ -1,6 +1,7 @@
-"""The trials of a sweep: accuracy against how many times less is computed, and the front."""
+"""The trials of a sweep: accuracy against the speedup in FLOPs, and the Pareto front."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
@@ -17,42 +18,57 @@ from skiprec.observability.pictures import (
 MARKERS = "os^Dv"
 
 
-def draw_pareto(trials: list[dict[str, Any]], front: list[dict[str, Any]]) -> Figure:
-    """One point a trial, one marker a kind of policy; stopped ones hollow.
+@dataclass(frozen=True)
+class TrialPoint:
+    """One trial in the picture.
 
     Args:
-        trials: with `kind`, `complete`, `mrr@20` on validation rows, `flops_speedup`.
-        front: those of them that no other one beats in both, joined by a line.
+        kind: of the policy.
+        mrr: MRR@20 on validation rows.
+    """
+
+    trial: str
+    kind: str
+    is_complete: bool
+    flops_speedup: float
+    mrr: float
+
+
+def draw_pareto(trials: Sequence[TrialPoint], front: Sequence[TrialPoint]) -> Figure:
+    """One point a trial, one marker a kind of policy; trials that were stopped are hollow.
+
+    Args:
+        front: the trials that no other one beats in both axes; a line joins them.
     """
     figure, axes = new_figure(7.0, 4.6)
-    kinds = sorted({row["kind"] for row in trials})
-    chosen = {row["trial"] for row in front}
+    kinds = sorted({point.kind for point in trials})
+    on_front = {point.trial for point in front}
     for marker, kind in zip(MARKERS, kinds, strict=False):
-        for complete in (True, False):
-            rows = [row for row in trials if row["kind"] == kind and row["complete"] == complete]
-            if rows:
+        for is_complete in (True, False):
+            points = [p for p in trials if p.kind == kind and p.is_complete == is_complete]
+            if points:
                 axes.scatter(
-                    [row["flops_speedup"] for row in rows],
-                    [row["mrr@20"] for row in rows],
+                    [point.flops_speedup for point in points],
+                    [point.mrr for point in points],
                     marker=marker,
                     s=34,
-                    facecolors=[ACCENT if row["trial"] in chosen else KEPT for row in rows]
-                    if complete
+                    facecolors=[ACCENT if point.trial in on_front else KEPT for point in points]
+                    if is_complete
                     else "none",
-                    edgecolors=KEPT if complete else FAINT,
+                    edgecolors=KEPT if is_complete else FAINT,
                     zorder=3,
                 )
-                name = kind if complete else f"{kind}, stopped"
-                filled, edge = (KEPT, KEPT) if complete else ("none", FAINT)
+                name = kind if is_complete else f"{kind}, stopped"
+                filled, edge = (KEPT, KEPT) if is_complete else ("none", FAINT)
                 axes.scatter([], [], marker=marker, s=34, c=filled, edgecolors=edge, label=name)
     if len(front) > 1:
-        line = sorted((row["flops_speedup"], row["mrr@20"]) for row in front)
+        line = sorted((point.flops_speedup, point.mrr) for point in front)
         axes.plot(*zip(*line, strict=True), color=ACCENT, linewidth=1.2, zorder=2)
-    for index, row in enumerate(sorted(front, key=lambda row: float(row["flops_speedup"]))):
+    for index, point in enumerate(sorted(front, key=lambda point: point.flops_speedup)):
         is_above = index % 2 == 0  # neighbours on a front are often close
         axes.annotate(
-            row["trial"].rpartition("-")[2],
-            (row["flops_speedup"], row["mrr@20"]),
+            point.trial.rpartition("-")[2],
+            (point.flops_speedup, point.mrr),
             xytext=(0, 7 if is_above else -7),
             textcoords="offset points",
             ha="center",
@@ -65,7 +81,7 @@ def draw_pareto(trials: list[dict[str, Any]], front: list[dict[str, Any]]) -> Fi
     axes.legend(fontsize=8, frameon=False)
     axes.set_xlabel("FLOPs speedup, end to end (times less)")
     axes.set_ylabel("MRR@20 on validation rows")
-    num_complete = sum(row["complete"] for row in trials)
+    num_complete = sum(point.is_complete for point in trials)
     write_title(
         axes,
         "Trials of the sweep",

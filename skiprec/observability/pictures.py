@@ -1,4 +1,4 @@
-"""Pictures of what a policy decides, as matplotlib figures without a screen."""
+"""Pictures of a policy's decisions, as matplotlib figures without a screen."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 Keep = NDArray[Any]
 
 KEPT, SKIPPED, INK, FAINT, ACCENT = "#1f5f8b", "#eef2f5", "#22303c", "#8a97a3", "#d1495b"
-# A picture has no more lines than this; of more users every n-th is drawn.
+# The largest number of rows in a heat map; of more rows, this many are drawn, evenly spaced.
 MAX_ROWS = 1200
 
 
 def keep_heat_map(keep_RL: Keep) -> Figure:
-    """Users (rows, most blocks first) by blocks (columns); dark where the block runs."""
+    """A heat map of users (rows, most blocks first) by blocks; dark where the block runs."""
     num_rows, num_blocks = keep_RL.shape
     keep = np.asarray(keep_RL) > 0
-    # Users who keep equally many stand together by decision, so that equal decisions show as bands.
+    # Rows with equally many blocks are sorted by decision, so that equal decisions form bands.
     order_R = np.lexsort((*keep.T[::-1], keep.sum(1)))[::-1]
     shown = order_R[np.linspace(0, num_rows - 1, min(num_rows, MAX_ROWS)).round().astype(int)]
     figure, axes = new_figure(6.4, 4.8)
@@ -52,7 +52,7 @@ def keep_heat_map(keep_RL: Keep) -> Figure:
 
 
 def kept_blocks_histogram(keep_RL: Keep) -> Figure:
-    """How many users keep how many blocks."""
+    """A histogram of the number of blocks that users keep."""
     num_rows, num_blocks = keep_RL.shape
     kept_R = (np.asarray(keep_RL) > 0).sum(1)
     share = np.bincount(kept_R, minlength=num_blocks + 1) / num_rows
@@ -78,7 +78,7 @@ def kept_blocks_histogram(keep_RL: Keep) -> Figure:
 
 
 def block_keep_rates(keep_RL: Keep) -> Figure:
-    """The share of rows that keep each block. Only bars between 0 and 1 can be personal."""
+    """The share of rows that keep each block. Only a block between 0 and 1 can be personal."""
     rate_L = (np.asarray(keep_RL) > 0).mean(0)
     num_blocks = len(rate_L)
     figure, axes = new_figure(6.4, 3.2)
@@ -104,12 +104,12 @@ def speed_against_accuracy(
     lines: Mapping[str, float],
     speed_label: str,
 ) -> Figure:
-    """Accuracy over speedup, each arm a point with the interval of its accuracy.
+    """Accuracy against speedup; each arm is a point with the interval of its accuracy.
 
     Args:
         points: name -> (speedup, MRR@20, [low, high]).
-        lines: name -> MRR@20 of baselines that have no speed; one that is far below is written
-            under the axes instead, so that it does not squeeze the points together.
+        lines: name -> MRR@20 of baselines that have no speed. The subtitle names a baseline that
+            is far below, so that its line does not squeeze the points together.
     """
     figure, axes = new_figure(7.0, 4.6)
     for name, (speed, mrr, (low, high)) in points.items():
@@ -127,13 +127,13 @@ def speed_against_accuracy(
             capsize=3,
             zorder=4 if is_skiprec else 3,
         )
-        # Of points that stand close together, the highest has its name above it.
+        # Among points that are close together, the highest has its name above it.
         near_by = [y for x, y, _ in points.values() if abs(x - speed) < 0.05 * speed]
         is_highest = mrr >= max(near_by) and name != "all_blocks"
         axes.annotate(
             name,
             (speed, mrr),
-            # The reference stands at the left end; its names would cover the others' points.
+            # The reference is at the left end; its name would cover the points of other arms.
             xytext=(-8 if speed == 1 else 8, 6 if is_highest else -13),
             ha="right" if speed == 1 else "left",
             textcoords="offset points",
@@ -167,15 +167,15 @@ def speed_against_accuracy(
 
 
 def figure_to_array(figure: Figure) -> NDArray[np.uint8]:
-    """The picture as `[height, width, 3]`."""
+    """The pixels of the figure, `[height, width, 3]`."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty picture with one panel; inches."""
-    # Figure, not pyplot: no global state, nothing to close, safe in any thread.
+    """An empty figure with one panel; sizes in inches."""
+    # pyplot would keep global state, which must be closed and is not safe in threads.
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     style_panel(axes)
@@ -183,7 +183,7 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def style_panel(axes: Axes) -> None:
-    """The frame and the colours of every panel."""
+    """Sets the frame and the colours that all panels share."""
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -195,7 +195,7 @@ def style_panel(axes: Axes) -> None:
 
 
 def write_title(axes: Axes, title: str, subtitle: str) -> None:
-    """A headline and, under it, what it rests on."""
+    """Writes a headline and, below it, the numbers that it rests on."""
     axes.set_title(title, loc="left", fontsize=12, color=INK, pad=22, fontweight="bold")
     axes.annotate(
         subtitle,

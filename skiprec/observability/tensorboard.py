@@ -1,5 +1,6 @@
 """The TensorBoard sink: scalars, keep rates of blocks, pictures of decisions, hyperparameters."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class TensorBoardSink:
         self.writer.close()
 
 
-def write_evaluation(folder: Path, report: dict[str, Any], figures: dict[str, Figure]) -> None:
+def write_evaluation(folder: Path, report: Mapping[str, Any], figures: dict[str, Figure]) -> None:
     """Writes the numbers of a report as `evaluation_<row>/<metric>` and its pictures as
     `evaluation/<file>`."""
     writer = SummaryWriter(str(folder))
@@ -70,7 +71,7 @@ def write_convergence(folder: Path, curves: list[Curve]) -> None:
         writer.close()
 
 
-def write_trials(folder: Path, trials: list[dict[str, Any]]) -> None:
+def write_trials(folder: Path, trials: Sequence[Mapping[str, Any]]) -> None:
     """Writes the trials of a sweep as rows of the HPARAMS table; replaces the earlier rows."""
     for trial in trials:
         place = folder / trial["trial"]

@@ -1,17 +1,21 @@
 """The tables of docs/benchmarks/studies are what their small results give, with today's code."""
 
+import json
 import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from cluster.studies.results import publish_study, runs_of
+from cluster.studies.schema import StudyResult
 from cluster.studies.study import load_study
 from tests.testkit.runs import REPOSITORY
 
 STUDIES = REPOSITORY / "jobs/studies"
 PUBLISHED = sorted((REPOSITORY / "docs/benchmarks/studies").glob("*/table.md"))
+RESULTS = sorted((REPOSITORY / "docs/benchmarks").glob("**/*.json"))
 COMMAND = "- command: `"
 
 
@@ -45,3 +49,11 @@ def test_a_published_table_is_made_of_its_results(
     monkeypatch.chdir(tmp_path)  # where no run is, so that nothing is paired anew
     publish_study(study, runs_of(study, path.parent, overrides), results, overrides, command)
     assert (results / "table.md").read_text() == text
+
+
+def test_a_published_result_has_the_shape_of_its_schema() -> None:
+    adapter = TypeAdapter(StudyResult)
+    assert RESULTS
+    for path in RESULTS:
+        adapter.validate_json(path.read_text(), strict=True)
+        assert json.loads(path.read_text()).keys() >= StudyResult.__required_keys__

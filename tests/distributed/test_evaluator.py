@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from cluster.evaluation.actors import Job, Scorer
@@ -26,6 +27,7 @@ from skiprec.checkpoints.network import load_network
 from skiprec.data.shards import ShardSet
 from skiprec.evaluation.measure.scoring import decide_unit
 from skiprec.evaluation.measure.tiles import TILE_ROWS, read_tiles
+from skiprec.evaluation.report.schema import Report
 from tests.testkit.runs import build_smoke_data, smoke_config, train_here
 
 QUICK = (
@@ -102,6 +104,7 @@ def describe_file(path: Path) -> CheckpointFile:
 def evaluate(run_folder: Path, *overrides: str) -> tuple[pa.Table, dict]:
     config = evaluation_config(run_folder, [*QUICK, *overrides])
     report = evaluate_run(config, run_folder, "a test")
+    TypeAdapter(Report).validate_json(report.read_text(), strict=True)
     return pq.read_table(run_folder / "per_user.parquet"), json.loads(report.read_text())
 
 

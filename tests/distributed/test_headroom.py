@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from cluster.evaluation import headroom
 from cluster.evaluation.evaluate import evaluation_config
 from cluster.evaluation.headroom import measure_run, print_headroom
 from cluster.runs.folder import open_run
-from skiprec.evaluation.report.statements import METRIC
+from skiprec.evaluation.headroom.schema import HeadroomReport
+from skiprec.evaluation.report.schema import METRIC
 from tests.testkit.runs import build_smoke_data, smoke_config, train_here
 
 NO_POLICY = ("policy={kind='none'}", "training.execution=dense")
@@ -29,6 +31,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def measure(run_folder: Path, *overrides: str) -> dict:
     path = measure_run(evaluation_config(run_folder, list(overrides)), run_folder, "a test")
+    TypeAdapter(HeadroomReport).validate_json(path.read_text(), strict=True)
     return json.loads(path.read_text())
 
 

@@ -16,12 +16,13 @@ from cluster.runs.folder import open_run
 from skiprec.checkpoints.network import load_network
 from skiprec.config.files import load_config
 from skiprec.config.run import RunConfig
+from skiprec.data.batching import evenly_spaced_rows
 from skiprec.data.ingest import build_dataset, load_recipe
 from skiprec.data.shards import ShardSet
-from skiprec.evaluation.measure.arms import arms_of
+from skiprec.evaluation.measure.arms import ALL_BLOCKS, SHUFFLED, SKIPREC, Arm, arms_of
 from skiprec.evaluation.measure.intervals import UserBootstrap, interval
 from skiprec.evaluation.measure.scoring import decide_unit, score_arms
-from skiprec.evaluation.measure.tiles import evaluated_rows, read_tiles
+from skiprec.evaluation.measure.tiles import read_tiles
 from tests.testkit.runs import REPOSITORY, train_here
 
 CONFIGS = REPOSITORY / "jobs/configs/synthetic"
@@ -72,15 +73,15 @@ def outcome(config: RunConfig) -> Outcome:
     """Serves the run's best checkpoint to the test rows."""
     network = load_network(config.folder)[1]
     shards = ShardSet.open(Path(config.data.path), "test")
-    row_R = evaluated_rows(shards.num_rows, None)
+    row_R = evenly_spaced_rows(shards.num_rows, None)
     rows, tiles = read_tiles(shards, row_R)
     keep_RL = decide_unit(network, tiles).keep_RL
     made = arms_of(keep_RL, row_R)
-    arms = {name: made[name] for name in ("all_blocks", "skiprec", "shuffled")}
+    arms = {arm: made[arm] for arm in (ALL_BLOCKS, SKIPREC, SHUFFLED)}
     ranks = score_arms(network, tiles, arms, False)
 
-    def reciprocal(arm: str) -> Doubles:
-        rank_R = np.asarray(ranks[f"rank_{arm}"], np.float64)
+    def reciprocal(arm: Arm) -> Doubles:
+        rank_R = np.asarray(ranks[arm.rank_column], np.float64)
         return np.where(rank_R <= 20, 1 / rank_R, 0.0)
 
     users = pa.ipc.open_file(Path(config.data.path) / "users.arrow").read_all()
@@ -89,8 +90,8 @@ def outcome(config: RunConfig) -> Outcome:
         rows.user_R,
         is_hard_U[rows.user_R],
         keep_RL.sum(1).astype(np.float64),
-        reciprocal("skiprec"),
-        reciprocal("shuffled"),
+        reciprocal(SKIPREC),
+        reciprocal(SHUFFLED),
     )
 
 

@@ -1,4 +1,4 @@
-"""What sets of blocks reach at the last position, and simple features of the histories."""
+"""Results of sets of blocks at the last position, and simple features of the histories."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ from skiprec.types import PADDING, History
 def entropy_without_each(
     network: SkipRecNetwork, tiles: list[Tile], kept: tuple[int, ...]
 ) -> Floats:
-    """`[C]`: mean cross-entropy with the blocks `kept` but one, for each of them, nats."""
+    """`[C]`: for each block of `kept`, the mean cross-entropy with all others of `kept`, nats."""
     sum_C = np.zeros(len(kept))
     for tile in tiles:
         x_CBD = outputs_without_each(network, embed_tile(network, tile), kept)
@@ -35,14 +35,15 @@ def entropy_without_each(
 def outputs_without_each(
     network: SkipRecNetwork, history: History, kept: tuple[int, ...]
 ) -> Tensor:
-    """`[C, B, D]`: the last position after the blocks `kept` but one, for each of them.
+    """`[C, B, D]`: for each block of `kept`, the last position after all others of `kept`.
 
-    Nets without one block are equal up to it. So one trunk runs all blocks, and the net without
-    a block leaves the trunk before that block: half of the work of running each by itself.
+    The networks without one block are equal up to this block. One trunk therefore runs all blocks,
+    and the network without a block leaves the trunk before it. This is half of the work of running
+    each network by itself.
     """
     assert isinstance(network.stack, BlockStack)
     num_rows = len(history.key_B)
-    x_TND = history.x_TBD  # the nets that have left, in order, and the trunk
+    x_TND = history.x_TBD  # the networks that have left, in order, and the trunk
     for place, block in enumerate(kept):
         trunk_TBD = x_TND[:, -num_rows:]
         is_item_TN1 = history.is_item_TB1.repeat(1, place + 1, 1)
@@ -58,7 +59,7 @@ def outputs_without_each(
 def measure_sets(
     network: SkipRecNetwork, tiles: list[Tile], keep_SL: Keep
 ) -> tuple[Floats, Floats]:
-    """`[R, S]` each: cross-entropy of the target, nats, and its rank, by every set of blocks."""
+    """`[R, S]` each: the target's cross-entropy, nats, and its rank, with every set of blocks."""
     keep = torch.from_numpy(keep_SL.astype(np.float32)).to(network.device)
     entropies, ranks = [], []
     for tile in tiles:
@@ -75,9 +76,9 @@ def measure_sets(
 
 @torch.inference_mode()
 def history_features(network: SkipRecNetwork, tiles: list[Tile]) -> Floats:
-    """`[R, 2 D + 1]`: mean of the history's item embeddings, the last one's, and log(1 + length).
+    """`[R, 2 D + 1]`: the mean item embedding, that of the last item, and log(1 + length).
 
-    The items alone, without what a backbone adds to them before its first block.
+    These are the embeddings of the items alone, without those that a backbone adds to them.
     """
     parts = []
     for tile in tiles:

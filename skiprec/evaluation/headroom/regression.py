@@ -1,9 +1,10 @@
-"""What users could gain from a depth of their own, measured before any policy is trained.
+"""The gain that users could have from a personal depth, measured before any policy is trained.
 
-A nest of block sets is found by taking out, one after the other, the blocks that are missed least.
-What a set costs a user, in cross-entropy against all blocks, is then predicted from simple features
-of the history. If the prediction says something about users who were not in its fit, depth
-can be given to those who need it; what that is worth is read off the frontier of the same sets.
+A nest of block sets is built by removing, one after the other, the blocks that are missed least.
+The cost of a set for a user is its cross-entropy minus that of all blocks. A regression predicts
+this cost from simple features of the history. If the prediction holds for users who were not in the
+fit, depth can be given to those who need it; the gain is measured against the frontier of the same
+sets.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from skiprec.evaluation.measure.intervals import Floats, Interval, UserBootstrap, interval
 
 Keep = NDArray[np.bool_]
-# From the blocks that are left, rising, to what the net costs without each of them.
+# From the remaining blocks, rising, to the cross-entropy without each of them.
 RemovalCosts = Callable[[tuple[int, ...]], Floats]
 
 MAX_PASSES = 32
@@ -24,10 +25,11 @@ PENALTIES = tuple(10.0**power for power in range(-1, 7))
 
 
 def removal_order(num_blocks: int, costs_without: RemovalCosts) -> tuple[int, ...]:
-    """The blocks in the order in which they are taken out, the one that is missed least first.
+    """The blocks in the order of their removal; the one that is missed least comes first.
 
-    Greedy: each pass asks what the net without each of the remaining blocks costs. Of more than
-    `MAX_PASSES` blocks several go in one pass, those with the lowest costs; the earlier of equals.
+    The search is greedy: each pass measures the network without each of the remaining blocks and
+    removes the block with the lowest cost; of equal ones the earlier. With more than `MAX_PASSES`
+    blocks, each pass removes several.
     """
     at_once = -(-num_blocks // MAX_PASSES)
     kept = tuple(range(num_blocks))
@@ -40,7 +42,7 @@ def removal_order(num_blocks: int, costs_without: RemovalCosts) -> tuple[int, ..
 
 
 def nested_sets(removed: tuple[int, ...]) -> Keep:
-    """`keep_SL`: for each size from 1 to all blocks, those that are taken out last."""
+    """`keep_SL`: for each size from 1 to all blocks, the blocks that are removed last."""
     num_blocks = len(removed)
     keep_SL = np.zeros((num_blocks, num_blocks), bool)
     for size in range(1, num_blocks + 1):
@@ -59,7 +61,7 @@ class Ridge:
     penalty_M: Floats
 
     def predict(self, x_RF: Floats) -> Floats:
-        """One column for each output."""
+        """`[R, M]`: the prediction for each row, one column for each output."""
         return (x_RF - self.mean_F) / self.scale_F @ self.weight_FM + self.bias_M
 
 
@@ -73,8 +75,8 @@ def fit_ridge(x_RF: Floats, y_RM: Floats, user_R: NDArray[np.int32]) -> Ridge:
     error_PM = np.zeros((len(PENALTIES), y_RM.shape[1]))
     for fold in range(FOLDS):
         held_R = fold_R == fold
-        for index, found in enumerate(_path(x_RF[~held_R], y_RM[~held_R])):
-            error_PM[index] += np.square(found.predict(x_RF[held_R]) - y_RM[held_R]).sum(0)
+        for index, ridge in enumerate(_path(x_RF[~held_R], y_RM[~held_R])):
+            error_PM[index] += np.square(ridge.predict(x_RF[held_R]) - y_RM[held_R]).sum(0)
     best_M = error_PM.argmin(0)
     fits = _path(x_RF, y_RM)
     picks = [(fits[best], m) for m, best in enumerate(best_M.tolist())]
@@ -90,7 +92,7 @@ def fit_ridge(x_RF: Floats, y_RM: Floats, user_R: NDArray[np.int32]) -> Ridge:
 def _path(x_RF: Floats, y_RM: Floats) -> list[Ridge]:
     """The fit at each penalty, from one decomposition."""
     mean_F, scale_F = x_RF.mean(0), x_RF.std(0)
-    scale_F = np.where(scale_F > 0, scale_F, 1.0)  # a feature that does not vary says nothing
+    scale_F = np.where(scale_F > 0, scale_F, 1.0)  # a feature that does not vary becomes 0
     z_RF = (x_RF - mean_F) / scale_F
     bias_M = y_RM.mean(0)
     value_F, vector_FF = np.linalg.eigh(z_RF.T @ z_RF)
@@ -110,24 +112,27 @@ def _path(x_RF: Floats, y_RM: Floats) -> list[Ridge]:
 def correlation_interval(
     bootstrap: UserBootstrap, a_R: Floats, b_R: Floats
 ) -> tuple[float | None, Interval | None]:
-    """Pearson's correlation and its interval over users; None where one of them does not vary."""
+    """Pearson's correlation and its interval over users; None where one of the two is constant."""
     if a_R.std() == 0 or b_R.std() == 0:
         return None, None
-    # Centred first: the moments of far-off values would cancel.
+    # Values are centred first, because large means would lose digits in the differences below.
     a_R, b_R = a_R - a_R.mean(), b_R - b_R.mean()
     moment_RC = np.stack([a_R, b_R, a_R * a_R, b_R * b_R, a_R * b_R], axis=1)
-    found = _correlation(moment_RC.mean(0)[None])[0]
-    return float(found), interval(_correlation(bootstrap.resampled_means(moment_RC)))
+    correlation = _correlation(moment_RC.mean(0)[None])[0]
+    return float(correlation), interval(_correlation(bootstrap.resampled_means(moment_RC)))
 
 
 def _correlation(mean_NC: Floats) -> Floats:
     a, b, aa, bb, ab = mean_NC.T
-    found: Floats = (ab - a * b) / np.sqrt((aa - a * a) * (bb - b * b))
-    return found
+    correlation_N: Floats = (ab - a * b) / np.sqrt((aa - a * a) * (bb - b * b))
+    return correlation_N
 
 
 def lower_half(predicted_R: Floats) -> NDArray[np.bool_]:
-    """The floor of half of the rows with the lowest predictions; the earlier of equals."""
+    """`[R]`: whether a row is in the half with the lowest predictions, rounded down.
+
+    Of equal predictions the earlier rows are in it.
+    """
     chosen_R = np.zeros(len(predicted_R), bool)
     chosen_R[np.argsort(predicted_R, kind="stable")[: len(predicted_R) // 2]] = True
     return chosen_R

@@ -1,6 +1,6 @@
-"""Baselines without a network: what is popular, and what the user has bought before.
+"""Baselines without a network: popular items, and items that the user has bought before.
 
-On data that repeats, a network that loses to the last two has shown nothing.
+Where users buy the same items again, a network that loses to the latter has shown nothing.
 """
 
 from typing import Literal
@@ -13,13 +13,12 @@ from skiprec.data.shards import ShardSet
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
-BASELINES = ("popularity", "own_frequent", "last_items")
 READ_ROWS = 65_536
 COMPARED = 2**24
 
 
 def popularity_places(shards: ShardSet) -> Longs:
-    """`place_V`: how many items stand before item v + 1 by frequency in these rows, then by id."""
+    """`place_V`: the number of items before item v + 1 by frequency in these rows, then by id."""
     count_V = np.zeros(shards.num_items + 1, np.int64)
     for start in range(0, shards.num_rows, READ_ROWS):
         rows = shards.slice(start, min(start + READ_ROWS, shards.num_rows))
@@ -31,7 +30,7 @@ def popularity_places(shards: ShardSet) -> Longs:
 
 
 def popularity_ranks(items_RT: Ints, target_R: Ints, place_V: Longs, exclude_seen: bool) -> Longs:
-    """Rank of each row's target; `exclude_seen` takes the row's other items out of the list."""
+    """Rank of each row's target; `exclude_seen` removes the row's other items from the list."""
     place_R = place_V[target_R - 1]
     if not exclude_seen:
         return place_R + 1
@@ -44,9 +43,11 @@ def popularity_ranks(items_RT: Ints, target_R: Ints, place_V: Longs, exclude_see
 def own_item_ranks(
     items_RT: Ints, target_R: Ints, place_V: Longs, by: Literal["frequency", "recency"]
 ) -> Longs:
-    """Rank of the target where the row's own items come first, then the rest by popularity.
+    """Rank of each row's target; the row's own items come first, then the rest by popularity.
 
-    frequency: the row's most frequent items, the more recent of equals; recency: the last ones.
+    Args:
+        by: the order of the own items. frequency: the most frequent first, of equal ones the more
+            recent; recency: the most recent first.
     """
     ranks = []
     start = 0
@@ -58,14 +59,14 @@ def own_item_ranks(
         target_key_R1 = np.where(is_target_RT, key_RT, -1).max(1, keepdims=True)
         place_RT, place_R1 = place_V[part_RT - 1], place_V[target_R1 - 1]
         rank_if_own_R = 1 + (own_RT & (key_RT > target_key_R1)).sum(1)
-        # The own items stand before it in any case; those that are less popular did not before.
+        # All own items stand before a new target; the less popular ones do so only in this list.
         rank_if_new_R = 1 + place_R1[:, 0] + (own_RT & (place_RT > place_R1)).sum(1)
         ranks.append(np.where(is_target_RT.any(1), rank_if_own_R, rank_if_new_R))
     return np.concatenate(ranks)
 
 
 def _parts(items_RT: Ints) -> list[Ints]:
-    """Pieces whose pairwise comparison of positions stays small."""
+    """Parts of the rows, so small that all pairs of positions can be compared at once."""
     num_positions = items_RT.shape[1]
     size = max(1, COMPARED // num_positions**2)
     return [items_RT[start : start + size] for start in range(0, len(items_RT), size)]
@@ -74,7 +75,7 @@ def _parts(items_RT: Ints) -> list[Ints]:
 def _own_items(
     items_RT: Ints, by: Literal["frequency", "recency"]
 ) -> tuple[NDArray[np.bool_], Longs]:
-    """Where each distinct item stands last, and a key there that orders a row's own items."""
+    """`[R, T]` each: whether an item stands there for the last time, and the key of its order."""
     num_positions = items_RT.shape[1]
     same_RTT = items_RT[:, :, None] == items_RT[:, None, :]
     later_TT = np.triu(np.ones((num_positions, num_positions), bool), k=1)

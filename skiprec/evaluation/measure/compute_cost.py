@@ -1,8 +1,8 @@
 """FLOPs of one row, counted from the operators that really run, for any backbone and policy.
 
-A multiplication and an addition are two. A convolution's taps that lie wholly before the window are
-not called, so they are not counted either. Padded positions are computed, so every row of a window
-costs the same until blocks are skipped.
+A multiplication and an addition are two FLOPs. Taps of a convolution that lie wholly before the
+window are not computed, so they are not counted either. Padded positions are computed, so every row
+of a window costs the same until blocks are skipped.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 from skiprec.network import SkipRecNetwork
 from skiprec.ranking import top_items
 
-# Moving numbers is not arithmetic. Views are recognised by themselves.
+# Operators that move numbers and compute none. Views are recognised without a name here.
 MOVES = frozenset(
     "arange cat clone copy embedding empty empty_like full gather index index_select masked_fill "
     "new_empty new_zeros ones scatter stack triu unsafe_split zeros zeros_like _to_copy "
@@ -28,7 +28,7 @@ MOVES = frozenset(
 )
 PER_ELEMENT = {"native_layer_norm": 8, "_softmax": 5, "_log_softmax": 5, "gelu": 8, "silu": 5}
 LOOKS_LIKE_A_PRODUCT = ("rnn", "gru", "lstm", "attention", "conv", "linear", "mm", "matmul")
-CUDNN_GRU = 3  # its `mode`
+CUDNN_GRU = 3  # the value of `mode` for a GRU in cuDNN
 GRU_PER_STATE = 10  # an addition and a function for each of 3 gates, 1 to reset, 3 to mix
 PRODUCTS = {
     packet._qualified_op_name.split("::")[1]: formula
@@ -40,7 +40,7 @@ PRODUCTS = {
 def _attention_flops(
     q_BHTC: Tensor, k_BHTC: Tensor, v_BHTC: Tensor, *rest: Any, **others: Any
 ) -> int:
-    """Both products for every pair of positions, hidden ones too; a pair's scale, bias, softmax."""
+    """Two products, scale, bias and softmax of every pair of positions, masked pairs included."""
     num_pairs = q_BHTC.shape[:-1].numel() * k_BHTC.shape[-2]
     per_pair = 2 * q_BHTC.shape[-1] + 2 * v_BHTC.shape[-1] + 2 + PER_ELEMENT["_softmax"]
     return num_pairs * per_pair
@@ -57,7 +57,7 @@ def _gru_flops(
     *rest: Any,
     **others: Any,
 ) -> int:
-    """cuDNN's whole GRU, as the operators add up that run in its place on a CPU."""
+    """FLOPs of cuDNN's GRU: the sum over the operators that run in its place on a CPU."""
     if mode != CUDNN_GRU:
         raise ValueError(
             f"no FLOP formula for mode {mode} of operator aten::_cudnn_rnn; add one in {__file__}"
@@ -78,7 +78,7 @@ PRODUCTS |= {
 
 @dataclass(frozen=True)
 class ComputeCost:
-    """FLOPs of one row by part. `block_L` includes adding the branch to the block's input."""
+    """FLOPs of one row by part. `block_L` includes the addition of the branch to the input."""
 
     embedding: int
     policy: int
@@ -87,7 +87,7 @@ class ComputeCost:
 
     @property
     def full(self) -> int:
-        """Every block, no policy."""
+        """FLOPs of a row with every block and no policy."""
         return self.embedding + sum(self.block_L) + self.head
 
     def rows(self, keep_RL: NDArray[np.bool_], with_policy: bool) -> NDArray[np.int64]:
@@ -98,7 +98,7 @@ class ComputeCost:
 
 @torch.no_grad()
 def measure_cost(network: SkipRecNetwork, num_positions: int, k: int) -> ComputeCost:
-    """Runs one row through each part of a network in evaluation mode and counts."""
+    """The FLOPs of a network in evaluation mode; one row runs through each of its parts."""
     device = network.device
     items_BT = torch.ones(1, num_positions, dtype=torch.int64, device=device)
     key_B = torch.zeros(1, dtype=torch.int64, device=device)
@@ -121,7 +121,7 @@ def count_flops(run: Callable[[], object]) -> int:
     """FLOPs of the operators that `run` calls.
 
     Raises:
-        ValueError: an operator that multiplies matrices in a way this file has no formula for.
+        ValueError: an operator multiplies matrices, and this file has no formula for it.
     """
     counter = _Counter()
     with counter:

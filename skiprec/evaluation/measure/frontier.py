@@ -1,8 +1,9 @@
-"""The frontier of fixed sets: the best that one decision for everyone reaches at each size.
+"""The frontier of fixed sets: at each size, the set of the blocks that are kept most, for everyone.
 
-A policy that is worth its name beats it at its own mean number of blocks, not one set near it. The
-sizes next to that mean need not be the best ones to mix: a net that was trained at some sizes only
-is bad in between. So a second control mixes whichever two sizes are best, its concave hull.
+A personal policy is compared with the frontier at its own mean number of blocks, not with one set
+near it. The sizes next to this mean need not be the best ones to mix: a network that was trained at
+some sizes only is bad in between. A second control, the concave hull of the frontier, therefore
+mixes the two sizes that together reach most.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,23 +19,23 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bracket:
-    """A coin between two sizes, whose mean size is the one asked for."""
+    """A coin between two sizes. Its mean size is the one that was given to `bracket`."""
 
     below: int
     above: int
     weight: float
 
     def mix(self, below_R: Floats, above_R: Floats) -> Floats:
-        """What the coin is expected to give each row; `weight` is the chance of `above`."""
+        """The expected value of each row; `weight` is the probability of the size `above`."""
         return (1 - self.weight) * below_R + self.weight * above_R
 
 
 def frontier_sizes(num_blocks: int, mean_kept: float) -> tuple[int, ...]:
     """The sizes below `num_blocks` that are scored, rising; all blocks are an arm of their own.
 
-    All of them; of more than `MAX_SIZES`, that many at equal distances from 1 to all but one, and
-    the two around `mean_kept`. Size 0 is the embedding alone: it costs nothing to score, and with
-    it every mean has a size on both sides.
+    All sizes are scored unless there are more than `MAX_SIZES`. Then `MAX_SIZES` of them are taken
+    at equal distances from 1 to all blocks but one, and the two around `mean_kept`. Size 0, the
+    embedding alone, costs nothing to score and ensures that every mean has a size on both sides.
     """
     largest = num_blocks - 1
     if largest <= MAX_SIZES:
@@ -45,7 +46,7 @@ def frontier_sizes(num_blocks: int, mean_kept: float) -> tuple[int, ...]:
 
 
 def bracket(sizes: Sequence[int], mean_kept: float) -> Bracket:
-    """The sizes on both sides of a mean; with equality, that size alone.
+    """The coin between the sizes on both sides of a mean; a mean equal to a size is this size.
 
     Raises:
         ValueError: the mean lies outside of the sizes.
@@ -61,7 +62,7 @@ def bracket(sizes: Sequence[int], mean_kept: float) -> Bracket:
 
 
 def hull_sizes(value_of: Mapping[int, float]) -> list[int]:
-    """The sizes, rising, whose coins reach the most at every mean: the upper concave hull.
+    """The sizes, rising, whose coins reach most at every mean: the upper concave hull.
 
     Args:
         value_of: the accuracy of each size.

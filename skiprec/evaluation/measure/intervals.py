@@ -1,4 +1,4 @@
-"""95 % intervals by the bootstrap: users are resampled, with all of a user's rows together."""
+"""95 % confidence intervals by the bootstrap over users; a user's rows stay together."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 RESAMPLES = 1000
 QUANTILES = (0.025, 0.975)
 SEED = 20260101
-# Users times resamples that are drawn at once.
+# The number of users times resamples that are drawn at once; it bounds the memory.
 DRAWN = 2**23
 
 Floats = NDArray[np.float64]
@@ -17,7 +17,7 @@ class UserBootstrap:
     """The same resamples for every column, so that differences between columns are paired.
 
     Args:
-        user_R: whose each row is.
+        user_R: the user of each row.
     """
 
     def __init__(self, user_R: NDArray[np.int32]) -> None:
@@ -25,7 +25,7 @@ class UserBootstrap:
         self.num_users = len(users)
 
     def resampled_means(self, value_RC: Floats) -> Floats:
-        """Means over the rows of each resample, `[RESAMPLES, C]`."""
+        """`[RESAMPLES, C]`: the mean of each column over the rows of each resample."""
         rows_U = np.bincount(self.group_R, minlength=self.num_users).astype(np.float64)
         sums = [
             np.bincount(self.group_R, weights=column_R, minlength=self.num_users)
@@ -46,13 +46,13 @@ class UserBootstrap:
 
 
 def interval(resampled: Floats) -> Interval:
-    """The middle 95 % of some resampled values."""
+    """The bounds of the middle 95 % of some resampled values."""
     low, high = np.quantile(resampled, QUANTILES)
     return float(low), float(high)
 
 
 def median_ratio(numerator_N: Floats, denominator_N: Floats) -> tuple[float, Interval]:
-    """Median of paired ratios, and its interval over resampled pairs."""
+    """The median of paired ratios, and its interval over resampled pairs."""
     ratio_N = numerator_N / denominator_N
     draw = np.random.default_rng(SEED)
     picks = draw.integers(0, len(ratio_N), (RESAMPLES, len(ratio_N)))

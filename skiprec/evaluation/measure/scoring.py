@@ -1,7 +1,7 @@
 """The accuracy pass over one work unit: decisions first, then the ranks of every arm.
 
-What is equal is computed once: a tile is embedded once, and arms that decide alike about a row
-share its result, so that they are equal to the last bit.
+Equal results are computed once: a tile is embedded once, and arms with equal decisions about a row
+share its result, so that these arms are equal to the last bit.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skiprec.data.shards import Rows
-from skiprec.evaluation.measure.arms import Arms, Decided, Keep, stack_arms, take_rows
+from skiprec.evaluation.measure.arms import (
+    ALL_BLOCKS,
+    FULL_BACKBONE,
+    LAST_ITEMS,
+    OWN_FREQUENT,
+    POPULARITY,
+    SKIPREC,
+    Arms,
+    Decided,
+    Keep,
+    stack_arms,
+    take_rows,
+)
 from skiprec.evaluation.measure.baselines import own_item_ranks, popularity_ranks
 from skiprec.evaluation.measure.tiles import TILE_ROWS, Tile
 from skiprec.network import SkipRecNetwork
@@ -21,7 +33,8 @@ from skiprec.ranking import target_ranks, top_items
 from skiprec.types import PADDING, History, KeepDecision
 
 TOP = 20
-# Rows that run together: bounds the memory of a tile, however many arms there are.
+SHARED_COLUMN = f"top{TOP}_shared"
+# Rows that run together, so that the memory of a tile does not grow with the number of arms.
 ROWS_AT_ONCE = 8 * TILE_ROWS
 
 Columns = dict[str, NDArray[np.int32]]
@@ -45,9 +58,10 @@ def decide_unit(network: SkipRecNetwork, tiles: list[Tile]) -> Decided:
 def score_arms(
     network: SkipRecNetwork, tiles: list[Tile], arms: Arms, exclude_seen: bool
 ) -> Columns:
-    """`rank_<arm>` for arms of the run's own weights, and `top20_shared`.
+    """The ranks of arms that run this run's own weights, and `SHARED_COLUMN`.
 
-    That is how many of the 20 best items of `skiprec` are also among those of `all_blocks`.
+    The latter is the number of items that the 20 best of `SKIPREC` share with those of
+    `ALL_BLOCKS`.
     """
     ranks, shared = [], []
     start = 0
@@ -55,38 +69,41 @@ def score_arms(
         part = take_rows(arms, slice(start, start + tile.num_real))
         start += tile.num_real
         keep_ABL = stack_arms(part, tile.num_real)
-        pair = [list(arms).index(name) for name in ("all_blocks", "skiprec")]
+        pair = [list(arms).index(arm) for arm in (ALL_BLOCKS, SKIPREC)]
         rank_AB, shared_B = _score_tile(network, tile, keep_ABL, pair, exclude_seen)
         ranks.append(rank_AB)
         shared.append(shared_B)
     rank_AR = torch.cat(ranks, dim=1).int().cpu().numpy()
-    columns = {f"rank_{name}": rank_AR[index] for index, name in enumerate(arms)}
-    return {**columns, f"top{TOP}_shared": torch.cat(shared).int().cpu().numpy()}
+    columns = {arm.rank_column: rank_AR[index] for index, arm in enumerate(arms)}
+    return {**columns, SHARED_COLUMN: torch.cat(shared).int().cpu().numpy()}
 
 
 @torch.inference_mode()
 def score_full(network: SkipRecNetwork, tiles: list[Tile], exclude_seen: bool) -> Columns:
-    """`rank_full_backbone`: every block, no policy."""
+    """The ranks of `FULL_BACKBONE`: every block, no policy."""
     parts = []
     for tile in tiles:
         x_TBD = network.encode(embed_tile(network, tile), None, "dense")
         rank_B = ranks_of(network, x_TBD[-1], tile.batch.items_BW, exclude_seen)
         parts.append(rank_B[: tile.num_real])
-    return {"rank_full_backbone": torch.cat(parts).int().cpu().numpy()}
+    return {FULL_BACKBONE.rank_column: torch.cat(parts).int().cpu().numpy()}
 
 
 def score_baselines(rows: Rows, place_V: NDArray[np.int64], exclude_seen: bool) -> Columns:
-    """Ranks without a network. Own items cannot be recommended where seen ones are excluded."""
+    """The ranks of the baselines without a network.
+
+    Where seen items are excluded, the baselines that recommend the row's own items have no ranks.
+    """
     items_RT, target_R = rows.items_RW[:, :-1], rows.items_RW[:, -1]
-    ranks = {"popularity": popularity_ranks(items_RT, target_R, place_V, exclude_seen)}
+    ranks = {POPULARITY: popularity_ranks(items_RT, target_R, place_V, exclude_seen)}
     if not exclude_seen:
-        ranks["own_frequent"] = own_item_ranks(items_RT, target_R, place_V, "frequency")
-        ranks["last_items"] = own_item_ranks(items_RT, target_R, place_V, "recency")
-    return {f"rank_{name}": rank_R.astype(np.int32) for name, rank_R in ranks.items()}
+        ranks[OWN_FREQUENT] = own_item_ranks(items_RT, target_R, place_V, "frequency")
+        ranks[LAST_ITEMS] = own_item_ranks(items_RT, target_R, place_V, "recency")
+    return {arm.rank_column: rank_R.astype(np.int32) for arm, rank_R in ranks.items()}
 
 
 def describe_rows(rows: Rows) -> dict[str, NDArray[np.int32] | NDArray[np.int64]]:
-    """Whose rows these are: user, row, target, and the number of real inputs."""
+    """The user, the row number, the target and the number of real inputs of each row."""
     return {
         "user": rows.user_R,
         "row": rows.row_R,
@@ -96,7 +113,7 @@ def describe_rows(rows: Rows) -> dict[str, NDArray[np.int32] | NDArray[np.int64]
 
 
 def embed_tile(network: SkipRecNetwork, tile: Tile) -> History:
-    """A tile's rows on the network's device."""
+    """The embedded histories of a tile's rows, on the network's device."""
     batch = tile.batch.to(network.device)
     return network.embed(batch.input_BT, batch.key_B)
 
@@ -104,7 +121,10 @@ def embed_tile(network: SkipRecNetwork, tile: Tile) -> History:
 def last_positions(
     network: SkipRecNetwork, history: History, row_N: Tensor, keep_NL: Tensor
 ) -> Tensor:
-    """`[N, D]`: after the blocks that row `row_N` of a tile keeps; a row may come several times."""
+    """`[N, D]`: the last position of row `row_N` of a tile after the blocks of `keep_NL`.
+
+    A row of the tile may be asked for several times, with other blocks.
+    """
     parts = []
     for rows, keep in zip(
         torch.split(row_N, ROWS_AT_ONCE), torch.split(keep_NL, ROWS_AT_ONCE), strict=True
@@ -120,7 +140,7 @@ def last_positions(
 
 
 def ranks_of(network: SkipRecNetwork, x_ND: Tensor, items_NW: Tensor, exclude_seen: bool) -> Tensor:
-    """`[N]`: rank of each row's target, `ROWS_AT_ONCE` rows at a time."""
+    """`[N]`: the rank of each row's target; `ROWS_AT_ONCE` rows are ranked at a time."""
     parts = []
     for x, items in _in_parts(x_ND, items_NW.to(x_ND.device)):
         seen = items[:, :-1] if exclude_seen else None
@@ -129,9 +149,10 @@ def ranks_of(network: SkipRecNetwork, x_ND: Tensor, items_NW: Tensor, exclude_se
 
 
 def differing_decisions(keep_ABL: Keep) -> tuple[Keep, NDArray[np.int64], NDArray[np.int64]]:
-    """Each decision about a row once: `keep_NL`, `row_N`, and `place_AB` among them.
+    """The distinct pairs of a decision and a row: `keep_NL` and `row_N`.
 
-    Equal decisions stand together, so that most blocks are kept by all or none of some rows.
+    `place_AB` is the place of each arm's decision about each row among these pairs. The pairs are
+    sorted by decision, so that most blocks are kept by all or none of the rows that run together.
     """
     num_arms, num_rows, num_blocks = keep_ABL.shape
     row_B1 = np.arange(num_rows, dtype=np.uint8)[:, None]

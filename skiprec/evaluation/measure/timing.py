@@ -1,15 +1,27 @@
-"""Times of the arms, taken alone: one process, in turns, after a warm-up, never beside others."""
+"""Times of the arms. One process takes them in turns, after a warm-up, with nothing beside it."""
 
 import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skiprec.evaluation.measure.arms import (
+    FIXED,
+    FULL,
+    MASKED,
+    ORACLE,
+    RANDOM,
+    SHALLOW,
+    SKIPREC,
+    Arm,
+    arm_named,
+)
 from skiprec.inference.executor import Decide, embed_requests, every_block, recommend
 from skiprec.keyed_random import mix, permutation
 from skiprec.models.stack import BlockStack
@@ -21,17 +33,30 @@ ORDER_SEED = 20260101
 
 Clock = Callable[[], float]
 Stage = Callable[[int], object]
-# "<arm>/<what>" -> seconds of each round. What: blocks, policy (with the blocks), end (to end).
+# "<arm>/<part>" (`stage_name`) -> seconds of each round.
 Seconds = dict[str, NDArray[np.float64]]
+# Timed parts of a request: the blocks; the policy and the blocks; all of it, end to end.
+Part = Literal["blocks", "policy", "end"]
+
+
+def stage_name(arm: Arm, part: Part) -> str:
+    """The name of a timed stage in `Seconds` and in reports."""
+    return f"{arm.name}/{part}"
+
+
+def stage_named(name: str) -> tuple[Arm, str]:
+    """The arm and the part of a timed stage."""
+    arm, part = name.split("/")
+    return arm_named(arm), part
 
 
 @dataclass(frozen=True)
 class TimingPlan:
-    """What is timed, and how it is served.
+    """The batch sizes and rounds of timing, and how requests are served.
 
     Args:
-        batches: rows a call; a round takes the next such batch of the sample, over and over.
-        repeats: rounds at least; and enough of them for every row of the sample to be in two.
+        batches: rows a call; each round takes the next batch of the sample, over and over.
+        repeats: the least number of rounds; every row of the sample is in two rounds at least.
     """
 
     batches: tuple[int, ...]
@@ -40,19 +65,19 @@ class TimingPlan:
     exclude_seen: bool
 
     def rounds(self, batch: int, num_rows: int) -> int:
-        """Rounds at this batch size."""
+        """The number of rounds at this batch size."""
         return max(self.repeats, 2 * -(-num_rows // batch))
 
 
 @dataclass(frozen=True)
 class TimingSample:
-    """Rows at equal distances over the evaluated ones, with their arms' decisions.
+    """Rows at equal distances over the evaluated ones, with the decisions of some arms.
 
-    `keep_ARL` holds the arms `names`; a network without a policy has none.
+    `keep_ARL` holds the decisions of `arms`; a network without a policy has no arms.
     """
 
     items_RT: Tensor
-    names: tuple[str, ...]
+    arms: tuple[Arm, ...]
     keep_ARL: Tensor
 
 
@@ -63,7 +88,7 @@ def time_arms(
     plan: TimingPlan,
     clock: Clock = time.perf_counter,
 ) -> dict[int, Seconds]:
-    """Seconds by batch size. Round i of a stage happened next to round i of all others."""
+    """Seconds by batch size. Round i of a stage runs next to round i of all other stages."""
     times = {}
     for batch in plan.batches:
         rounds = plan.rounds(batch, len(sample.items_RT))
@@ -75,11 +100,13 @@ def time_arms(
 def interleave(
     stages: dict[str, Stage], rounds: int, finish: Callable[[], None], clock: Clock
 ) -> Seconds:
-    """Runs every stage once a round, each round in an order of its own, so that no stage has the
-    caches as the same other one leaves them.
+    """Seconds of every stage in every round.
+
+    Each round has an order of its own, so that no stage always finds the caches as one certain
+    other stage has left them.
 
     Args:
-        finish: waits until the device has done what was asked of it.
+        finish: waits until the device has finished its work.
     """
     names = list(stages)
     seconds = {name: np.empty(rounds) for name in names}
@@ -96,7 +123,7 @@ def interleave(
 
 
 def shallow_network(network: SkipRecNetwork, num_blocks: int) -> SkipRecNetwork:
-    """The first blocks of a network as a static net without a policy; weights are shared."""
+    """The first blocks of a network as a network without a policy, which shares the weights."""
     shallow = copy.copy(network)
     shallow._modules = dict(network._modules)
     shallow.num_blocks = num_blocks
@@ -108,26 +135,26 @@ def shallow_network(network: SkipRecNetwork, num_blocks: int) -> SkipRecNetwork:
 def arm_stages(
     network: SkipRecNetwork, sample: TimingSample, plan: TimingPlan, batch: int
 ) -> dict[str, Stage]:
-    """`full` is the reference of every ratio: all blocks, no policy."""
+    """The stages to time by name; `FULL` is the reference of every ratio."""
     requests = _Requests(network, sample, plan, batch)
     stages = {
-        "full/blocks": requests.blocks(None, "dense"),
-        "full/end": requests.end_to_end(network, None),
+        stage_name(FULL, "blocks"): requests.blocks(None, "dense"),
+        stage_name(FULL, "end"): requests.end_to_end(network, None),
     }
     if network.policy is None:
         return stages
-    for name in ("skiprec", "random", "fixed"):
-        stages[f"{name}/blocks"] = requests.blocks(name, "gathered")
-    stages["masked/blocks"] = requests.blocks("skiprec", "masked")
-    stages["skiprec/policy"] = requests.policy_and_blocks()
-    stages["skiprec/end"] = requests.end_to_end(network, None, SkipRecNetwork.decide)
-    stages["oracle/end"] = requests.end_to_end(network, "skiprec")
-    for name in ("random", "fixed"):
-        stages[f"{name}/end"] = requests.end_to_end(network, name)
-    mean_kept = sample.keep_ARL[sample.names.index("skiprec")].sum(1).mean()
+    for arm in (SKIPREC, RANDOM, FIXED):
+        stages[stage_name(arm, "blocks")] = requests.blocks(arm, "gathered")
+    stages[stage_name(MASKED, "blocks")] = requests.blocks(SKIPREC, "masked")
+    stages[stage_name(SKIPREC, "policy")] = requests.policy_and_blocks()
+    stages[stage_name(SKIPREC, "end")] = requests.end_to_end(network, None, SkipRecNetwork.decide)
+    stages[stage_name(ORACLE, "end")] = requests.end_to_end(network, SKIPREC)
+    for arm in (RANDOM, FIXED):
+        stages[stage_name(arm, "end")] = requests.end_to_end(network, arm)
+    mean_kept = sample.keep_ARL[sample.arms.index(SKIPREC)].sum(1).mean()
     shallow = shallow_network(network, round(float(mean_kept)))
-    stages["shallow/blocks"] = requests.blocks(None, "dense", shallow)
-    stages["shallow/end"] = requests.end_to_end(shallow, None)
+    stages[stage_name(SHALLOW, "blocks")] = requests.blocks(None, "dense", shallow)
+    stages[stage_name(SHALLOW, "end")] = requests.end_to_end(shallow, None)
     return stages
 
 
@@ -139,21 +166,21 @@ class _Requests:
     ) -> None:
         self.network, self.plan = network, plan
         num_rows = len(sample.items_RT)
-        # Rows that are left over share a batch with the first ones, again.
+        # The first rows fill up the last batch.
         num_calls = -(-num_rows // batch)
         row_N = torch.arange(num_calls * batch, device=sample.items_RT.device) % num_rows
         rows = row_N.view(num_calls, batch).unbind()
         self.items = [sample.items_RT[row_B] for row_B in rows]
         self.histories = [embed_requests(network, items_BT) for items_BT in self.items]
         self.decisions = {
-            name: [KeepDecision(sample.keep_ARL[index, row_B].contiguous(), None) for row_B in rows]
-            for index, name in enumerate(sample.names)
+            arm: [KeepDecision(sample.keep_ARL[index, row_B].contiguous(), None) for row_B in rows]
+            for index, arm in enumerate(sample.arms)
         }
 
     def blocks(
-        self, arm: str | None, execution: Execution, network: SkipRecNetwork | None = None
+        self, arm: Arm | None, execution: Execution, network: SkipRecNetwork | None = None
     ) -> Stage:
-        """The blocks only; arm None decides nothing."""
+        """The blocks alone, under the decisions of `arm`; None is every block."""
         chosen = network or self.network
 
         def run(index: int) -> object:
@@ -164,7 +191,7 @@ class _Requests:
         return run
 
     def policy_and_blocks(self) -> Stage:
-        """The policy, and the blocks it keeps."""
+        """The policy, and the blocks that the policy keeps."""
 
         def run(index: int) -> object:
             history = self.histories[index % len(self.items)]
@@ -173,9 +200,9 @@ class _Requests:
         return run
 
     def end_to_end(
-        self, network: SkipRecNetwork, arm: str | None, decide: Decide = every_block
+        self, network: SkipRecNetwork, arm: Arm | None, decide: Decide = every_block
     ) -> Stage:
-        """From item ids to the top-k list; the decisions of `arm`, if given, come for free."""
+        """From item ids to the top-k list; the decisions of `arm`, if given, cost no time."""
 
         def run(index: int) -> object:
             place = index % len(self.items)

@@ -1,54 +1,83 @@
-"""What a report says in words about itself; each sentence follows from its numbers."""
+"""The statements of a report: sentences that follow from its numbers."""
 
-from typing import Any
+from collections.abc import Mapping
 
-from skiprec.evaluation.measure.baselines import BASELINES
+from skiprec.evaluation.measure.arms import (
+    BASELINES,
+    FIXED,
+    FRONTIER,
+    FULL_BACKBONE,
+    HULL,
+    MASKED,
+    RANDOM,
+    SHUFFLED,
+    SKIPREC,
+)
+from skiprec.evaluation.measure.intervals import Interval
+from skiprec.evaluation.report.schema import (
+    METRIC,
+    Difference,
+    PolicyNumbers,
+    Report,
+    Row,
+    interval_of,
+    value_of,
+)
+from skiprec.observability.markdown import with_interval
 
-Record = dict[str, Any]
-
-METRIC = "mrr@20"
-# What the learned decisions must beat to be called personal: the same decisions without the users,
-# and the best that one decision, or a coin between any two, reaches for everyone at the same mean.
-CONTROLS = ("shuffled", "frontier", "hull")
-LISTED = (*CONTROLS, "fixed", "random")
+# The learned decisions must beat these controls to be called personal: the same decisions applied
+# to other users, and the best coins between two fixed sets with the same mean number of blocks.
+CONTROLS_OF_THE_CLAIM = (SHUFFLED, FRONTIER, HULL)
+LISTED = (*CONTROLS_OF_THE_CLAIM, FIXED, RANDOM)
+# Below this share of the variance between users, the policy prunes blocks for everyone.
 COLLAPSED_SHARE = 0.01
-UNLIKE_TOTAL = 0.1  # from here on the median of ratios does not tell what all requests took
+# From this relative difference on, the median speedup does not represent all requests together.
+UNLIKE_TOTAL = 0.1
 
 
-def statements(report: Record, caution: str | None) -> list[str]:
-    """One sentence on each thing that would prove the method wrong here.
+def statements(report: Report, caution: str | None) -> list[str]:
+    """One sentence on each result that would refute the method.
 
     Args:
-        caution: what a reader must know about the kind of policy; None if there is nothing.
+        caution: a warning that belongs to the kind of policy; None if there is none.
     """
     rows = {row["name"]: row for row in report["rows"]}
-    found = [_against_baselines(rows)]
-    if report["policy"] is not None:
-        found += [_personal(report), *([caution] if caution else []), *_curve(report)]
-        found += [_against_full(report)]
-        found += [*_collapsed(report), *_masked(rows), *_in_total(report)]
-    return found
+    policy = report["policy"]
+    sentences = [_against_baselines(rows)]
+    if policy is not None:
+        sentences += [_personal(report, policy), *([caution] if caution else []), *_curve(report)]
+        sentences += [_against_full(report)]
+        sentences += [*_collapsed(policy), *_masked(rows), *_in_total(report)]
+    return sentences
 
 
-def _against_baselines(rows: dict[str, Record]) -> str:
-    net = rows.get("skiprec", rows["full_backbone"])
-    best = max((rows[name] for name in BASELINES if name in rows), key=lambda row: row[METRIC])
-    text = f"{best['name']} reaches MRR@20 {best[METRIC]:.4f}, {net['name']} {net[METRIC]:.4f}"
-    if net[METRIC] > best[METRIC]:
+def _against_baselines(rows: dict[str, Row]) -> str:
+    network = rows.get(SKIPREC.name, rows[FULL_BACKBONE.name])
+    baselines = [rows[arm.name] for arm in BASELINES if arm.name in rows]
+    best = max(baselines, key=_metric)
+    text = (
+        f"{best['name']} reaches MRR@20 {_metric(best):.4f}, "
+        f"{network['name']} {_metric(network):.4f}"
+    )
+    if _metric(network) > _metric(best):
         return f"The network is ahead of the best baseline without one: {text}."
     return f"THE NETWORK LOSES to a baseline without one and so has shown nothing: {text}."
 
 
-def _personal(report: Record) -> str:
-    distinct = report["policy"]["distinct_decisions"]
+def _personal(report: Report, policy: PolicyNumbers) -> str:
+    distinct = policy["distinct_decisions"]
     if distinct == 1:
         return (
             "The per-user part is NOT shown: the policy makes one decision for everyone, so blocks "
             "were pruned, not chosen for each user. Any speedup is a smaller network's."
         )
-    differences = {d["minus"]: d for d in report["differences"]}
-    not_beaten = [name for name in CONTROLS if differences[name][f"{METRIC}_interval"][0] <= 0]
-    listed = "; ".join(_difference(differences[name]) for name in LISTED)
+    difference_to = {difference["minus"]: difference for difference in report["differences"]}
+    not_beaten = [
+        control.name
+        for control in CONTROLS_OF_THE_CLAIM
+        if _metric_interval(difference_to[control.name])[0] <= 0
+    ]
+    listed = "; ".join(_difference(difference_to[arm.name]) for arm in LISTED)
     if not_beaten:
         return (
             f"The per-user part is NOT shown: with {distinct} distinct decisions, the learned "
@@ -61,12 +90,13 @@ def _personal(report: Record) -> str:
     )
 
 
-def _in_total(report: Record) -> list[str]:
+def _in_total(report: Report) -> list[str]:
     batch = report["conditions"].get("batch")
     if batch is None:
         return []
     timing = report["timing"][str(batch)]
-    median, total = (timing[of]["skiprec"]["speedup_end_to_end"] for of in ("speedups", "in_total"))
+    median = timing["speedups"][SKIPREC.name]["speedup_end_to_end"]
+    total = timing["in_total"][SKIPREC.name]["speedup_end_to_end"]
     if abs(total / median - 1) < UNLIKE_TOTAL:
         return []
     return [
@@ -75,14 +105,16 @@ def _in_total(report: Record) -> list[str]:
     ]
 
 
-def _curve(report: Record) -> list[str]:
-    learned = report["frontier"]["learned"]
-    if not learned:
+def _curve(report: Report) -> list[str]:
+    frontier_of_sets = report["frontier"]
+    assert frontier_of_sets is not None, "a report with a policy has a frontier"
+    learned, knob = frontier_of_sets["learned"], frontier_of_sets["knob"]
+    if knob is None or not learned:
         return []
-    frontier = [point["minus_frontier"][f"{METRIC}_interval"] for point in learned]
-    hull = [point["minus_hull"][f"{METRIC}_interval"] for point in learned]
+    frontier = [_metric_interval(point["minus_frontier"]) for point in learned]
+    hull = [_metric_interval(point["minus_hull"]) for point in learned]
     return [
-        f"Turned by its {report['frontier']['knob']['name']} to {len(learned)} points, the policy "
+        f"Turned by its {knob['name']} to {len(learned)} points, the policy "
         f"is above the frontier of fixed sets at {sum(low > 0 for low, _ in frontier)} and below "
         f"it at {sum(high < 0 for _, high in frontier)}; above its hull at "
         f"{sum(low > 0 for low, _ in hull)}, below at {sum(high < 0 for _, high in hull)} "
@@ -90,9 +122,8 @@ def _curve(report: Record) -> list[str]:
     ]
 
 
-def _collapsed(report: Record) -> list[str]:
-    distinct = report["policy"]["distinct_decisions"]
-    share = report["policy"]["between_user_share"]
+def _collapsed(policy: PolicyNumbers) -> list[str]:
+    distinct, share = policy["distinct_decisions"], policy["between_user_share"]
     if distinct > 1 and share >= COLLAPSED_SHARE:
         return []
     return [
@@ -102,24 +133,33 @@ def _collapsed(report: Record) -> list[str]:
     ]
 
 
-def _against_full(report: Record) -> str:
-    difference = next(d for d in report["differences"] if d["minus"] == "full_backbone")
-    low, high = difference[f"{METRIC}_interval"]
+def _against_full(report: Report) -> str:
+    difference = next(d for d in report["differences"] if d["minus"] == FULL_BACKBONE.name)
+    low, high = _metric_interval(difference)
     verdict = "wins" if low > 0 else "loses" if high < 0 else "ties"
     return f"Against the full backbone, skipping {verdict} ({_difference(difference)})."
 
 
-def _masked(rows: dict[str, Record]) -> list[str]:
-    bounds = rows["masked"]["speedup_blocks_interval"] if "masked" in rows else None
-    if bounds is None or bounds[0] <= 1:
+def _masked(rows: dict[str, Row]) -> list[str]:
+    masked = rows.get(MASKED.name)
+    bounds = None if masked is None else masked["speedup_blocks_interval"]
+    if masked is None or bounds is None or bounds[0] <= 1:
         return []
     return [
         f"WARNING: masked execution, which computes every block, was measured faster than full "
-        f"({rows['masked']['speedup_blocks']:.2f}x): the machine was disturbed or the clock is "
+        f"({masked['speedup_blocks']:.2f}x): the machine was disturbed or the clock is "
         "wrong, so distrust the times of this report."
     ]
 
 
-def _difference(record: Record) -> str:
-    low, high = record[f"{METRIC}_interval"]
-    return f"minus {record['minus']} {record[METRIC]:+.4f} [{low:+.4f}, {high:+.4f}]"
+def _difference(difference: Difference) -> str:
+    number = with_interval(_metric(difference), _metric_interval(difference), "+.4f")
+    return f"minus {difference['minus']} {number}"
+
+
+def _metric(record: Mapping[str, object]) -> float:
+    return value_of(record, METRIC)
+
+
+def _metric_interval(record: Mapping[str, object]) -> Interval:
+    return interval_of(record, METRIC)

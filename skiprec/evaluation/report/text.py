@@ -1,11 +1,30 @@
 """`report.md`, and the short table for the terminal, from the contents of `report.json`."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-Record = dict[str, Any]
+from skiprec.evaluation.measure.arms import MASKED, arm_named
+from skiprec.evaluation.measure.timing import stage_name
+from skiprec.evaluation.report.schema import (
+    METRIC,
+    METRICS,
+    SPEEDUPS,
+    Amdahl,
+    Frontier,
+    LearnedPoint,
+    PolicyNumbers,
+    PolicyPoint,
+    Report,
+    Timing,
+    interval_of,
+    value_of,
+)
+from skiprec.observability.markdown import markdown_table, with_interval
 
-ACCURACY = ("mrr@5", "mrr@20", "hr@5", "hr@20", "hr@10", "ndcg@10")
-SPEEDUPS = ("speedup_flops", "speedup_blocks", "speedup_policy", "speedup_end_to_end")
+# A line of a table: numbers, or text that is written already.
+Cells = Mapping[str, object]
+
+DIFFERENCE_METRICS = ("mrr@5", "mrr@20", "hr@20", "ndcg@10")
+TIMED_SPEEDUPS = SPEEDUPS[1:]
 HEADINGS = {
     "name": "",
     "mrr@20_interval": "95 %",
@@ -17,7 +36,8 @@ HEADINGS = {
     "speedup_policy": "+ policy",
     "speedup_end_to_end": "end to end",
 }
-PICTURES = {
+# Texts that stand for the pictures, by file name.
+ALT_TEXTS = {
     "frontier.png": "accuracy against depth: fixed sets and the learned policy",
     "keep_heat_map.png": "blocks kept for each user",
     "kept_blocks.png": "how many blocks users keep",
@@ -26,8 +46,8 @@ PICTURES = {
 }
 
 
-def terminal_table(report: Record) -> str:
-    """The rows in fixed columns; speedups at the first batch size."""
+def terminal_table(report: Report) -> str:
+    """The rows of a report in columns of fixed width; speedups at the first batch size."""
     columns = ("name", "mrr@5", "mrr@20", "hr@5", "hr@20", "keep_frac", *SPEEDUPS)
     cells = [[HEADINGS.get(c, c.upper()) for c in columns]]
     cells += [[_cell(row, c) for c in columns] for row in report["rows"]]
@@ -41,9 +61,13 @@ def terminal_table(report: Record) -> str:
     )
 
 
-def report_markdown(report: Record, pictures: list[str]) -> str:
-    """The whole report for people."""
-    conditions = report["conditions"]
+def report_markdown(report: Report, pictures: list[str]) -> str:
+    """The contents of `report.md`.
+
+    Args:
+        pictures: file names of the pictures beside it.
+    """
+    conditions, policy, frontier = report["conditions"], report["policy"], report["frontier"]
     lines = [
         f"# Evaluation of {conditions['name']}",
         "",
@@ -51,23 +75,23 @@ def report_markdown(report: Record, pictures: list[str]) -> str:
         "",
     ]
     lines += ["## Accuracy and speed", ""]
-    lines += _markdown_table(("name", *ACCURACY, "keep_frac", *SPEEDUPS), report["rows"])
+    lines += _table(("name", *METRICS, "keep_frac", *SPEEDUPS), report["rows"])
     lines += ["", _how_to_read(report), ""]
     if report["differences"]:
         lines += ["## Paired differences", "", *_differences(report), ""]
-    if report["policy"] is not None:
-        lines += ["## The frontier of fixed sets", "", *frontier_lines(report["frontier"]), ""]
-        lines += ["## Per user", "", *_policy(report), ""]
+    if policy is not None and frontier is not None:
+        lines += ["## The frontier of fixed sets", "", *frontier_lines(frontier), ""]
+        lines += ["## Per user", "", *_policy(policy), ""]
     if report["timing"]:
         lines += ["## Times", "", *_times(report), ""]
-    lines += [f"![{PICTURES[name]}]({name})" for name in pictures]
+    lines += [f"![{ALT_TEXTS[name]}]({name})" for name in pictures]
     lines += ["", "## Conditions", ""]
     lines += [f"- {key}: {_plain(value)}" for key, value in conditions.items()]
     return "\n".join(lines) + "\n"
 
 
-def _how_to_read(report: Record) -> str:
-    conditions = report["conditions"]
+def _how_to_read(report: Report) -> str:
+    conditions, policy = report["conditions"], report["policy"]
     text = (
         "Next item at the last position, ranked against all "
         f"{conditions['num_items']:,} items ({'without' if conditions['exclude_seen'] else 'with'} "
@@ -83,85 +107,82 @@ def _how_to_read(report: Record) -> str:
         text += "Times were not taken (evaluation.timing_batches is empty)."
     if conditions["exclude_seen"]:
         text += " own_frequent and last_items recommend seen items, so they have no row here."
-    if report["policy"] is not None:
+    if policy is not None:
         text += (
             " random, fixed, shuffled: the same weights at the same rate (shuffled costs what "
             "skiprec does and is not timed). frontier: a coin between the two fixed sets whose "
             "sizes lie around skiprec's mean, such that its mean is the same; hull: between those "
             "two of all fixed sets that reach most with it."
         )
-    if report["policy"] is not None and report["timing"]:
+    if policy is not None and report["timing"]:
         text += (
             " masked computes every block and throws the skipped ones away; oracle gets skiprec's "
             "decisions for free; shallow is a static net of the "
-            f"first {report['policy']['num_fixed_blocks']} blocks."
+            f"first {policy['num_fixed_blocks']} blocks."
         )
     return text
 
 
-def _differences(report: Record) -> list[str]:
-    records = [
-        {"name": f"{d['of']} minus {d['minus']}"}
-        | {m: _signed(d, m) for m in ("mrr@5", "mrr@20", "hr@20", "ndcg@10")}
-        for d in report["differences"]
+def _differences(report: Report) -> list[str]:
+    lines = [
+        {"name": f"{difference['of']} minus {difference['minus']}"}
+        | {metric: _signed(difference, metric) for metric in DIFFERENCE_METRICS}
+        for difference in report["differences"]
     ]
-    table = _markdown_table(("name", "mrr@5", "mrr@20", "hr@20", "ndcg@10"), records)
+    table = _table(("name", *DIFFERENCE_METRICS), lines)
     return [*table, "", "95 % intervals over users, all rows of a user together, same resamples."]
 
 
-def frontier_lines(frontier: Record) -> list[str]:
-    """The fixed sets, then what the policy reaches at its settings and above the sets."""
+def frontier_lines(frontier: Frontier) -> list[str]:
+    """The fixed sets, then the policy at its settings and its gain over the sets."""
     columns = ("blocks", "mrr@5", "mrr@20", "mrr@20_interval", "hr@20", "ndcg@10")
     sets = [
-        record | {"which": _listed(record["blocks"]), "blocks": str(record["kept_blocks"])}
-        for record in frontier["sets"]
+        {
+            **fixed_set,
+            "which": _block_ranges(fixed_set["blocks"]),
+            "blocks": str(fixed_set["kept_blocks"]),
+            "mrr@20_interval": _bounds(fixed_set),
+        }
+        for fixed_set in frontier["sets"]
     ]
     lines = ["For everyone, the blocks that the policy keeps most:", ""]
-    lines += _markdown_table((*columns, "speedup_flops", "which"), [_readable(r) for r in sets])
+    lines += _table((*columns, "speedup_flops", "which"), sets)
     hull = ", ".join(str(size) for size in frontier["hull"])
     lines += ["", f"Coins between neighbours among {hull} blocks reach the most (the hull)."]
-    knob = frontier["knob"]
-    records = [{"setting": "served", **frontier["served"]}]
-    if knob is not None:
-        records[0]["setting"] = f"{knob['served']:.4g} (served)"
-        records += [
-            record | {"setting": f"{record['setting']:.4g}"} for record in frontier["learned"]
-        ]
-    text = "The policy's own decisions, and what they are above the frontier at the same mean:"
-    if knob is not None:
+    knob, served = frontier["knob"], frontier["served"]
+    if knob is None:
+        text = "The policy's own decisions, and what they are above the frontier at the same mean:"
+        points = [_point_cells("served", served)]
+    else:
         text = f"The policy at settings of its {knob['name']}; minus the frontier of the same mean:"
-    return [
-        *lines,
-        "",
-        text,
-        "",
-        *_markdown_table(
-            ("setting", *columns, "minus_frontier", "minus_hull", "speedup_flops"),
-            [
-                _readable(record)
-                | {
-                    "blocks": f"{record['kept_blocks']:.2f}",
-                    "minus_frontier": _signed(record["minus_frontier"], "mrr@20"),
-                    "minus_hull": _signed(record["minus_hull"], "mrr@20"),
-                }
-                for record in records
-            ],
-        ),
-    ]
+        points = [_point_cells(f"{knob['served']:.4g} (served)", served)]
+        points += [_point_cells(f"{point['setting']:.4g}", point) for point in frontier["learned"]]
+    headings = ("setting", *columns, "minus_frontier", "minus_hull", "speedup_flops")
+    return [*lines, "", text, "", *_table(headings, points)]
 
 
-def _readable(record: Record) -> Record:
-    low, high = record["mrr@20_interval"]
-    return record | {"mrr@20_interval": f"[{low:.4f}, {high:.4f}]"}
+def _point_cells(setting: str, point: PolicyPoint | LearnedPoint) -> Cells:
+    return {
+        **point,
+        "setting": setting,
+        "blocks": f"{point['kept_blocks']:.2f}",
+        "mrr@20_interval": _bounds(point),
+        "minus_frontier": _signed(point["minus_frontier"], METRIC),
+        "minus_hull": _signed(point["minus_hull"], METRIC),
+    }
 
 
-def _signed(record: Record, metric: str) -> str:
-    low, high = record[f"{metric}_interval"]
-    return f"{record[metric]:+.4f} [{low:+.4f}, {high:+.4f}]"
+def _bounds(record: Mapping[str, object]) -> str:
+    low, high = interval_of(record, METRIC)
+    return f"[{low:.4f}, {high:.4f}]"
 
 
-def _listed(blocks: list[int]) -> str:
-    """`0-3 7 9-10`."""
+def _signed(record: Mapping[str, object], number: str) -> str:
+    return with_interval(value_of(record, number), interval_of(record, number), "+.4f")
+
+
+def _block_ranges(blocks: list[int]) -> str:
+    """The blocks as ranges, such as `0-3 7 9-10`."""
     parts: list[list[int]] = []
     for block in blocks:
         if parts and block == parts[-1][-1] + 1:
@@ -171,8 +192,8 @@ def _listed(blocks: list[int]) -> str:
     return " ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts) or "none"
 
 
-def _policy(report: Record) -> list[str]:
-    policy, num_blocks = report["policy"], len(report["policy"]["keep_rate_of_block"])
+def _policy(policy: PolicyNumbers) -> list[str]:
+    num_blocks = len(policy["keep_rate_of_block"])
     return [
         f"- blocks kept: mean {policy['kept_blocks_mean']:.2f} of {num_blocks}, standard deviation "
         f"{policy['kept_blocks_std']:.2f}; {policy['distinct_decisions']} distinct decisions",
@@ -194,62 +215,66 @@ def _policy(report: Record) -> list[str]:
     ]
 
 
-def _times(report: Record) -> list[str]:
+def _times(report: Report) -> list[str]:
     lines = []
     for batch, timing in report["timing"].items():
         lines += [f"### Batch {batch} ({timing['rounds']} paired rounds)", ""]
-        records = []
-        for arm, per_s in timing["users_per_s"].items():
-            latency = timing["latency"][f"{arm}/end"]
-            speed = timing["speedups"].get(arm, {})
-            records.append(
-                {"name": arm, "users/s": f"{per_s:,.0f}"}
-                | {q: f"{1000 * latency[f'{q}_s']:.2f}" for q in ("p50", "p95", "p99")}
-                | {s: _with_interval(speed, s) for s in SPEEDUPS[1:]}
-            )
-        masked = timing["speedups"].get("masked")
-        if masked is not None:
-            records.append(
-                {"name": "masked", "speedup_blocks": _with_interval(masked, SPEEDUPS[1])}
-            )
-        lines += _markdown_table(("name", "users/s", "p50", "p95", "p99", *SPEEDUPS[1:]), records)
-        lines += ["", "p50, p95, p99 in milliseconds, end to end."]
+        lines += _table(
+            ("name", "users/s", "p50", "p95", "p99", *TIMED_SPEEDUPS), _time_cells(timing)
+        )
+        text = "p50, p95, p99 in milliseconds, end to end."
         if "amdahl" in timing:
-            a = timing["amdahl"]
-            lines[-1] += (
-                f" Blocks are {100 * a['blocks_share_of_full']:.0f} % of the full time, the policy "
-                f"adds {100 * a['policy_share_of_full']:.0f} %. Amdahl: {a['predicted']:.2f}x end "
-                f"to end at this keep rate, {a['limit_if_all_blocks_were_free']:.2f}x if no block "
-                f"ran; measured {a['measured']:.2f}x."
-            )
-        lines += [""]
+            text += f" {_amdahl(timing['amdahl'])}"
+        lines += ["", text, ""]
     return lines[:-1]
 
 
-def _markdown_table(columns: tuple[str, ...], records: list[Record]) -> list[str]:
-    heading = "| " + " | ".join(HEADINGS.get(c, c.upper() if "@" in c else c) for c in columns)
-    lines = [heading + " |", "|---" + "|---:" * (len(columns) - 1) + "|"]
-    return lines + ["| " + " | ".join(_cell(r, c) for c in columns) + " |" for r in records]
+def _time_cells(timing: Timing) -> list[Cells]:
+    lines: list[Cells] = []
+    for name, per_s in timing["users_per_s"].items():
+        latency = timing["latency"][stage_name(arm_named(name), "end")]
+        speedups = timing["speedups"].get(name, {})
+        lines.append(
+            {"name": name, "users/s": f"{per_s:,.0f}"}
+            | {q: f"{1000 * value_of(latency, f'{q}_s'):.2f}" for q in ("p50", "p95", "p99")}
+            | {speedup: _speedup(speedups, speedup) for speedup in TIMED_SPEEDUPS}
+        )
+    masked = timing["speedups"].get(MASKED.name)
+    if masked is not None:
+        lines.append({"name": MASKED.name, "speedup_blocks": _speedup(masked, "speedup_blocks")})
+    return lines
 
 
-def _cell(record: Record, name: str) -> str:
-    value = record.get(name)
+def _amdahl(amdahl: Amdahl) -> str:
+    return (
+        f"Blocks are {100 * amdahl['blocks_share_of_full']:.0f} % of the full time, the policy "
+        f"adds {100 * amdahl['policy_share_of_full']:.0f} %. Amdahl: {amdahl['predicted']:.2f}x "
+        f"end to end at this keep rate, {amdahl['limit_if_all_blocks_were_free']:.2f}x if no "
+        f"block ran; measured {amdahl['measured']:.2f}x."
+    )
+
+
+def _table(columns: Sequence[str], lines: Sequence[Cells]) -> list[str]:
+    headings = [HEADINGS.get(name, name.upper() if "@" in name else name) for name in columns]
+    rows = [[_cell(line, name) for name in columns] for line in lines]
+    return markdown_table(headings, rows, compact_rule=True)
+
+
+def _cell(cells: Cells, name: str) -> str:
+    value = cells.get(name)
     if value is None:
         return ""
     if isinstance(value, str):
         return value
-    return (
-        f"{value:.2f}"
-        if name == "keep_frac"
-        else (f"{value:.2f}x" if name.startswith("speedup") else f"{value:.4f}")
-    )
+    if name == "keep_frac":
+        return f"{value:.2f}"
+    return f"{value:.2f}x" if name in SPEEDUPS else f"{value:.4f}"
 
 
-def _with_interval(record: Record, name: str) -> str | None:
-    if record.get(name) is None:
+def _speedup(speedups: Mapping[str, object], name: str) -> str | None:
+    if name not in speedups:
         return None
-    low, high = record[f"{name}_interval"]
-    return f"{record[name]:.2f}x [{low:.2f}, {high:.2f}]"
+    return with_interval(value_of(speedups, name), interval_of(speedups, name), ".2f", "x")
 
 
 def _optional(value: float | None) -> str:

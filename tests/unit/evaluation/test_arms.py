@@ -1,13 +1,27 @@
 """The controls keep as much as the learned policy does, each in its own way."""
 
 import numpy as np
+import pytest
 
 from skiprec.evaluation.measure.arms import (
+    ALL_BLOCKS,
+    FIXED,
+    FULL,
+    FULL_BACKBONE,
     POLICY_ARMS,
+    RANDOM,
+    REPORTED,
+    RIVALS,
+    SHUFFLED,
+    SKIPREC,
+    TIMED_ONLY,
+    Arm,
     Decided,
+    arm_named,
     arms_of,
     concatenate,
     most_kept,
+    scored_arms,
     stack_arms,
     take_rows,
 )
@@ -22,14 +36,14 @@ def test_controls_keep_at_the_rate_of_the_policy() -> None:
     keep_RL = draw_decisions()
     arms = arms_of(keep_RL, np.arange(len(keep_RL)))
     assert tuple(arms)[: len(POLICY_ARMS)] == POLICY_ARMS
-    assert arms["all_blocks"].all()
-    assert np.array_equal(arms["skiprec"], keep_RL)
+    assert arms[ALL_BLOCKS].all()
+    assert np.array_equal(arms[SKIPREC], keep_RL)
     # Coins: the same rate in every block, whatever the policy's rates are.
-    assert np.allclose(arms["random"].mean(0), keep_RL.mean(), atol=0.04)
-    assert arms["fixed"].shape == (1, 8)
-    assert arms["fixed"].sum() == round(keep_RL.sum(1).mean())
+    assert np.allclose(arms[RANDOM].mean(0), keep_RL.mean(), atol=0.04)
+    assert arms[FIXED].shape == (1, 8)
+    assert arms[FIXED].sum() == round(keep_RL.sum(1).mean())
     # Shuffled: the same decisions as often, but other rows'.
-    shuffled = arms["shuffled"]
+    shuffled = arms[SHUFFLED]
     as_numbers = [np.sort(np.packbits(k, axis=1).ravel()) for k in (shuffled, keep_RL)]
     assert np.array_equal(*as_numbers)
     assert (shuffled != keep_RL).any(1).mean() > 0.9
@@ -37,8 +51,8 @@ def test_controls_keep_at_the_rate_of_the_policy() -> None:
 
 def test_random_follows_the_row_not_its_place() -> None:
     keep_RL, row_R = draw_decisions(50), np.arange(50)
-    forward = arms_of(keep_RL, row_R)["random"]
-    backward = arms_of(keep_RL[::-1], row_R[::-1].copy())["random"]
+    forward = arms_of(keep_RL, row_R)[RANDOM]
+    backward = arms_of(keep_RL[::-1], row_R[::-1].copy())[RANDOM]
     assert np.array_equal(forward, backward[::-1])
     assert not np.array_equal(forward, backward)
 
@@ -54,11 +68,11 @@ def test_the_frontier_is_nested_by_keep_rate() -> None:
     keep_RL = draw_decisions(500)[:, ::-1]  # the last block is kept most
     arms = arms_of(keep_RL, np.arange(500))
     for size in range(8):
-        kept = np.flatnonzero(arms[f"fixed_0{size}"][0]).tolist()
+        kept = np.flatnonzero(arms[Arm("fixed", size)][0]).tolist()
         assert kept == list(range(8 - size, 8))
-    assert "fixed_08" not in arms, "that is all_blocks"
+    assert Arm("fixed", 8) not in arms, "that is all_blocks"
     rounded = round(keep_RL.sum(1).mean())
-    assert np.array_equal(arms["fixed"], arms[f"fixed_0{rounded}"])
+    assert np.array_equal(arms[FIXED], arms[Arm("fixed", rounded)])
 
 
 def test_rows_are_taken_of_every_arm() -> None:
@@ -79,3 +93,29 @@ def test_parts_are_joined_in_order() -> None:
     assert joined.numbers_RK is not None
     assert np.array_equal(joined.numbers_RK, numbers_RK)
     assert concatenate([Decided(keep_RL, None)]).numbers_RK is None
+
+
+def test_an_arm_has_one_name_for_its_report_and_its_columns() -> None:
+    fixed = Arm("fixed", 3)
+    assert (fixed.name, fixed.rank_column) == ("fixed_03", "rank_fixed_03")
+    assert (fixed.flops_column, SKIPREC.time_column) == ("flops_fixed_03", "time_skiprec_s")
+    assert Arm("learned", 12).blocks_kept_column == "blocks_kept_learned_12"
+    arms = [*REPORTED, *TIMED_ONLY, FULL, fixed, Arm("learned", 0), Arm("fixed", 100)]
+    assert [arm_named(arm.name) for arm in arms] == arms
+    assert len({arm.name for arm in arms}) == len(arms)
+    columns = ["user", "rank_full_backbone", "flops_fixed", "rank_fixed_03", "rank_learned_00"]
+    assert scored_arms(columns) == [FULL_BACKBONE, fixed, Arm("learned", 0)]
+    for name in ("nobody", "fixed_", "fixed_x", "rank_fixed"):
+        with pytest.raises(ValueError, match="no arm is named"):
+            arm_named(name)
+
+
+def test_arms_are_points_of_the_frontier_or_decided_by_the_policy() -> None:
+    sets = [ALL_BLOCKS, Arm("fixed", 0)]
+    decided = [SKIPREC, SHUFFLED, Arm("learned", 1)]
+    for arm in (*sets, *decided, FIXED, RANDOM, FULL_BACKBONE, FULL):
+        assert arm.is_fixed_set == (arm in sets)
+        assert arm.is_decided_by_the_policy == (arm in decided)
+    assert [arm.name for arm in RIVALS] == [
+        *("full_backbone", "all_blocks", "random", "fixed", "frontier", "hull", "shuffled")
+    ]

@@ -78,7 +78,7 @@ def test_points_of_a_priced_policy_spread_over_the_range_of_its_nest() -> None:
     knob, arms = operating_points(policy, Decided(keep_RL, cost_RM))
     assert knob is not None
     assert (knob.knob, knob.served) == ("price", 0.25)
-    assert list(arms) == [f"learned_0{i}" for i in range(NUM_POINTS)]
+    assert [arm.name for arm in arms] == [f"learned_0{i}" for i in range(NUM_POINTS)]
     shares = [keep.mean() for keep in arms.values()]
     assert (np.diff(shares) > 0).all()
     wanted = np.linspace(1 / 4, 1, NUM_POINTS + 2)[1:-1]

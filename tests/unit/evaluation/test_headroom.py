@@ -13,6 +13,7 @@ from skiprec.evaluation.headroom.block_sets import (
     measure_sets,
     outputs_without_each,
 )
+from skiprec.evaluation.headroom.picture import draw_headroom
 from skiprec.evaluation.headroom.regression import (
     PENALTIES,
     correlation_interval,
@@ -21,7 +22,7 @@ from skiprec.evaluation.headroom.regression import (
     nested_sets,
     removal_order,
 )
-from skiprec.evaluation.headroom.report import SetsOfRows, draw_headroom, headroom_report
+from skiprec.evaluation.headroom.report import SetsOfRows, headroom_report
 from skiprec.evaluation.headroom.text import headroom_markdown
 from skiprec.evaluation.measure import intervals
 from skiprec.evaluation.measure.intervals import SEED, UserBootstrap

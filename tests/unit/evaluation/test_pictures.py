@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from skiprec.observability import pictures
-from skiprec.observability.frontier_picture import Gained, draw_frontier
+from skiprec.observability.frontier_picture import PersonalPoint, draw_frontier
 from skiprec.observability.pictures import (
     block_keep_rates,
     figure_to_array,
@@ -57,8 +57,8 @@ def test_baselines_far_below_are_written_not_drawn() -> None:
 
 def test_what_is_above_the_frontier_is_drawn_above_its_line() -> None:
     sets = [(size, 0.01 * size, (0.01 * size - 0.001, 0.01 * size + 0.001)) for size in range(5)]
-    curve: list[Gained] = [((2.5, 0.03, (0.02, 0.04)), (2.5, 0.005, (0.002, 0.008)))]
-    served: Gained = ((3.5, 0.03, (0.02, 0.04)), (3.5, -0.005, (-0.008, -0.002)))
+    curve: list[PersonalPoint] = [((2.5, 0.03, (0.02, 0.04)), (2.5, 0.005, (0.002, 0.008)))]
+    served: PersonalPoint = ((3.5, 0.03, (0.02, 0.04)), (3.5, -0.005, (-0.008, -0.002)))
     figure = draw_frontier(sets, [0, 4], curve, served, {"random": (3.5, 0.015)}, "a title")
     above, below = figure.axes
     heights = {

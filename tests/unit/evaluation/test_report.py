@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 
 from skiprec.evaluation.measure import intervals
-from skiprec.evaluation.measure.arms import arms_of
+from skiprec.evaluation.measure.arms import Arm, arms_of
 from skiprec.evaluation.measure.compute_cost import ComputeCost
 from skiprec.evaluation.measure.intervals import SEED
 from skiprec.evaluation.measure.operating_points import Curve
-from skiprec.evaluation.report.make import Measured, correlation, draw_pictures, make_report
+from skiprec.evaluation.report.make import Measured, correlation, make_report
+from skiprec.evaluation.report.pictures import draw_pictures
 from skiprec.evaluation.report.statements import statements
 from skiprec.evaluation.report.table import column, kept_matrix, per_user_table
 from skiprec.evaluation.report.text import report_markdown, terminal_table
@@ -40,8 +41,8 @@ def make_table(keep_RL: np.ndarray, **given: int | np.ndarray) -> pa.Table:
     arms = arms_of(keep_RL, np.arange(NUM_ROWS))
     first_RL = np.zeros_like(keep_RL)
     first_RL[:, 0] = True
-    arms |= {"learned_00": first_RL, "learned_01": keep_RL}
-    ranks = {name: ranks_around(4, seed=1) for name in arms}
+    arms |= {Arm("learned", 0): first_RL, Arm("learned", 1): keep_RL}
+    ranks = {arm.name: ranks_around(4, seed=1) for arm in arms}
     for name, rank in given.items():
         ranks[name] = np.broadcast_to(np.int32(rank), NUM_ROWS)
     part = {

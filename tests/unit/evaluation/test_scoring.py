@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skiprec.evaluation.measure import scoring
-from skiprec.evaluation.measure.arms import arms_of, stack_arms
+from skiprec.evaluation.measure.arms import ALL_BLOCKS, Arm, arms_of, stack_arms
 from skiprec.evaluation.measure.scoring import (
     decide_unit,
     differing_decisions,
@@ -67,17 +67,16 @@ def test_every_arm_ranks_as_its_rows_alone_would(exclude_seen: bool) -> None:
     assert 0.1 < keep_RL.mean() < 0.9
     assert len(np.unique(keep_RL, axis=0)) > 1, "else all arms would be alike"
     arms = arms_of(keep_RL, np.arange(len(keep_RL)))
-    assert [name for name in arms if name.startswith("fixed_")] == [
-        f"fixed_0{size}" for size in range(NUM_BLOCKS)
-    ]
+    sets = [Arm("fixed", size) for size in range(NUM_BLOCKS)]
+    assert [arm for arm in arms if arm.is_fixed_set and arm != ALL_BLOCKS] == sets
     keep_ARL = stack_arms(arms, len(keep_RL))
     found = score_arms(network, tiles, arms, exclude_seen)
     full = score_full(network, tiles, exclude_seen)["rank_full_backbone"]
     for row, items_W in enumerate(real_rows(tiles)):
         target = int(items_W[-1])
-        for index, name in enumerate(arms):
+        for index, arm in enumerate(arms):
             order = sorted_catalogue(network, items_W, keep_ARL[index, row], exclude_seen)
-            assert found[f"rank_{name}"][row] == order.index(target) + 1
+            assert found[f"rank_{arm.name}"][row] == order.index(target) + 1
         order = sorted_catalogue(network, items_W, None, exclude_seen)
         assert full[row] == order.index(target) + 1
     assert (found["rank_skiprec"] != found["rank_random"]).any()

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pytest
 
 from cluster.studies.study import Study, load_study, study_runs
-from cluster.studies.table import METRICS, against, study_markdown
+from cluster.studies.table import against, study_markdown
+from skiprec.evaluation.measure.arms import FULL_BACKBONE
+from skiprec.evaluation.report.schema import METRICS
 
 STUDIES = sorted((Path(__file__).resolve().parents[3] / "jobs/studies").glob("*.toml"))
 REQUIRED = {
@@ -117,7 +119,7 @@ def ranks_table(rank_R: list[int], name: str = "full_backbone") -> pa.Table:
 def test_the_difference_to_the_reference_is_paired_by_row() -> None:
     reference = ranks_table([1, 2, 4, 100])
     other = ranks_table([2, 2, 1, 1], "skiprec")
-    found = against(other, reference, "full_backbone")["skiprec"]
+    found = against(other, reference, FULL_BACKBONE)["skiprec"]
     assert set(METRICS) < set(found)
     assert found["mrr@20"] == pytest.approx((-0.5 + 0 + 0.75 + 1) / 4)
     assert found["hr@5"] == pytest.approx(1 / 4)
@@ -129,7 +131,7 @@ def test_the_difference_to_the_reference_is_paired_by_row() -> None:
 def test_evaluations_of_other_rows_are_not_paired() -> None:
     other = ranks_table([1, 2, 3])
     with pytest.raises(ValueError, match="not of the same rows"):
-        against(ranks_table([1, 2, 3, 4]), other, "full_backbone")
+        against(ranks_table([1, 2, 3, 4]), other, FULL_BACKBONE)
 
 
 def result(mrr: float, minus: float) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from skiprec.data.batching import evenly_spaced_rows
 from skiprec.data.shards import ShardSet
-from skiprec.evaluation.measure.tiles import TILE_ROWS, evaluated_rows, read_tiles, work_units
+from skiprec.evaluation.measure.tiles import TILE_ROWS, read_tiles, work_units
 from skiprec.inference.executor import request_keys
 from tests.testkit.runs import build_smoke_data
 
@@ -22,8 +23,10 @@ def test_units_are_whole_tiles_at_any_batch_size() -> None:
 
 
 def test_a_sample_is_spread_over_the_split() -> None:
-    assert evaluated_rows(5, None).tolist() == evaluated_rows(5, 9).tolist() == [0, 1, 2, 3, 4]
-    assert evaluated_rows(100, 3).tolist() == [0, 50, 99]
+    assert (
+        evenly_spaced_rows(5, None).tolist() == evenly_spaced_rows(5, 9).tolist() == [0, 1, 2, 3, 4]
+    )
+    assert evenly_spaced_rows(100, 3).tolist() == [0, 50, 99]
 
 
 def test_tiles_are_padded_with_empty_histories(tmp_path: Path) -> None:
@@ -43,7 +46,7 @@ def test_tiles_are_padded_with_empty_histories(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_reading_more_tiles_at_once_gives_the_same_tiles(tmp_path: Path, size: int) -> None:
     shards = ShardSet.open(build_smoke_data(tmp_path), "train")
-    row_R = evaluated_rows(shards.num_rows, 200)
+    row_R = evenly_spaced_rows(shards.num_rows, 200)
     whole = read_tiles(shards, row_R)[1]
     parts = [
         tile

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from skiprec.evaluation.measure.arms import POLICY_ARMS, arm_named
 from skiprec.evaluation.measure.timing import (
     WARMUP_ROUNDS,
     TimingPlan,
@@ -26,7 +27,6 @@ from tests.testkit.networks import (
     random_batch,
 )
 
-NAMES = ("all_blocks", "skiprec", "random", "fixed", "shuffled")
 PLAN = TimingPlan(batches=(1, 4, 16), repeats=3, k=5, exclude_seen=False)
 
 
@@ -57,7 +57,7 @@ def make_sample(num_rows: int = 10) -> TimingSample:
     other = torch.zeros(num_rows, NUM_BLOCKS)
     other[:, 0] = 1.0
     keep_ARL = torch.stack([torch.ones_like(keep_RL), keep_RL, other, other, other])
-    return TimingSample(items_RT, NAMES, keep_ARL)
+    return TimingSample(items_RT, POLICY_ARMS, keep_ARL)
 
 
 def test_rounds_are_paired() -> None:
@@ -109,7 +109,7 @@ def test_stages_compute_what_they_claim() -> None:
             found = {name: stage(last) for name, stage in stages.items()}
 
             def masked(arm: str, history=history, row_B=row_B) -> torch.Tensor:
-                keep_BL = sample.keep_ARL[NAMES.index(arm), row_B]
+                keep_BL = sample.keep_ARL[POLICY_ARMS.index(arm_named(arm)), row_B]
                 return network.stack.masked(
                     history.x_TBD, history.is_item_TB1, history.key_B, keep_BL
                 )
