@@ -1,4 +1,4 @@
-"""Trains a backbone under a policy that learns nothing: the controls of a learned one."""
+"""Trains a backbone under a policy that learns nothing: a control for learned policies."""
 
 import sys
 
@@ -6,7 +6,7 @@ from cluster.command_line import train_policy_job
 
 
 def main(argv: list[str]) -> int:
-    return train_policy_job(argv, __doc__ or "", ("keep_all", "random", "fixed"))
+    return train_policy_job(argv, __doc__, ("keep_all", "random", "fixed"))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 
 from cluster.machine.session import is_own_ray
 from skiprec.config.cluster import ClusterConfig
+from skiprec.terminal import moving_line, say
 
 Node = dict[str, Any]  # as `ray.nodes()` describes one
 
@@ -45,15 +46,15 @@ def wait_for_room(
         return
     if is_own_ray():
         raise ValueError(no_room(worker, num, wanted, _nodes()))
-    print(
+    say(
         f"[{name}] waiting up to {patience_s:.0f} s (cluster.room_timeout_s) for machines: "
-        f"{no_room(worker, num, wanted, _nodes())}",
-        flush=True,
+        f"{no_room(worker, num, wanted, _nodes())}"
     )
     group = placement_group([worker] * num)  # a demand that autoscalers see
     try:
-        if not group.wait(patience_s):
-            raise ValueError(no_room(worker, num, wanted, _nodes()))
+        with moving_line(name, f"waiting up to {patience_s:.0f} s for machines"):
+            if not group.wait(patience_s):
+                raise ValueError(no_room(worker, num, wanted, _nodes()))
     finally:
         remove_placement_group(group)
 

@@ -21,13 +21,14 @@ from skiprec.config.run import RunConfig
 from skiprec.durable import write_text_durably
 from skiprec.observability.pareto_picture import draw_pareto
 from skiprec.observability.tensorboard import write_trials
+from skiprec.terminal import current_line, say
 
 Record = dict[str, Any]
 TRIALS = "trials.jsonl"
 
 
 class Ledger(tune.Callback):
-    """Keeps `trials.jsonl` up to date, and says how each trial goes."""
+    """Keeps `trials.jsonl` up to date, and shows the progress of the trials."""
 
     def __init__(self, job: SweepJob, root: str, folder: Path):
         self.job, self.root, self.folder = job, root, folder
@@ -35,25 +36,35 @@ class Ledger(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: Record, **info: Any
     ) -> None:
-        """Called by Tune in the job's process, as the others are."""
-        print(
-            f"[{trial}] {result['samples']:,} of {self.job.sweep.max_samples:,} samples  "
+        """Shows a trial's validation; Tune calls this and the methods below in the driver."""
+        sweep = self.job.sweep
+        text = (
+            f"[{trial}] {result['samples']:,} of {sweep.max_samples:,} samples  "
             f"MRR@20 {result['mrr@20']:.4f}  kept {result['keep_frac']:.2f}  "
-            f"FLOPs {result['flops_speedup']:.2f}x",
-            flush=True,
+            f"FLOPs {result['flops_speedup']:.2f}x"
         )
+        # Tune pickles its callbacks, so the line cannot be an attribute.
+        current_line().show(text, self._samples(trials), sweep.num_trials * sweep.max_samples)
         self._write(trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **i: Any) -> None:
-        """It ended, or was stopped."""
+        """Prints that a trial completed, or was stopped."""
         row = self._row(trial)
-        print(f"[{trial}] {'complete' if row['complete'] else 'stopped'}", flush=True)
+        say(f"[{trial}] {'complete' if row['complete'] else 'stopped'}")
         self._write(trials)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It failed, for the last time."""
-        print(f"[{trial}] FAILED: {trial.get_error()}", flush=True)
+        """Prints that a trial failed for the last time."""
+        say(f"[{trial}] FAILED: {trial.get_error()}")
         self._write(trials)
+
+    def _samples(self, trials: list[Any]) -> int:
+        """How many samples need no more training; a trial that ended early has none left."""
+        most = self.job.sweep.max_samples
+        return sum(
+            most if trial.is_finished() else (trial.last_result or {}).get("samples", 0)
+            for trial in trials
+        )
 
     def _write(self, trials: list[Any]) -> None:
         rows = sorted(map(self._row, trials), key=lambda row: -(row["mrr@20"] or 0))

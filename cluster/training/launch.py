@@ -27,6 +27,7 @@ from skiprec.config.run import RunConfig
 from skiprec.data.manifest import read_manifest, verify_files
 from skiprec.data.shards import ShardSet
 from skiprec.durable import write_text_durably
+from skiprec.terminal import say
 from skiprec.training.collectives import SingleProcess
 from skiprec.training.plan import make_plan
 
@@ -58,7 +59,7 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         if storage is not None:
             take_over(storage, token)  # not before this start has shown that it is of the same run
         if finished is not None:
-            print(f"[{config.name}] is finished already; its result is in {config.folder}")
+            say(f"[{config.name}] is finished already; its result is in {config.folder}")
             _last_upload(config, storage, token)
             return finished
         clear_stop(config)
@@ -67,7 +68,7 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         started = time.time()
         workers = config.cluster.num_workers
         where = f"{workers} worker(s)" if workers else "in this process"
-        print(f"[{config.name}] starting {where}", flush=True)
+        say(f"[{config.name}] starting {where}")
         if workers == 0:
             with shown_progress(config.folder, config.name):
                 _train_here(config, token)
@@ -90,7 +91,7 @@ def _restored(config: RunConfig) -> Storage | None:
     if storage is not None:
         step = restore(storage, config.folder)
         if step is not None:
-            print(f"[{config.name}] restored step {step} from {config.cluster.storage_path}")
+            say(f"[{config.name}] restored step {step} from {config.cluster.storage_path}")
     return storage
 
 
