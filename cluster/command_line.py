@@ -20,7 +20,7 @@ from skiprec.data.manifest import read_manifest
 from skiprec.data.order import rank_slices
 from skiprec.data.schema import MANIFEST_NAME
 from skiprec.evaluation.report.text import terminal_cells, terminal_table
-from skiprec.terminal import print_table
+from skiprec.terminal import print_prose, print_table
 
 
 def job_parser(description: str | None) -> argparse.ArgumentParser:
@@ -201,7 +201,7 @@ def print_report(run_folder: Path) -> None:
     report = json.loads((run_folder / "report.json").read_text())
     print_table(terminal_cells(report), plain=terminal_table(report))
     for text in report["statements"]:
-        print(f"- {text}")
+        print_prose(f"- {text}")
     pictures = ", ".join(sorted(path.name for path in run_folder.glob("*.png")))
     print(f"report:      {run_folder / 'report.md'} (beside it report.json, per_user.parquet)")
     print(f"pictures:    {pictures}")

@@ -27,6 +27,8 @@ BAR_WIDTH = 20
 REFRESHES_PER_S = 4.0
 # "read 1,200 interactions", "fetched 10 of 20 bytes", "fetched 10 of ? bytes"
 COUNT = re.compile(r"\w+ ([\d,]+)(?: of ([\d,]+|\?))? \w+")
+# The parts of a table's cells that are not broken, from the widest to the narrowest table.
+LINES, INTERVALS, WORDS = map(re.compile, (r".+", r"\[[^\]]*\]|\S+", r"\S+"))
 RULE = re.compile(r"\|(?: *:?-+:? *\|)+")
 
 _parts: list[str] = []
@@ -190,17 +192,19 @@ def moving_line(
         if not line.is_drawn:
             yield line
             return
-        with Live(
+        live = Live(
             line,
             console=_console(),
             transient=True,
             refresh_per_second=refreshes_per_s,
             redirect_stderr=sys.stderr.isatty(),  # a file that takes stderr must keep getting it
-        ):
-            try:
-                yield line
-            finally:
-                line.close()
+        )
+        try:
+            live.start()  # inside `try`, because Ctrl-C may come when it has hidden the cursor
+            yield line
+        finally:
+            line.close()
+            live.stop()
     finally:
         _lines.remove(line)
 
@@ -218,6 +222,14 @@ def part_of(text: str) -> Iterator[None]:
         yield
     finally:
         _parts.pop()
+
+
+def print_prose(text: str) -> None:
+    """Prints a sentence or more; a terminal gets line breaks between words."""
+    if is_terminal():
+        _console().print(Text(text))
+    else:
+        print(text, flush=True)
 
 
 def print_table(cells: Sequence[Sequence[str]], plain: str) -> None:
@@ -255,20 +267,45 @@ def _cells(row: str) -> list[str]:
 
 
 def _draw_table(cells: Sequence[Sequence[str]], sides: Sequence[str]) -> None:
-    """Cells are wrapped between words only; a table that is still too wide runs over the edge."""
-    heading, *rows = cells
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    for index, side in enumerate(sides):
-        words = " ".join(row[index] for row in cells).split() or [""]
+    """Draws the table; one that is wider than the terminal has its cells wrapped between words.
+
+    An interval counts as one word while that fits. A table that is still too wide runs over the
+    edge, because cutting it would lose cells.
+    """
+    room = _console().width - 3 * len(sides) + 1  # two blanks around a cell, one between columns
+    at_intervals = [[cell.replace(" [", "\n[") for cell in row] for row in cells]
+    for texts, whole in ((cells, LINES), (at_intervals, INTERVALS), (cells, WORDS)):
+        least = _widths(texts, whole)
+        if sum(least) <= room:
+            break
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold")
+    for index, width in enumerate(_fitted(least, _widths(texts, LINES), room)):
         table.add_column(
-            Text(heading[index]),
-            justify="right" if side == "right" else "left",
+            Text(texts[0][index]),
+            justify="right" if sides[index] == "right" else "left",
             style="" if index else "cyan",
-            min_width=max(map(len, words)),
-            vertical="bottom",
+            min_width=width,
+            max_width=width,
         )
-    for row in rows:
+    for row in texts[1:]:
         table.add_row(*map(Text, row))
-    console = _console()
-    width = max(console.width, console.measure(table).minimum)
-    console.print(table, width=width, crop=False)
+    _console().print(table, crop=False)
+
+
+def _widths(cells: Sequence[Sequence[str]], whole: re.Pattern[str]) -> list[int]:
+    """For each column, the length of its longest part that is not broken."""
+    return [
+        max((len(text) for cell in column for text in whole.findall(cell)), default=0)
+        for column in zip(*cells, strict=True)
+    ]
+
+
+def _fitted(least: Sequence[int], most: Sequence[int], room: int) -> list[int]:
+    """The least widths, and what room is left given to the narrowest columns that need more."""
+    widths = list(least)
+    while sum(widths) < room:
+        narrow = [index for index, width in enumerate(widths) if width < most[index]]
+        if not narrow:
+            break
+        widths[min(narrow, key=widths.__getitem__)] += 1
+    return widths

@@ -30,7 +30,7 @@ from skiprec.evaluation.measure.arms import Keep
 from skiprec.evaluation.measure.tiles import evaluated_rows, read_tiles
 from skiprec.models.stack import BlockStack
 from skiprec.network import SkipRecNetwork
-from skiprec.terminal import MovingLine, moving_line, print_markdown
+from skiprec.terminal import MovingLine, moving_line, print_markdown, print_prose
 
 NEST_ROWS = 2048
 # The network knows its training rows by heart: there, depth seems to matter twice as much.
@@ -71,7 +71,7 @@ def print_headroom(run_folder: Path) -> None:
     report = json.loads((run_folder / "headroom.json").read_text())
     print_markdown("\n".join(headroom_tables(report)))
     for text in report["statements"]:
-        print(f"- {text}")
+        print_prose(f"- {text}")
     print(f"report: {run_folder / 'headroom.md'} (beside it headroom.json, headroom.png)")
 
 
