@@ -47,7 +47,8 @@ def main(argv: list[str]) -> int:
             kind = config.policy.kind
             if kind in trees:
                 raise ValueError(
-                    f"{path} has policy.kind={kind!r}, as one before it; expected others"
+                    f"{path} has policy.kind={kind!r}, as an earlier --config has; give each kind "
+                    "of policy once"
                 )
             trees[kind] = tree
         command = shlex.join(["python", "jobs/tune_policy.py", *argv])

@@ -213,7 +213,7 @@ def _remote(kind: type, resources: dict[str, float]) -> Any:
 def _collect(job: Job, done: str, pending: list[Any]) -> list[Any]:
     """The results in the order of the units; shows the progress meanwhile."""
     results, total = [], len(pending)
-    with moving_line(job.config.name, "starting", plain_every_s=PROGRESS_EVERY_S) as line:
+    with moving_line(job.config.name, "starting workers", plain_every_s=PROGRESS_EVERY_S) as line:
         for index, reference in enumerate(pending):
             results.append(ray.get(reference))
             line.show(f"{done} {index + 1} of {total} units", index + 1, total)
