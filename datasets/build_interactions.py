@@ -1,6 +1,6 @@
-"""Build shards from files of interactions (CSV, TSV, Parquet) or of one history a line.
+"""Builds a dataset from files with one interaction a row (CSV, TSV, Parquet) or one history a line.
 
-All can be said in a recipe (--recipe), on the command line, or in both: the command line wins.
+The settings come from a recipe (--recipe), from the options, or from both: options win.
 """
 
 import argparse
@@ -11,56 +11,149 @@ from typing import Any
 from skiprec.config.reading import parse_override
 from skiprec.data.ingest.pipeline import build_dataset
 from skiprec.data.ingest.recipe import load_recipe, make_recipe
+from skiprec.terminal import moving_line
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="A default in this list holds if the recipe has no value either.",
     )
-    files = parser.add_argument_group("files (.gz is read as it is; .parquet is Parquet)")
-    files.add_argument("--input", nargs="+", type=Path, default=[], help="one interaction a line")
-    files.add_argument("--sequences", nargs="+", type=Path, default=[], help="one history a line")
+    files = parser.add_argument_group("files (.gz is read as it is, .parquet as Parquet)")
     files.add_argument(
-        "--test-input", nargs="+", type=Path, default=[], help="test files of split 'given'"
+        "--input",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="files with one interaction a row (required without --sequences)",
     )
-    files.add_argument("--output", type=Path, required=True, help="a new folder")
-    files.add_argument("--recipe", type=Path, help="TOML file; datasets/recipes/ has examples")
+    files.add_argument(
+        "--sequences",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="text files with one history a line, oldest item first (required without --input)",
+    )
+    files.add_argument(
+        "--test-input",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="files of the test split; sets the split to 'given' (default: none)",
+    )
+    files.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder for the dataset; it must not exist yet (required)",
+    )
+    files.add_argument(
+        "--recipe",
+        type=Path,
+        metavar="FILE",
+        help="TOML file with the settings of the dataset; examples are in datasets/recipes "
+        "(default: none, the options give all settings)",
+    )
 
-    lines = parser.add_argument_group("what a line holds")
-    lines.add_argument("--user-column", help="its name, or its number from 1 with --no-header")
-    lines.add_argument("--item-column")
-    lines.add_argument("--time-column", help="rows are ordered by it; ties by place in the file")
-    lines.add_argument(
-        "--time-format", help="number (default), integer, iso8601 or like %%d/%%m/%%Y"
+    rows = parser.add_argument_group("how the files are read")
+    rows.add_argument(
+        "--user-column",
+        metavar="NAME",
+        help="column with the user; its number from 1 with --no-header (required with --input, "
+        "here or in the recipe)",
     )
-    lines.add_argument("--order-column", help="whole numbers; after time, before place in the file")
-    lines.add_argument("--separator", help=r"one character, or a repeated one; \t for a tab")
-    lines.add_argument("--no-header", action="store_true", help="the first line is a row")
-    lines.add_argument("--no-quotes", action="store_true", help="double quotes mean nothing")
-    lines.add_argument("--first-field-is-user", action="store_true", help="with --sequences")
-    lines.add_argument(
-        "--keep", action="append", metavar="CONDITION", help="'Quantity > 0', 'Id is not empty'"
+    rows.add_argument(
+        "--item-column",
+        metavar="NAME",
+        help="column with the item (required with --input, here or in the recipe)",
     )
-    lines.add_argument("--on-bad-row", choices=("error", "skip"))
+    rows.add_argument(
+        "--time-column",
+        metavar="NAME",
+        help="column with the time, by which a history is ordered; equal times keep their order "
+        "in the file (default: none, the order in the file)",
+    )
+    rows.add_argument(
+        "--time-format",
+        metavar="FORMAT",
+        help="format of the time: number, integer, iso8601 or a pattern such as %%d/%%m/%%Y "
+        "(default: number)",
+    )
+    rows.add_argument(
+        "--order-column",
+        metavar="NAME",
+        help="column of whole numbers that orders equal times (default: none)",
+    )
+    rows.add_argument(
+        "--separator",
+        metavar="TEXT",
+        help=r"one character between fields, which may be repeated as in ::; \t is a tab "
+        "(default: a comma)",
+    )
+    rows.add_argument(
+        "--no-header",
+        action="store_true",
+        help="read the first line as a row (default: the first line names the columns)",
+    )
+    rows.add_argument(
+        "--no-quotes",
+        action="store_true",
+        help="read double quotes as ordinary characters (default: they may enclose a field)",
+    )
+    rows.add_argument(
+        "--first-field-is-user",
+        action="store_true",
+        help="take the first field of a line as the user, with --sequences (default: each line "
+        "is a user)",
+    )
+    rows.add_argument(
+        "--keep",
+        action="append",
+        metavar="CONDITION",
+        help="keep the rows that meet a condition, such as 'Quantity > 0' or 'Id is not empty'; "
+        "may be repeated (default: keep all rows)",
+    )
+    rows.add_argument(
+        "--on-bad-row",
+        choices=("error", "skip"),
+        help="stop at a row that cannot be read, or leave it out (default: error)",
+    )
 
-    rows = parser.add_argument_group("what becomes of it")
-    rows.add_argument("--name", help="of the dataset; the name of the output folder unless given")
-    rows.add_argument("--window", type=int, help="items in a row, the last one the target")
-    rows.add_argument(
-        "--split", choices=("by_user", "leave_one_out", "by_window"), help="by_user unless given"
+    dataset = parser.add_argument_group("what the dataset holds")
+    dataset.add_argument(
+        "--name", help="name of the dataset (default: the name of the output folder)"
     )
-    rows.add_argument(
+    dataset.add_argument(
+        "--window",
+        type=int,
+        metavar="ITEMS",
+        help="number of items in a row, the last of which is the target (required, here or in the "
+        "recipe)",
+    )
+    dataset.add_argument(
+        "--split",
+        choices=("by_user", "leave_one_out", "by_window"),
+        help="how rows are split into training, validation and test (default: by_user, or 'given' "
+        "with --test-input)",
+    )
+    dataset.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="such as filters.max_items=500",
+        help="set one key of the recipe, such as filters.max_items=500; may be repeated (default: "
+        "the values of the recipe)",
     )
     return parser.parse_args(argv)
 
 
 def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that the command line gives, by dotted key of the recipe."""
+    """The settings that the options give, by dotted key of the recipe."""
     given = {
         "name": args.name,
         "window": args.window,
@@ -82,7 +175,7 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def defaults_of(args: argparse.Namespace) -> dict[str, Any]:
-    """What a build without a recipe starts from; the kind of source follows from the files."""
+    """The settings of a build without a recipe; the files decide the kind of source."""
     if args.sequences:
         source: dict[str, Any] = {"kind": "sequences", "first_field_is_user": False}
     elif any(path.suffix == ".parquet" for path in args.input):
@@ -107,13 +200,14 @@ def main(argv: list[str]) -> int:
                 f"source.kind of recipe {recipe.name} is {recipe.source.kind!r}; give the files "
                 f"with {'--sequences' if args.input else '--input'}"
             )
-        manifest = build_dataset(
-            recipe,
-            args.input or args.sequences,
-            args.output,
-            test_inputs=args.test_input,
-            progress=print,
-        )
+        with moving_line() as line:
+            manifest = build_dataset(
+                recipe,
+                args.input or args.sequences,
+                args.output,
+                test_inputs=args.test_input,
+                progress=line.report,
+            )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Build shards from one of GroupLens' MovieLens archives, given or downloaded."""
+"""Builds a dataset from a MovieLens archive of GroupLens, which is given or downloaded."""
 
 import argparse
 import sys
@@ -8,29 +8,64 @@ from skiprec.config.reading import parse_override
 from skiprec.data.ingest.download import download
 from skiprec.data.ingest.movielens import BASE_URL, EDITIONS, build_movielens
 from skiprec.data.ingest.recipe import load_recipe, make_recipe
+from skiprec.terminal import moving_line
+
+CACHE = Path("data/downloads")
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--edition", choices=sorted(EDITIONS), required=True)
+    parser.add_argument(
+        "--edition",
+        choices=sorted(EDITIONS),
+        required=True,
+        help="edition of MovieLens that the archive holds (required)",
+    )
     origin = parser.add_mutually_exclusive_group(required=True)
     origin.add_argument(
-        "--archive", type=Path, metavar="ZIP", help="the archive as GroupLens has it"
+        "--archive",
+        type=Path,
+        metavar="ZIP",
+        help="the archive as GroupLens publishes it (required without --download)",
     )
     origin.add_argument(
-        "--download", action="store_true", help="fetch it; goes on where it stopped"
+        "--download",
+        action="store_true",
+        help="download the archive; an interrupted download continues (required without --archive)",
     )
-    parser.add_argument("--base-url", help=f"with --download; {BASE_URL} unless given")
-    parser.add_argument("--cache", type=Path, help="with --download; data/downloads unless given")
+    parser.add_argument(
+        "--base-url",
+        metavar="URL",
+        help=f"folder on the web that has the archive, with --download (default: {BASE_URL})",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FOLDER",
+        help=f"folder that keeps the archive, with --download (default: {CACHE})",
+    )
     parser.add_argument(
         "--recipe",
         type=Path,
-        help="windows of 20, split by user, unless given: recipes/slides_*.toml",
+        metavar="FILE",
+        help="TOML file with the settings of the dataset, such as "
+        "datasets/recipes/slides_ml20.toml (default: windows of 20 items, split by user)",
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="such as window=100"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set one key of the recipe, such as window=100; may be repeated (default: the values "
+        "of the recipe)",
     )
-    parser.add_argument("--output", type=Path, required=True, help="a new folder")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder for the dataset; it must not exist yet (required)",
+    )
     args = parser.parse_args(argv)
     if args.archive and (args.base_url or args.cache):
         parser.error("--base-url and --cache have no effect with --archive")
@@ -47,10 +82,13 @@ def main(argv: list[str]) -> int:
             }
             recipe = make_recipe(content, overrides, origin=args.edition)
         archive = args.archive
-        if args.download:
-            url = f"{(args.base_url or BASE_URL).rstrip('/')}/{args.edition}.zip"
-            archive = download(url, args.cache or Path("data/downloads"), progress=print)
-        manifest = build_movielens(args.edition, archive, recipe, args.output, progress=print)
+        with moving_line() as line:
+            if args.download:
+                url = f"{(args.base_url or BASE_URL).rstrip('/')}/{args.edition}.zip"
+                archive = download(url, args.cache or CACHE, progress=line.report)
+            manifest = build_movielens(
+                args.edition, archive, recipe, args.output, progress=line.report
+            )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,18 +1,22 @@
-"""Says what is installed, what this machine has, and what would make a run hang or fail."""
+"""Prints the installed versions, the machine's resources and the problems that a run would meet.
 
-import argparse
+The exit code is 1 if there is a problem.
+"""
+
 import sys
 from pathlib import Path
 
+from cluster.command_line import job_parser
 from cluster.machine import environment
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = job_parser(__doc__)
     parser.add_argument(
         "--components",
         action="store_true",
-        help="print the names of backbones, policies, studies, … as JSON instead",
+        help="print the names of backbones, policies, studies and other components as JSON "
+        "(default: print the versions, resources and problems)",
     )
     arguments = parser.parse_args(argv)
     return environment.main(arguments.components, Path(__file__).resolve().parent.parent)

@@ -1,33 +1,16 @@
-"""Evaluates a run: accuracy of all arms, kept blocks, speedups by the clock; writes its report."""
+"""Evaluates a trained run: accuracy, kept blocks and measured speedups, beside the controls.
 
-import argparse
-import shlex
+Writes report.md, report.json, per_user.parquet and pictures into the folder of the run.
+"""
+
 import sys
-from pathlib import Path
 
-from cluster.command_line import print_report, run_job
-from cluster.evaluation.evaluate import evaluate_run, evaluation_config
+from cluster.command_line import measure_job, print_report
+from cluster.evaluation.evaluate import evaluate_run
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="the folder of a trained run")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override evaluation.*, cluster.* or data.*",
-    )
-    arguments = parser.parse_args(argv)
-
-    def job() -> None:
-        config = evaluation_config(arguments.run, arguments.set)
-        command = shlex.join(["python", "jobs/evaluate_speedup.py", *argv])
-        evaluate_run(config, arguments.run, command)
-        print_report(arguments.run)
-
-    return run_job(job)
+    return measure_job(argv, __doc__, "jobs/evaluate_speedup.py", evaluate_run, print_report)
 
 
 if __name__ == "__main__":

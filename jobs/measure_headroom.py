@@ -1,34 +1,16 @@
-"""Measures, before a policy is trained, whether a depth of their own could gain users anything."""
+"""Measures how much accuracy a depth of their own could bring users, before a policy is trained.
 
-import argparse
-import shlex
+Writes headroom.md, headroom.json and headroom.png into the folder of the run.
+"""
+
 import sys
-from pathlib import Path
 
-from cluster.command_line import run_job
-from cluster.evaluation.evaluate import evaluation_config
+from cluster.command_line import measure_job
 from cluster.evaluation.headroom import measure_run, print_headroom
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="the folder of a trained run")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override evaluation.*, cluster.* or data.*",
-    )
-    arguments = parser.parse_args(argv)
-
-    def job() -> None:
-        config = evaluation_config(arguments.run, arguments.set)
-        command = shlex.join(["python", "jobs/measure_headroom.py", *argv])
-        measure_run(config, arguments.run, command)
-        print_headroom(arguments.run)
-
-    return run_job(job)
+    return measure_job(argv, __doc__, "jobs/measure_headroom.py", measure_run, print_headroom)
 
 
 if __name__ == "__main__":

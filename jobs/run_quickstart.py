@@ -1,4 +1,7 @@
-"""The main job from end to end on grocery purchases: a demonstration, in minutes on two cores."""
+"""Demonstrates the whole method on grocery purchases, in minutes on two cores.
+
+Builds the dataset, trains a backbone, trains a policy with it, and evaluates the result.
+"""
 
 import sys
 import time
@@ -13,9 +16,9 @@ CONFIG = "jobs/configs/quickstart.toml"
 
 
 def main(argv: list[str]) -> int:
-    def job() -> None:
+    def train_and_evaluate() -> None:
         started = time.monotonic()
-        config = config_from_arguments(["--config", CONFIG, *argv], __doc__ or "")
+        config = config_from_arguments(argv, __doc__, default_config=CONFIG)
         if config is None:
             return
         with ray_session():
@@ -28,7 +31,7 @@ def main(argv: list[str]) -> int:
             f"compare with are in docs/benchmarks. It took {time.monotonic() - started:.0f} s."
         )
 
-    return run_job(job)
+    return run_job(train_and_evaluate)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Trains a backbone under a policy that learns nothing: the controls of a learned one."""
+"""Trains a backbone under a policy that learns nothing: a control for learned policies."""
 
 import sys
 
@@ -10,7 +10,7 @@ def main(argv: list[str]) -> int:
     controls = [
         kind for kind, options in OPTIONS.items() if options.decides and not options.is_learned
     ]
-    return train_policy_job(argv, __doc__ or "", tuple(controls))
+    return train_policy_job(argv, __doc__, tuple(controls))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""Trains a policy that predicts costs, with its backbone; its knob turns at serving time."""
+"""Trains a backbone and a policy that predicts what skipping costs each user.
+
+The share of kept blocks can be set anew when the network serves users. If the configuration sets
+`init_from`, training starts from that pretrained backbone.
+"""
 
 import sys
 
@@ -6,7 +10,7 @@ from cluster.command_line import train_policy_job
 
 
 def main(argv: list[str]) -> int:
-    return train_policy_job(argv, __doc__ or "", ("cost",))
+    return train_policy_job(argv, __doc__, ("cost",))
 
 
 if __name__ == "__main__":

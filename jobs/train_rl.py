@@ -1,4 +1,7 @@
-"""Trains a SkipRec-RL policy with its backbone; two-stage when `init_from` names a backbone."""
+"""Trains a backbone and a SkipRec-RL policy.
+
+If the configuration sets `init_from`, training starts from that pretrained backbone.
+"""
 
 import sys
 
@@ -6,7 +9,7 @@ from cluster.command_line import train_policy_job
 
 
 def main(argv: list[str]) -> int:
-    return train_policy_job(argv, __doc__ or "", ("reinforce",))
+    return train_policy_job(argv, __doc__, ("reinforce",))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ from skiprec.evaluation.report.text import report_markdown
 from skiprec.network import SkipRecNetwork
 from skiprec.observability.tensorboard import write_evaluation
 from skiprec.policy.base import PolicyModule
+from skiprec.terminal import moving_line, say
 
 OVERRIDABLE = ("evaluation.", "cluster.", "data.")
 PROGRESS_EVERY_S = 5.0
@@ -99,7 +100,7 @@ def evaluate_run(config: RunConfig, run_folder: Path, command: str) -> Path:
         arms, machine = scored.arms, scored.machine
         seconds: dict[int, Seconds] = {}
         if config.evaluation.timing_batches:
-            print(f"[{config.name}] accuracy is done; taking times, alone", flush=True)
+            say(f"[{config.name}] accuracy is done; taking times, alone")
             seconds, machine = _timing_pass(job, shards, row_R, timed_R, arms)
     table = per_user_table(scored.parts, arms, cost, timed_R, seconds.get(1))
     conditions = _conditions(job, shards, len(row_R), network, machine, command, started)
@@ -186,7 +187,11 @@ def _timing_pass(
     worker["CPU"] = max(node["Resources"]["CPU"] for node in able_nodes)
     timer = _remote(Timer, worker).remote(job)
     try:
-        seconds = ray.get(timer.run.remote(sample, plan))
+        batches = ", ".join(map(str, plan.batches))
+        # Redrawn once a second: this process may share the processor with the measurement.
+        text = f"taking times at batch size {batches}"
+        with moving_line(job.config.name, text, refreshes_per_s=1.0):
+            seconds = ray.get(timer.run.remote(sample, plan))
         return seconds, ray.get(timer.machine.remote())
     finally:
         _end([timer])
@@ -213,14 +218,12 @@ def _remote(kind: type, resources: dict[str, float]) -> Any:
 
 
 def _collect(job: Job, done: str, pending: list[Any]) -> list[Any]:
-    """The results in the order of the units; prints a line of progress every few seconds."""
-    shown = time.monotonic()
-    results = []
-    for index, reference in enumerate(pending):
-        results.append(ray.get(reference))
-        if time.monotonic() - shown > PROGRESS_EVERY_S:
-            shown = time.monotonic()
-            print(f"[{job.config.name}] {done} {index + 1} of {len(pending)} units", flush=True)
+    """The results in the order of the units; shows the progress meanwhile."""
+    results, total = [], len(pending)
+    with moving_line(job.config.name, "starting workers", plain_every_s=PROGRESS_EVERY_S) as line:
+        for index, reference in enumerate(pending):
+            results.append(ray.get(reference))
+            line.show(f"{done} {index + 1} of {total} units", index + 1, total)
     return results
 
 

@@ -33,6 +33,7 @@ from skiprec.evaluation.measure.intervals import Floats
 from skiprec.evaluation.measure.tiles import read_tiles
 from skiprec.models.stack import BlockStack
 from skiprec.network import SkipRecNetwork
+from skiprec.terminal import MovingLine, moving_line, print_markdown, print_prose
 
 NEST_ROWS = 2048
 # Not the training rows: the network has memorised them, and depth seems to matter twice as much.
@@ -58,10 +59,11 @@ def measure_run(config: RunConfig, run_folder: Path, command: str) -> Path:
     held_shards, fit_shards = ShardSet.open(data, split), ShardSet.open(data, FIT_SPLIT)
     refuse_other_items(run_folder, network.num_items, data)
     _check(config, network, held_shards, fit_shards)
-    removed = _removal_order(config, network, fit_shards)
-    keep_SL = nested_sets(removed)
-    fit = _measure(config, network, fit_shards, MAX_FIT_ROWS, keep_SL)
-    held = _measure(config, network, held_shards, config.evaluation.max_rows, keep_SL)
+    with moving_line(config.name) as line:
+        removed = _removal_order(network, fit_shards, line)
+        keep_SL = nested_sets(removed)
+        fit = _measure(network, fit_shards, MAX_FIT_ROWS, keep_SL, line)
+        held = _measure(network, held_shards, config.evaluation.max_rows, keep_SL, line)
     conditions = _conditions(config, network, len(fit.user_R), len(held.user_R), command, started)
     return _publish(run_folder, headroom_report(removed, fit, held, conditions))
 
@@ -69,31 +71,33 @@ def measure_run(config: RunConfig, run_folder: Path, command: str) -> Path:
 def print_headroom(run_folder: Path) -> None:
     """Prints the tables and statements of a run's headroom, and the path of the report."""
     report = json.loads((run_folder / "headroom.json").read_text())
-    print("\n".join(headroom_tables(report)))
+    print_markdown("\n".join(headroom_tables(report)))
     for text in report["statements"]:
-        print(f"- {text}")
+        print_prose(f"- {text}")
     print(f"report: {run_folder / 'headroom.md'} (beside it headroom.json, headroom.png)")
 
 
-def _removal_order(config: RunConfig, network: SkipRecNetwork, shards: ShardSet) -> tuple[int, ...]:
+def _removal_order(network: SkipRecNetwork, shards: ShardSet, line: MovingLine) -> tuple[int, ...]:
     tiles = read_tiles(shards, evenly_spaced_rows(shards.num_rows, NEST_ROWS))[1]
 
     def costs_without(kept: tuple[int, ...]) -> Floats:
-        print(f"[{config.name}] headroom: which of {len(kept)} blocks is missed least", flush=True)
+        removed = network.num_blocks - len(kept)
+        text = f"headroom: which of {len(kept)} blocks is missed least"
+        line.show(text, removed, network.num_blocks)
         return entropy_without_each(network, tiles, kept)
 
     return removal_order(network.num_blocks, costs_without)
 
 
 def _measure(
-    config: RunConfig,
     network: SkipRecNetwork,
     shards: ShardSet,
     max_rows: int | None,
     keep_SL: Keep,
+    line: MovingLine,
 ) -> SetsOfRows:
     row_R = evenly_spaced_rows(shards.num_rows, max_rows)
-    print(f"[{config.name}] headroom: the nest on {len(row_R)} {shards.split} rows", flush=True)
+    line.show(f"headroom: the nest on {len(row_R)} {shards.split} rows")
     rows, tiles = read_tiles(shards, row_R)
     entropy_RS, rank_RS = measure_sets(network, tiles, keep_SL)
     return SetsOfRows(history_features(network, tiles), entropy_RS, rank_RS, rows.user_R)

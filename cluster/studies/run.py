@@ -16,6 +16,7 @@ from cluster.studies.results import Run, publish_study, runs_of, write_result
 from cluster.studies.study import load_study
 from cluster.training.failures import RunFailedError
 from cluster.training.launch import launch_training
+from skiprec.terminal import moving_line, part_of, say
 
 WAIT_S = 20.0
 
@@ -66,32 +67,34 @@ def _run_all(
     failed: list[str] = []
     while pending:
         elsewhere = []
-        for run in pending:
+        for number, run in enumerate(pending, 1):
             config = run.config
             if run.is_evaluated and run.is_current(results):
                 continue  # another process has made this run since
             if config.init_from in failed:
                 failed.append(config.name)
-                print(f"[{config.name}] left out: {config.init_from} failed", flush=True)
+                say(f"[{config.name}] left out: {config.init_from} failed")
                 continue
             if not run.can_start:
                 elsewhere.append(run)
                 continue
             try:
-                _run_one(run, results, command)
+                with part_of(f"run {number} of {len(pending)}"):
+                    _run_one(run, results, command)
             except RunAliveError:
                 elsewhere.append(run)
             except (RunFailedError, FloatingPointError) as error:  # the latter in this process
                 failed.append(config.name)
-                print(f"[{config.name}] FAILED: {error}", flush=True)
+                say(f"[{config.name}] FAILED: {error}")
             publish()
         pending = elsewhere
         if pending:
             names = ", ".join(run.config.name for run in pending)
             if not any(run.can_start for run in pending):  # no other process makes them
                 raise RuntimeError(f"{names}: what these start from is neither here nor being made")
-            print(f"waiting for runs that another process holds: {names}", flush=True)
-            time.sleep(WAIT_S)
+            say(f"waiting for runs that another process holds: {names}")
+            with moving_line(text="waiting"):
+                time.sleep(WAIT_S)
     return failed
 
 
@@ -105,10 +108,10 @@ def _missing(runs: list[Run], results: Path) -> list[Run]:
     for run in reversed(runs):  # a run comes after those that it needs
         name = run.config.name
         if run.is_current(results) and (name not in needed or run.is_evaluated):
-            print(f"[{name}] has its result already", flush=True)
+            say(f"[{name}] has its result already")
             continue
         if run.result_file(results).exists() and not run.is_current(results):
-            print(f"[{name}] has a result of another configuration; made anew", flush=True)
+            say(f"[{name}] has a result of another configuration; made anew")
         missing.append(run)
         needed |= {run.config.init_from, run.reference.name}
     return missing[::-1]

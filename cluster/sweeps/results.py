@@ -25,12 +25,13 @@ from skiprec.evaluation.report.schema import Report, interval_of, value_of
 from skiprec.observability.markdown import markdown_table, with_interval
 from skiprec.observability.pareto_picture import TrialPoint, draw_pareto
 from skiprec.observability.tensorboard import write_trials
+from skiprec.terminal import current_line, say
 
 TRIALS = "trials.jsonl"
 
 
 class Ledger(tune.Callback):
-    """Keeps `trials.jsonl` up to date, and prints the progress of each trial."""
+    """Keeps `trials.jsonl` up to date, and shows the progress of the trials."""
 
     def __init__(self, plan: SweepPlan, root: str, folder: Path):
         self.plan, self.root, self.folder = plan, root, folder
@@ -38,25 +39,35 @@ class Ledger(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A trial has reported. Tune calls all these methods in the process of the job."""
-        print(
-            f"[{trial}] {result['samples']:,} of {self.plan.sweep.max_samples:,} samples  "
+        """Shows a trial's validation; Tune calls this and the methods below in the driver."""
+        sweep = self.plan.sweep
+        text = (
+            f"[{trial}] {result['samples']:,} of {sweep.max_samples:,} samples  "
             f"MRR@20 {result['mrr@20']:.4f}  kept {result['keep_frac']:.2f}  "
-            f"FLOPs {result['flops_speedup']:.2f}x",
-            flush=True,
+            f"FLOPs {result['flops_speedup']:.2f}x"
         )
+        # Tune pickles its callbacks, so the line cannot be an attribute.
+        current_line().show(text, self._samples(trials), sweep.num_trials * sweep.max_samples)
         self._write(trials)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **i: Any) -> None:
         """A trial has ended, or was stopped."""
         row = self._row(trial)
-        print(f"[{trial}] {'complete' if row['complete'] else 'stopped'}", flush=True)
+        say(f"[{trial}] {'complete' if row['complete'] else 'stopped'}")
         self._write(trials)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has failed for the last time."""
-        print(f"[{trial}] FAILED: {trial.get_error()}", flush=True)
+        say(f"[{trial}] FAILED: {trial.get_error()}")
         self._write(trials)
+
+    def _samples(self, trials: list[Any]) -> int:
+        """How many samples need no more training; a trial that ended early has none left."""
+        most = self.plan.sweep.max_samples
+        return sum(
+            most if trial.is_finished() else (trial.last_result or {}).get("samples", 0)
+            for trial in trials
+        )
 
     def _write(self, trials: list[Any]) -> None:
         rows = sorted(map(self._row, trials), key=lambda row: -(row["mrr@20"] or 0))

@@ -35,6 +35,7 @@ from skiprec.config.files import changed_keys, parse_config
 from skiprec.config.run import RunConfig
 from skiprec.data.shards import ShardSet
 from skiprec.durable import write_text_durably
+from skiprec.terminal import moving_line, part_of, say
 
 DRIVER = {"node:__internal_head__": 0.001}  # The driver of a trial needs no CPU.
 
@@ -56,7 +57,7 @@ def run_sweep(sweep: SweepConfig, trees: dict[str, dict[str, Any]], command: str
         with ray_session(with_dashboard=True):
             limit = _concurrent_trials(sweep, base.cluster)
             _search(plan, home, limit)
-            print(f"[{sweep.name}] trials have ended; evaluating, one by one", flush=True)
+            say(f"[{sweep.name}] trials have ended; evaluating, one by one")
             publish_sweep(sweep, base.root, home.folder, command)
     return home.folder
 
@@ -197,14 +198,15 @@ def _search(plan: SweepPlan, home: RunConfig, limit: int) -> None:
             tune.with_parameters(SweepTrial, plan=plan), _resources(home.cluster)
         )
         if tune.Tuner.can_restore(str(state)):
-            print(f"[{sweep.name}] goes on with its trials", flush=True)
+            say(f"[{sweep.name}] goes on with its trials")
             tuner = tune.Tuner.restore(
                 str(state), trainable, resume_unfinished=True, resume_errored=True
             )
         else:
-            print(f"[{sweep.name}] {sweep.num_trials} trials, {limit} at a time", flush=True)
+            say(f"[{sweep.name}] {sweep.num_trials} trials, {limit} at a time")
             tuner = _new_tuner(plan, home, trainable, state, limit)
-        tuner.fit()
+        with part_of(sweep.name), moving_line(text="starting trials"):
+            tuner.fit()
 
 
 def _new_tuner(

@@ -34,6 +34,7 @@ from skiprec.config.run import RunConfig
 from skiprec.data.manifest import read_manifest, verify_files
 from skiprec.data.shards import ShardSet
 from skiprec.durable import write_text_durably
+from skiprec.terminal import say
 from skiprec.training.collectives import SingleProcess
 from skiprec.training.plan import make_plan
 
@@ -66,7 +67,7 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         if storage is not None:
             take_over(storage, lease_token)  # only now: open_run accepted the configuration
         if finished is not None:
-            print(f"[{config.name}] is finished already; its result is in {config.folder}")
+            say(f"[{config.name}] is finished already; its result is in {config.folder}")
             _upload_result(config, storage, lease_token)
             return finished
         clear_stop(config)
@@ -75,7 +76,7 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         started = time.time()
         workers = config.cluster.num_workers
         where = f"{workers} worker(s)" if workers else "in this process"
-        print(f"[{config.name}] starting {where}", flush=True)
+        say(f"[{config.name}] starting {where}")
         if workers == 0:
             with shown_progress(config.folder, config.name):
                 _train_in_this_process(config, lease_token)
@@ -98,7 +99,7 @@ def _restore_from_storage(config: RunConfig) -> Storage | None:
     if storage is not None:
         step = restore(storage, config.folder)
         if step is not None:
-            print(f"[{config.name}] restored step {step} from {config.cluster.storage_path}")
+            say(f"[{config.name}] restored step {step} from {config.cluster.storage_path}")
     return storage
 
 

@@ -1,6 +1,7 @@
-"""Shows a run's progress where the job was started, by reading what rank 0 writes.
+"""Shows a run's progress where the job was started, by reading the files that rank 0 writes.
 
-Ray can forward what workers print, but mixes it with its own; the run's files say it plainly.
+Ray can forward what workers print, but mixes it with its own messages. The run's files hold only
+the run's own.
 """
 
 import json
@@ -13,20 +14,21 @@ from typing import Any
 
 from cluster.runs.events import controller_events, rank_events
 from skiprec.observability.sinks import ConsoleSink
+from skiprec.terminal import moving_line
 
 POLL_S = 0.5
 SILENT_S = 30.0
 
 
 class Follower:
-    """The new complete lines of a JSON-lines file, from its present end on."""
+    """Reads the complete lines that are appended to a JSON-lines file from now on."""
 
     def __init__(self, path: Path):
         self.path = path
         self.inode, self.offset = self._end()
 
     def new_lines(self) -> list[dict[str, Any]]:
-        """What was appended since the last call; a file that was replaced is read from its end."""
+        """The lines since the last call; a file that was replaced is read from its end."""
         if not self.path.exists():
             return []
         inode, end = self._end()
@@ -50,35 +52,34 @@ class Follower:
 
 @contextmanager
 def shown_progress(folder: Path, name: str) -> Iterator[None]:
-    """Prints events and metrics of the run in `folder` while the block runs."""
+    """Shows the events and metrics of the run in `folder` while the block runs."""
     metrics = Follower(folder / "metrics.jsonl")
     events = [Follower(rank_events(folder, 0)), Follower(controller_events(folder))]
-    console, stop, worker_told = ConsoleSink(name), threading.Event(), threading.Event()
+    # The metrics of rank 0 hold the speed and the time left: the line estimates neither.
+    with moving_line(name, "starting", estimates=False) as line:
+        console, stop, has_started = ConsoleSink(name, line), threading.Event(), threading.Event()
 
-    def show() -> None:
-        for event in (event for file in events for event in file.new_lines()):
-            worker_told.set()
-            if "message" in event:
-                print(f"[{name}] {event['message']}", flush=True)
-        for line in metrics.new_lines():
-            console.scalars(line.pop("step"), line)
+        def show() -> None:
+            for event in (event for file in events for event in file.new_lines()):
+                has_started.set()
+                if "message" in event:
+                    line.say(event["message"])
+            for values in metrics.new_lines():
+                console.scalars(values.pop("step"), values)
 
-    def follow() -> None:
-        silent_until = time.monotonic() + SILENT_S
-        while not stop.wait(POLL_S):
+        def follow() -> None:
+            silent_until = time.monotonic() + SILENT_S
+            while not stop.wait(POLL_S):
+                show()
+                if time.monotonic() > silent_until and not has_started.is_set():
+                    line.say("no worker has started yet; `ray status` says who holds what")
+                    has_started.set()
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
             show()
-            if time.monotonic() > silent_until and not worker_told.is_set():
-                print(
-                    f"[{name}] no worker has started yet; `ray status` says who holds what",
-                    flush=True,
-                )
-                worker_told.set()
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        show()

@@ -93,14 +93,45 @@ class JsonlSink:
         self.file.close()
 
 
-class ConsoleSink:
-    """A line for people: where the run is, how fast, how long it will take."""
+class ProgressLine(Protocol):
+    """Where a run shows how far it is; a terminal's moving line is one."""
+
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
+        ...
+
+    def show(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        """Shows a text that the next one replaces; `done` of `total` units are complete."""
+        ...
+
+
+class PrintedLines:
+    """Prints each text as a plain line after the name of the run."""
 
     def __init__(self, run_name: str):
         self.run_name = run_name
 
+    def say(self, text: str) -> None:
+        """Prints the line at once."""
+        print(f"[{self.run_name}] {text}", flush=True)
+
+    def show(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        """Prints the line as well: nothing is replaced."""
+        self.say(text)
+
+
+class ConsoleSink:
+    """Shows people the step of a run, its loss and speed, the time left, and each validation.
+
+    Args:
+        line: shows the texts. None prints them.
+    """
+
+    def __init__(self, run_name: str, line: ProgressLine | None = None):
+        self.line = line or PrintedLines(run_name)
+
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Progress lines and validation lines; other values are for TensorBoard."""
+        """Shows progress and validations; TensorBoard gets all values."""
         if "train/loss" in values:
             total = int(values["progress/steps_total"])
             keep = values.get("policy/sampled_keep_frac")
@@ -108,8 +139,9 @@ class ConsoleSink:
             text = (
                 f"step {step}/{total}  loss {values['train/loss']:.4f}{kept}  "
                 f"{values['time/samples_per_s']:.0f} samples/s  "
-                f"{_duration(values['progress/left_s'])} left"
+                f"{duration_text(values['progress/left_s'])} left"
             )
+            self.line.show(text, step, total)
         elif "validation/mrr@20" in values:
             text = (
                 f"step {step}  validation MRR@20 {values['validation/mrr@20']:.4f}  "
@@ -120,17 +152,16 @@ class ConsoleSink:
                     f"  kept {values['policy/keep_frac']:.2f}  "
                     f"{values['policy/distinct_decisions']:.0f} distinct decisions"
                 )
-        else:
-            return
-        print(f"[{self.run_name}] {text}", flush=True)
+            self.line.say(text)
 
     def decisions(self, step: int, keep_RL: Decisions) -> None:
-        """Pictures are not for the console."""
+        """Does nothing: a console shows no pictures."""
 
     def close(self) -> None:
-        """Nothing is pending."""
+        """Does nothing: each text was shown at once."""
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """`9s` or `1m15s`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -78,6 +78,13 @@ def test_tensorboard_is_imported_in_its_sink() -> None:
     assert files_that_import("tensorboard", "skiprec", "cluster", "jobs") == set()
 
 
+def test_rich_is_imported_where_terminals_are_served() -> None:
+    found = files_that_import("rich", "skiprec", "cluster", "jobs", "datasets")
+    assert found == {"skiprec/terminal.py"}
+    inside = files_that_import("skiprec.terminal", "skiprec")
+    assert inside == set(), "skiprec computes without a terminal"
+
+
 def test_library_code_never_seeds_the_global_generator() -> None:
     """Randomness is an argument: a generator or a key."""
     for path in python_files("skiprec"):

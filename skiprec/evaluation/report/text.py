@@ -46,12 +46,17 @@ ALT_TEXTS = {
 }
 
 
+def terminal_cells(report: Report) -> list[list[str]]:
+    """The headings, then the cells of each row; speedups at the first batch size."""
+    columns = ("name", "mrr@5", "mrr@20", "hr@5", "hr@20", "keep_frac", *SPEEDUPS)
+    headings = [HEADINGS.get(c, c.upper()) for c in columns]
+    return [headings, *([_cell(row, c) for c in columns] for row in report["rows"])]
+
+
 def terminal_table(report: Report) -> str:
     """The rows of a report in columns of fixed width; speedups at the first batch size."""
-    columns = ("name", "mrr@5", "mrr@20", "hr@5", "hr@20", "keep_frac", *SPEEDUPS)
-    cells = [[HEADINGS.get(c, c.upper()) for c in columns]]
-    cells += [[_cell(row, c) for c in columns] for row in report["rows"]]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    cells = terminal_cells(report)
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     return "\n".join(
         "  ".join(
             c.ljust(w) if i == 0 else c.rjust(w)
