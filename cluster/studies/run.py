@@ -89,7 +89,9 @@ def _run_all(
         if pending:
             names = ", ".join(run.config.name for run in pending)
             if not any(run.can_start for run in pending):  # no other process makes them
-                raise RuntimeError(f"{names}: what these start from is neither here nor being made")
+                raise RuntimeError(
+                    f"{names}: the runs that these start from are not here, nor in progress"
+                )
             print(f"waiting for runs that another process holds: {names}", flush=True)
             time.sleep(WAIT_S)
     return failed

@@ -49,15 +49,12 @@ ALT_TEXTS = {
 def terminal_table(report: Report) -> str:
     """The rows of a report in columns of fixed width; speedups at the first batch size."""
     columns = ("name", "mrr@5", "mrr@20", "hr@5", "hr@20", "keep_frac", *SPEEDUPS)
-    cells = [[HEADINGS.get(c, c.upper()) for c in columns]]
-    cells += [[_cell(row, c) for c in columns] for row in report["rows"]]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    lines = [[HEADINGS.get(name, name.upper()) for name in columns]]
+    lines += [[_cell(row, name) for name in columns] for row in report["rows"]]
+    name_width, *widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w)
-            for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
+        "  ".join([name.ljust(name_width), *map(str.rjust, cells, widths)])
+        for name, *cells in lines
     )
 
 
@@ -65,7 +62,7 @@ def report_markdown(report: Report, pictures: list[str]) -> str:
     """The contents of `report.md`.
 
     Args:
-        pictures: file names of the pictures beside it.
+        pictures: the file names of the pictures, which are in the same folder.
     """
     conditions, policy, frontier = report["conditions"], report["policy"], report["frontier"]
     lines = [
