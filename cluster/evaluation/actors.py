@@ -84,9 +84,14 @@ def serving_knob(network: SkipRecNetwork) -> PriceKnob:
 
 
 class Scorer:
-    """Computes work units. The results do not depend on which actor computes which unit."""
+    """Computes work units. The results do not depend on which actor computes which unit.
 
-    def __init__(self, job: Job) -> None:
+    Args:
+        place_V: of `popularity_places`, for the baselines.
+    """
+
+    def __init__(self, job: Job, place_V: Longs) -> None:
+        self.place_V = place_V
         self.exclude_seen = job.config.evaluation.exclude_seen
         self.shards, self.row_R = job.open_rows()
         self.network = job.load()
@@ -97,12 +102,12 @@ class Scorer:
         _, tiles = read_tiles(self.shards, self.row_R[unit])
         return decide_unit(self.network, tiles)
 
-    def score(self, unit: slice, arms: Arms | None, place_V: Longs) -> Columns:
+    def score(self, unit: slice, arms: Arms | None) -> Columns:
         """The columns of the per-user table for the rows of a unit; `arms` are of these rows."""
         rows, tiles = read_tiles(self.shards, self.row_R[unit])
         columns: Columns = {
             **describe_rows(rows),
-            **score_baselines(rows, place_V, self.exclude_seen),
+            **score_baselines(rows, self.place_V, self.exclude_seen),
         }
         if self.backbone is not None:
             columns |= score_full(self.backbone, tiles, self.exclude_seen)

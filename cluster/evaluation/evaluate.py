@@ -1,22 +1,17 @@
-"""Evaluates a run on Ray: accuracy by several actors at once, then the times by one, alone."""
+"""Evaluates a run: accuracy by several actors of Ray at once, then the times by one, alone."""
 
 import json
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import ray
 import torch
 from numpy.typing import NDArray
-from ray.exceptions import RayActorError
 
 from cluster.evaluation.actors import Job, Scorer, Timer, serving_knob
-from cluster.machine.room import places, wait_for_room, worker_resources
-from cluster.machine.session import ray_session
+from cluster.evaluation.crew import scoring_crew, session_of, timing_crew
 from cluster.runs.data import refuse_other_items
 from cluster.runs.folder import provenance
 from cluster.runs.publish import publish
@@ -48,10 +43,9 @@ from skiprec.evaluation.report.text import report_markdown
 from skiprec.network import SkipRecNetwork
 from skiprec.observability.tensorboard import write_evaluation
 from skiprec.policy.base import PolicyModule
-from skiprec.terminal import moving_line, say
+from skiprec.terminal import say
 
 OVERRIDABLE = ("evaluation.", "cluster.", "data.")
-PROGRESS_EVERY_S = 5.0
 
 Longs = NDArray[np.int64]
 
@@ -95,7 +89,7 @@ def evaluate_run(config: RunConfig, run_folder: Path, command: str) -> Path:
     place_V = popularity_places(ShardSet.open(job.data_path, "train"))
     cost = measure_cost(network, shards.window - 1, min(TOP, network.num_items))
     timed_R = evenly_spaced_rows(len(row_R), config.evaluation.timing_users)
-    with ray_session():
+    with session_of(config):
         scored = _accuracy_pass(job, place_V, row_R, network.policy)
         arms, machine = scored.arms, scored.machine
         seconds: dict[int, Seconds] = {}
@@ -122,30 +116,17 @@ class _Scored:
 
 def _accuracy_pass(job: Job, place_V: Longs, row_R: Longs, policy: PolicyModule | None) -> _Scored:
     """All decisions, then the ranks of all arms, whose controls depend on all decisions."""
-    evaluation = job.config.evaluation
-    units = work_units(len(row_R), evaluation.batch_rows)
-    num_actors = min(evaluation.num_workers, len(units))
-    actor = _remote(Scorer, _room_for(job.config, num_actors))
-    place = ray.put(place_V)
-    scorers = [actor.remote(job) for _ in range(num_actors)]
-    turn = [scorers[index % len(scorers)] for index in range(len(units))]
+    units = work_units(len(row_R), job.config.evaluation.batch_rows)
     arms, curve = None, None
-    try:
+    with scoring_crew(job.config, Scorer, len(units), job, place_V) as scorers:
         if policy is not None:
-            decisions = [
-                scorer.decide.remote(unit) for scorer, unit in zip(turn, units, strict=True)
-            ]
-            decided = concatenate(_collect(job, "decided", decisions))
+            parts = scorers.all("decide", [(unit,) for unit in units], "decided")
+            decided = concatenate(parts)
             curve, learned = operating_points(policy, decided)
             arms = arms_of(decided.keep_RL, row_R) | learned
-        scored = [
-            scorer.score.remote(unit, None if arms is None else take_rows(arms, unit), place)
-            for scorer, unit in zip(turn, units, strict=True)
-        ]
-        parts = _collect(job, "scored", scored)
-        return _Scored(arms, curve, parts, ray.get(scorers[0].machine.remote()))
-    finally:
-        _end(scorers)
+        calls = [(unit, None if arms is None else take_rows(arms, unit)) for unit in units]
+        parts = scorers.all("score", calls, "scored")
+        return _Scored(arms, curve, parts, scorers.one("machine"))
 
 
 def _setting_for(job: Job, network: SkipRecNetwork, keep_frac: float) -> float:
@@ -181,59 +162,8 @@ def _timing_pass(
         min(TOP, shards.num_items),
         evaluation.exclude_seen,
     )
-    # The timer takes all CPUs of a node, so that Ray starts nothing beside it. It waits for a node.
-    worker = _room_for(job.config, 1)
-    able_nodes = [node for node in ray.nodes() if places(worker, [node])]  # type: ignore[no-untyped-call]
-    worker["CPU"] = max(node["Resources"]["CPU"] for node in able_nodes)
-    timer = _remote(Timer, worker).remote(job)
-    try:
-        batches = ", ".join(map(str, plan.batches))
-        # Redrawn once a second: this process may share the processor with the measurement.
-        text = f"taking times at batch size {batches}"
-        with moving_line(job.config.name, text, refreshes_per_s=1.0):
-            seconds = ray.get(timer.run.remote(sample, plan))
-        return seconds, ray.get(timer.machine.remote())
-    finally:
-        _end([timer])
-
-
-def _room_for(config: RunConfig, num_workers: int) -> dict[str, float]:
-    """The resources of one worker; waits until there is room for all of them."""
-    worker = worker_resources(config.cluster)
-    wanted = "evaluation workers (evaluation.num_workers, cluster.threads_per_worker)"
-    wait_for_room(config.name, worker, num_workers, wanted, config.cluster.room_timeout_s)
-    return worker
-
-
-def _remote(kind: type, resources: dict[str, float]) -> Any:
-    more = {name: amount for name, amount in resources.items() if name not in ("CPU", "GPU")}
-    # Work units are pure, so a lost actor is started again and computes the same results.
-    return ray.remote(
-        num_cpus=resources["CPU"],
-        num_gpus=resources.get("GPU", 0),
-        resources=more,
-        max_restarts=2,
-        max_task_retries=2,
-    )(kind)
-
-
-def _collect(job: Job, done: str, pending: list[Any]) -> list[Any]:
-    """The results in the order of the units; shows the progress meanwhile."""
-    results, total = [], len(pending)
-    with moving_line(job.config.name, "starting workers", plain_every_s=PROGRESS_EVERY_S) as line:
-        for index, reference in enumerate(pending):
-            results.append(ray.get(reference))
-            line.show(f"{done} {index + 1} of {total} units", index + 1, total)
-    return results
-
-
-def _end(actors: list[Any]) -> None:
-    """Ends the actors; returns when their processes are gone."""
-    for actor in actors:
-        ray.kill(actor)
-    for actor in actors:
-        with suppress(RayActorError):
-            ray.get(actor.__ray_ready__.options(max_task_retries=0).remote())
+    with timing_crew(job.config, Timer, job) as timer:
+        return timer.one("run", sample, plan), timer.one("machine")
 
 
 def _check(job: Job, network: SkipRecNetwork, shards: ShardSet, row_R: Longs) -> None:

@@ -115,7 +115,8 @@ def _check(config: RunConfig, network: SkipRecNetwork, held: ShardSet, fit: Shar
         )
     if held.split == fit.split:
         raise ValueError(
-            f"evaluation.split={held.split!r} is what the predictor learns from; set another"
+            f"evaluation.split={held.split!r} is the split that the predictor learns "
+            "from; set another"
         )
     for shards in (held, fit):
         if not shards.num_rows:

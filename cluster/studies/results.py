@@ -77,6 +77,11 @@ class Run:
         return is_same_run and conditions.get("evaluation") == evaluation
 
     @property
+    def needs_ray(self) -> bool:
+        """Whether it trains or is evaluated outside of the study's own process."""
+        return self.config.cluster.num_workers > 0 or self.config.evaluation.num_workers > 0
+
+    @property
     def can_start(self) -> bool:
         """Whether the run from which this one starts is finished."""
         return not self.earlier or (self.earlier[0].folder / "result.json").exists()

@@ -7,6 +7,7 @@ a second terminal shares the work, because one process at a time holds a run.
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from cluster.evaluation.evaluate import evaluate_run
@@ -46,7 +47,7 @@ def run_study(
     missing = _missing(runs, results)
     failed = []
     if missing:
-        with ray_session():
+        with ray_session() if any(run.needs_ray for run in missing) else nullcontext():
             failed = _run_all(
                 missing,
                 results,
@@ -91,7 +92,9 @@ def _run_all(
         if pending:
             names = ", ".join(run.config.name for run in pending)
             if not any(run.can_start for run in pending):  # no other process makes them
-                raise RuntimeError(f"{names}: what these start from is neither here nor being made")
+                raise RuntimeError(
+                    f"{names}: the runs that these start from are not here, nor in progress"
+                )
             say(f"waiting for runs that another process holds: {names}")
             with moving_line(text="waiting"):
                 time.sleep(WAIT_S)

@@ -5,9 +5,9 @@ from typing import NotRequired
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from skiprec.evaluation.measure.intervals import Interval
 from skiprec.evaluation.report.schema import (
     COMPLETE,
+    Accuracy,
     Conditions,
     Difference,
     FixedSet,
@@ -19,17 +19,11 @@ from skiprec.evaluation.report.schema import (
     Row,
 )
 
-_Accuracy = TypedDict("_Accuracy", {"mrr@20": float, "mrr@20_interval": Interval})
 _Training = TypedDict("_Training", {"best_mrr@20": float})
 
 
 @with_config(COMPLETE)
-class Accuracy(_Accuracy):
-    """MRR@20, or a difference of two, with its interval over users."""
-
-
-@with_config(COMPLETE)
-class SmallSet(_Accuracy):
+class SmallSet(Accuracy):
     """A point of the frontier: these blocks for everyone."""
 
     kept_blocks: int
@@ -37,7 +31,7 @@ class SmallSet(_Accuracy):
 
 
 @with_config(COMPLETE)
-class SmallPoint(_Accuracy):
+class SmallPoint(Accuracy):
     """A point of the learned curve."""
 
     kept_blocks: float

@@ -13,7 +13,6 @@ from typing import Literal, Self, cast
 from pydantic import Field, ValidationError, model_validator
 
 from cluster.studies.schema import (
-    Accuracy,
     RunFacts,
     SmallFrontier,
     SmallPoint,
@@ -25,6 +24,7 @@ from skiprec.config.run import RunConfig
 from skiprec.config.section import Section
 from skiprec.evaluation.report.schema import (
     METRICS,
+    Accuracy,
     ArmMetrics,
     FixedSet,
     LearnedPoint,
@@ -84,7 +84,9 @@ class Study(Section):
         if len(set(names)) < len(names):
             raise ValueError(f"two rows of the study have one name: {', '.join(sorted(names))}")
         if self.rows[0].config is None:
-            raise ValueError("the first row is what others are compared with; it needs a config")
+            raise ValueError(
+                "the first row needs a config, because the other rows are compared with its runs"
+            )
         for row in self.rows:
             if row.of is not None and row.of not in names:
                 raise ValueError(f"no row is named {row.of!r}; there are: {', '.join(names)}")
@@ -143,7 +145,8 @@ def study_runs(
             known = {other.name for _, _, other in runs}
             if config.init_from is not None and config.init_from not in known:
                 raise ValueError(
-                    f"row {row.label!r} starts from {plain.init_from!r}, which is no row before it"
+                    f"row {row.label!r} starts from {plain.init_from!r}, "
+                    "which no earlier row trains"
                 )
             runs.append((row, seed, config))
     return runs

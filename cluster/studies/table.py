@@ -182,7 +182,7 @@ def _cells(row: StudyRow, results: Results) -> list[str]:
 
 
 def _mean(values: Sequence[float | None], form: str, unit: str = "") -> str:
-    """Mean, and the standard deviation over seeds where there are several."""
+    """The mean over seeds, with the standard deviation where there are several seeds."""
     known = [value for value in values if value is not None]
     if not known:
         return ""
@@ -192,9 +192,9 @@ def _mean(values: Sequence[float | None], form: str, unit: str = "") -> str:
 
 
 def _mean_difference(differences: Sequence[Metrics | Difference]) -> str:
-    """The mean of differences in `METRIC` over seeds, and the means of the ends of their intervals.
+    """The mean over seeds of the differences in `METRIC`, and of the ends of their intervals.
 
-    This interval is no narrower than one that also averages over seeds.
+    Such an interval is no narrower than the interval of the mean over seeds would be.
     """
     if not differences:
         return ""

@@ -121,7 +121,7 @@ def publish_sweep(sweep: SweepConfig, root: str, folder: Path, command: str) -> 
     complete = [row for row in trials if row["complete"]] or trials
     if not complete:
         raise ValueError(
-            f"no trial of {folder} has a result; trials.jsonl and the runs' folders say why"
+            f"no trial of {folder} has a result; see trials.jsonl and the folders of its runs"
         )
     front = front_of(trials) if len(sweep.objectives) > 1 else complete[:1]
     for row in front:

@@ -5,8 +5,7 @@ from typing import NotRequired
 from pydantic import with_config
 from typing_extensions import TypedDict
 
-from skiprec.evaluation.measure.intervals import Interval
-from skiprec.evaluation.report.schema import COMPLETE
+from skiprec.evaluation.report.schema import COMPLETE, Accuracy
 
 _Numbers = TypedDict(
     "_Numbers",
@@ -28,7 +27,6 @@ _OptionalNumbers = TypedDict(
         "distinct_decisions": float | None,
     },
 )
-_Test = TypedDict("_Test", {"mrr@20": float, "mrr@20_interval": Interval})
 
 
 class _Trial(TypedDict):
@@ -46,7 +44,7 @@ class TrialLine(_Trial, _OptionalNumbers):
 
 
 @with_config(COMPLETE)
-class HeldOutNumbers(_Test):
+class HeldOutNumbers(Accuracy):
     """Accuracy on test rows, on which the sweep did not search, and measured speed."""
 
     speedup_flops: float

@@ -12,8 +12,9 @@ class EvaluationConfig(Section):
 
     split: Literal["train", "validation", "test"] = "test"
     """Split whose rows are evaluated."""
-    num_workers: int = Field(1, ge=1)
-    """Number of workers of the accuracy pass. It does not affect the results."""
+    num_workers: int = Field(1, ge=0)
+    """Number of workers of the accuracy pass; it does not affect the results. 0: the job's own
+    process evaluates and takes the times, without Ray."""
     batch_rows: int = Field(256, ge=1)
     """Number of rows in one unit of work. It does not affect the results."""
     exclude_seen: bool = False

@@ -19,17 +19,20 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from cluster.evaluation.actors import Job, Scorer
-from cluster.evaluation.evaluate import _remote, evaluate_run, evaluation_config
+from cluster.evaluation.crew import remote_class
+from cluster.evaluation.evaluate import evaluate_run, evaluation_config
 from cluster.machine.session import ray_session
 from cluster.runs.folder import open_run
 from skiprec.checkpoints.files import MANIFEST, WEIGHTS, CheckpointFile, best_good, read_manifest
 from skiprec.checkpoints.network import load_network
 from skiprec.data.shards import ShardSet
+from skiprec.evaluation.measure.baselines import popularity_places
 from skiprec.evaluation.measure.scoring import decide_unit
 from skiprec.evaluation.measure.tiles import TILE_ROWS, read_tiles
 from skiprec.evaluation.report.schema import Report
 from tests.testkit.runs import build_smoke_data, smoke_config, train_here
 
+IN_THIS_PROCESS = "evaluation.num_workers=0"
 QUICK = (
     "evaluation.split=train",  # the smoke data's largest split: ten tiles
     "evaluation.timing_batches=[1,16]",
@@ -124,7 +127,7 @@ def one_worker(run_folder: Path, session: None) -> tuple[pa.Table, dict]:
     return evaluate(run_folder, f"evaluation.batch_rows={TILE_ROWS}")
 
 
-@pytest.mark.parametrize(("workers", "batch_rows"), [(2, TILE_ROWS), (3, 200), (1, 4096)])
+@pytest.mark.parametrize(("workers", "batch_rows"), [(0, 200), (2, TILE_ROWS), (3, 4096)])
 def test_the_table_is_the_same_bit_for_bit(
     run_folder: Path, one_worker: tuple[pa.Table, dict], workers: int, batch_rows: int
 ) -> None:
@@ -162,7 +165,8 @@ def test_control_a_last_bit_would_have_been_seen(
 def test_seen_items_leave_the_ranking_when_asked_to(
     run_folder: Path, one_worker: tuple[pa.Table, dict]
 ) -> None:
-    table, _ = evaluate(run_folder, "evaluation.exclude_seen=true", "evaluation.max_rows=130")
+    some = ("evaluation.exclude_seen=true", "evaluation.max_rows=130")
+    table, _ = evaluate(run_folder, *some, IN_THIS_PROCESS)
     assert table.num_rows == 130
     rank = dict(zip(table["row"].to_pylist(), table["rank_all_blocks"].to_pylist(), strict=True))
     before = one_worker[0]["rank_all_blocks"].to_pylist()
@@ -191,17 +195,15 @@ def test_a_backbone_alone_is_evaluated_too(run_folder: Path, session: None) -> N
 def test_a_price_is_set_anew_for_serving_and_at_any_number_of_workers(
     priced_run: Path, session: None
 ) -> None:
-    no_times = "evaluation.timing_batches=[]"
-    as_trained, report = evaluate(priced_run, no_times)
+    quick = ("evaluation.timing_batches=[]", IN_THIS_PROCESS)
+    as_trained, report = evaluate(priced_run, *quick)
     assert report["timing"] == {}
     assert "Times were not taken" in (priced_run / "report.md").read_text()
     assert report["conditions"]["device"] == "cpu"
     shares = {"as trained": report["policy"]["kept_blocks_mean"] / 4}
     tables = {}
     for keep_frac in (0.3, 0.8):
-        tables[keep_frac], found = evaluate(
-            priced_run, no_times, f"evaluation.keep_frac={keep_frac}"
-        )
+        tables[keep_frac], found = evaluate(priced_run, *quick, f"evaluation.keep_frac={keep_frac}")
         shares[keep_frac] = found["policy"]["kept_blocks_mean"] / 4
         # At the price that keeps so much of validation, no more of it is kept, and about as much.
         _, network = load_network(priced_run)
@@ -217,7 +219,7 @@ def test_a_price_is_set_anew_for_serving_and_at_any_number_of_workers(
             assert tables[keep_frac].column(name).equals(as_trained.column(name))
     assert shares[0.3] < shares["as trained"] < shares[0.8]
     again, _ = evaluate(
-        priced_run, no_times, "evaluation.keep_frac=0.3", "evaluation.num_workers=2"
+        priced_run, quick[0], "evaluation.keep_frac=0.3", "evaluation.num_workers=2"
     )
     assert again.equals(tables[0.3])
 
@@ -232,7 +234,8 @@ def test_a_lost_actor_is_replaced_by_one_that_computes_the_same(
 ) -> None:
     config = evaluation_config(run_folder, list(QUICK))
     job = Job(config, run_folder, Path(config.data.path))
-    scorer = _remote(Scorer, {"CPU": 1.0}).remote(job)
+    place_V = popularity_places(ShardSet.open(job.data_path, "train"))
+    scorer = remote_class(Scorer, {"CPU": 1.0}).remote(job, place_V)
     unit = slice(0, 2 * TILE_ROWS)
     before = ray.get(scorer.decide.remote(unit))
     ray.kill(scorer, no_restart=False)

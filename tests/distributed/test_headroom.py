@@ -82,7 +82,9 @@ def test_a_run_with_a_policy_is_measured_without_it(root: Path) -> None:
 
 
 def test_what_cannot_be_measured_is_said_clearly(root: Path) -> None:
-    with pytest.raises(ValueError, match="is what the predictor learns from"):
+    with pytest.raises(
+        ValueError, match="is the split that the predictor learns from; set another"
+    ):
         measure(root / "plain", f"evaluation.split={headroom.FIT_SPLIT}")
     baseline = ("training.engine=torch", "model.backbone=gru4rec", "name=gru", *NO_POLICY)
     config = smoke_config(root, root / "data", *baseline)

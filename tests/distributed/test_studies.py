@@ -1,6 +1,9 @@
 """The command of every study, on small data, produces all rows, the table and the figures."""
 
+import contextlib
+import io
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,7 +16,7 @@ from tests.testkit.runs import REPOSITORY, build_smoke_data
 
 STUDIES = {path.stem: load_study(path) for path in (REPOSITORY / "jobs/studies").glob("*.toml")}
 # Of a study with several seeds one is run; depth stays, since that is what rows differ in.
-ON_RAY = "growth"  # the others train in the study's own process: a worker takes seconds to start
+ON_RAY = "growth"  # the others stay in the test's process: a worker takes seconds to start
 SMALL = (
     "model.width=8",
     "training.epochs=0.99",
@@ -33,15 +36,29 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_study(name: str, root: Path, *more: str) -> str:
+    """What the command of a study prints. One study runs on Ray, in a process of its own."""
     # Studies of the same configurations have runs in common; of others, names alone.
     runs = root / "runs" / (name if name == ON_RAY else Path(STUDIES[name].configs).name)
-    workers = f"cluster.num_workers={int(name == ON_RAY)}"
     places = (f"data.path={root / 'data'}", f"root={runs}")
-    settings = [part for key in (*places, workers, *SMALL) for part in ("--set", key)]
-    command = ["jobs/run_study.py", "--study", name, "--results", str(root / name), "--seeds", "0"]
+    workers = int(name == ON_RAY)
+    crews = (f"cluster.num_workers={workers}", f"evaluation.num_workers={workers}")
+    settings = [part for key in (*places, *crews, *SMALL) for part in ("--set", key)]
+    options = ["--study", name, "--results", str(root / name), "--seeds", "0", *settings, *more]
+    return in_a_process(options) if name == ON_RAY else in_this_process(options)
+
+
+def in_this_process(options: list[str]) -> str:
+    main = runpy.run_path("jobs/run_study.py", run_name="not_main")["main"]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = main(options)
+    assert code == 0, printed.getvalue()[-5000:]
+    return printed.getvalue()
+
+
+def in_a_process(options: list[str]) -> str:
     done = subprocess.run(
-        [sys.executable, *command, *settings, *more],
-        cwd=REPOSITORY,
+        [sys.executable, "jobs/run_study.py", *options],
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -49,6 +66,11 @@ def run_study(name: str, root: Path, *more: str) -> str:
     )
     assert done.returncode == 0, done.stdout[-5000:]
     return done.stdout
+
+
+@pytest.fixture(autouse=True)
+def at_the_root_of_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
 
 
 @pytest.mark.slow

@@ -2,7 +2,8 @@
 
 from matplotlib.figure import Figure
 
-from skiprec.evaluation.headroom.schema import Accuracy, HeadroomReport, NestedSet, PricedPoint
+from skiprec.evaluation.headroom.schema import HeadroomReport, NestedSet, PricedPoint
+from skiprec.evaluation.report.schema import Accuracy
 from skiprec.observability.frontier_picture import PersonalPoint, Point, draw_frontier
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from skiprec.evaluation.headroom.regression import correlation_interval, fit_ridge, lower_half
 from skiprec.evaluation.headroom.schema import (
-    Accuracy,
     AllGains,
     CostDifference,
     Gains,
@@ -23,7 +22,7 @@ from skiprec.evaluation.headroom.schema import (
 )
 from skiprec.evaluation.measure.frontier import bracket, hull_sizes
 from skiprec.evaluation.measure.intervals import Floats, Interval, UserBootstrap, interval
-from skiprec.evaluation.report.schema import METRIC
+from skiprec.evaluation.report.schema import METRIC, Accuracy
 from skiprec.observability.markdown import with_interval
 from skiprec.policy.knobs import NUM_POINTS
 from skiprec.policy.prices import choices_by_price

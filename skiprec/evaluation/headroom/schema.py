@@ -6,18 +6,11 @@ from pydantic import with_config
 from typing_extensions import TypedDict
 
 from skiprec.evaluation.measure.intervals import Interval
-from skiprec.evaluation.report.schema import COMPLETE
-
-_Accuracy = TypedDict("_Accuracy", {"mrr@20": float, "mrr@20_interval": Interval})
+from skiprec.evaluation.report.schema import COMPLETE, Accuracy
 
 
 @with_config(COMPLETE)
-class Accuracy(_Accuracy):
-    """MRR@20, or a difference of two, with its interval over users."""
-
-
-@with_config(COMPLETE)
-class NestedSet(_Accuracy):
+class NestedSet(Accuracy):
     """One set of the nest on the held-out rows; its cost is that above all blocks, in nats."""
 
     kept_blocks: int
@@ -60,7 +53,7 @@ class AllGains(Gains):
 
 
 @with_config(COMPLETE)
-class Pair(_Accuracy, AllGains):
+class Pair(Accuracy, AllGains):
     """Two sets: the half of the rows with the lower predicted loss gets the shallow one."""
 
     shallow: int
@@ -71,7 +64,7 @@ class Pair(_Accuracy, AllGains):
 
 
 @with_config(COMPLETE)
-class PricedPoint(_Accuracy, AllGains):
+class PricedPoint(Accuracy, AllGains):
     """Each row by the set with the least predicted cost + price * share of the blocks."""
 
     price: float

@@ -1,4 +1,4 @@
-"""The arms of an evaluation: what is compared with the learned policy, and under which names."""
+"""The arms of an evaluation: the learned policy, its rivals, and the names of their results."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -136,7 +136,7 @@ SEED = keyed_random.stream_id("evaluation-arms")
 
 @dataclass(frozen=True)
 class Decided:
-    """A policy's decisions, and the numbers that it made them from.
+    """A policy's decisions, and the numbers on which they are based.
 
     `numbers_RK` is the input of the policy's knob: P(keep) of each block, or the predicted cost of
     each offered set of blocks. None for a policy that learns nothing.

@@ -53,6 +53,13 @@ _OptionalMetrics = TypedDict(
     },
 )
 
+_Accuracy = TypedDict("_Accuracy", {"mrr@20": float, "mrr@20_interval": Interval})
+
+
+@with_config(COMPLETE)
+class Accuracy(_Accuracy):
+    """`METRIC` alone, of an arm or of a difference between two, with its interval over users."""
+
 
 @with_config(COMPLETE)
 class Metrics(_Metrics):
@@ -143,7 +150,7 @@ class Frontier(TypedDict):
 
 @with_config(COMPLETE)
 class PolicyNumbers(TypedDict):
-    """Whether the decisions are personal, and what follows them."""
+    """Whether the decisions differ between users, and what correlates with them."""
 
     distinct_decisions: int
     between_user_share: float

@@ -55,14 +55,11 @@ def terminal_cells(report: Report) -> list[list[str]]:
 
 def terminal_table(report: Report) -> str:
     """The rows of a report in columns of fixed width; speedups at the first batch size."""
-    cells = terminal_cells(report)
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = terminal_cells(report)
+    name_width, *widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(
-            c.ljust(w) if i == 0 else c.rjust(w)
-            for i, (c, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in cells
+        "  ".join([name.ljust(name_width), *map(str.rjust, cells, widths)])
+        for name, *cells in lines
     )
 
 
@@ -70,7 +67,7 @@ def report_markdown(report: Report, pictures: list[str]) -> str:
     """The contents of `report.md`.
 
     Args:
-        pictures: file names of the pictures beside it.
+        pictures: the file names of the pictures, which are in the same folder.
     """
     conditions, policy, frontier = report["conditions"], report["policy"], report["frontier"]
     lines = [

@@ -152,5 +152,5 @@ def test_a_run_that_nothing_can_start_is_an_error_and_not_waited_for(
     tmp_path: Path, runs: list[Run], tried: dict[str, list[Any]]
 ) -> None:
     second = [run for run in runs if run.row.name == "second"]
-    with pytest.raises(RuntimeError, match="second-s0: what these start from"):
+    with pytest.raises(RuntimeError, match="second-s0: the runs that these start from"):
         _run_all(second, tmp_path, "", lambda: None)

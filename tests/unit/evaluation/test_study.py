@@ -101,7 +101,7 @@ def test_a_study_that_cannot_be_meant_is_refused(tmp_path: Path, rows: str, mess
 
 def test_a_second_stage_before_its_first_is_refused(tmp_path: Path) -> None:
     path = study_file(tmp_path, f'{{ label = "G", config = "gumbel" }}, {PLAIN_ROW}')
-    with pytest.raises(ValueError, match="which is no row before it"):
+    with pytest.raises(ValueError, match="which no earlier row trains"):
         study_runs(load_study(path), tmp_path, [])
 
 
