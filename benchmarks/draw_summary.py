@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from matplotlib.lines import Line2D
 
 from skiprec.observability.pictures import ACCENT, FAINT, INK, KEPT, figure_to_array, style_panel
 
@@ -189,10 +190,11 @@ def summary_figure(panels: Sequence[tuple[str, Sequence[Line]]]) -> Figure:
                 _draw(right, place, line.minus_shuffled, KEPT)
     top = grid[0, 0].get_xaxis_transform()
     grid[0, 0].text(LIMITS[1], 1.03, "FLOPs (full = 1)", transform=top, **SMALL)
-    for place, (color, text) in enumerate(((KEPT, "a learned policy"), (FAINT, "no policy"))):
-        y = len(panels[0][1]) - 2 + place
-        grid[0, 1].plot([0.0155], [y], marker="o", markersize=5.5, color=color)
-        grid[0, 1].text(0.0167, y, text, va="center", **(SMALL | {"ha": "left"}))
+    points = [
+        Line2D([], [], color=color, marker="o", markersize=5.5, linewidth=2.2, label=text)
+        for color, text in ((KEPT, "a learned policy"), (FAINT, "no learned policy"))
+    ]
+    figure.legend(handles=points, loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     grid[0, 1].set_title(
         "Are the decisions personal?", loc="left", fontsize=10, color=INK, fontweight="bold"
     )

@@ -1,8 +1,9 @@
 """Random numbers that are a pure function of a key, so that no generator state has to be saved.
 
-A row's key comes from (seed, epoch, global sample index). A stream separates the uses of one key.
-Two runs therefore draw the same noise for the same sample at any world size, batch size and order
-of calls, and a resumed run draws the same noise as an uninterrupted one. The mixing function is the
+In training, a row's key comes from the seed, the epoch and the row's place in the order of that
+epoch. A stream separates the uses of one key. Two runs therefore draw the same noise for the same
+row at any world size, batch size and order of calls, and a resumed run draws the same noise as an
+uninterrupted one. The mixing function is the
 finaliser of SplitMix64 (Steele, Lea & Flood, OOPSLA 2014). Integer arithmetic wraps around.
 """
 

@@ -102,7 +102,7 @@ class SkipRecNetwork(nn.Module):
         execution: Execution,
         call_every_block: bool = False,
     ) -> Tensor:
-        """`x_TBD` after all blocks. Without a decision, every block runs."""
+        """`x_TBD` after all blocks. Without a decision, `execution` must be "dense"."""
         keep_BL = None if decision is None else decision.keep_BL
         x_TBD: Tensor = self.stack(
             history.x_TBD, history.is_item_TB1, history.key_B, keep_BL, execution, call_every_block
@@ -110,7 +110,10 @@ class SkipRecNetwork(nn.Module):
         return x_TBD
 
     def prefixes(self, history: History, sizes: tuple[int, ...]) -> Tensor:
-        """`[M, B, D]`: the last position after the first n blocks, for each n in `sizes`."""
+        """`[M, B, D]`: the last position after the first n blocks, for each n in `sizes`.
+
+        All blocks run, whatever the sizes.
+        """
         assert isinstance(self.stack, BlockStack)
         return self.stack.prefixes(history.x_TBD, history.is_item_TB1, history.key_B, sizes)
 

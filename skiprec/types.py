@@ -48,7 +48,8 @@ PADDING = 0
 class Batch:
     """The windows of some rows. `key_B` seeds each row's random numbers.
 
-    A row's key is a function of (seed, epoch, global sample index) alone.
+    In training a row's key is a function of the seed, the epoch and the row's place in the order of
+    that epoch alone. In validation and evaluation it is a function of the row's number.
     """
 
     items_BW: Tensor
@@ -102,7 +103,7 @@ class KeepDecision:
 
 @dataclass(frozen=True)
 class Pass:
-    """The purpose of one call of `Objective`, and the facts about the global batch that it needs.
+    """What one call of `Objective` is for, and the facts about the global batch that it needs.
 
     | kind | result |
     |---|---|
@@ -113,7 +114,8 @@ class Pass:
 
     Args:
         step: of the optimizer, counted from 0.
-        progress: of the training, from 0 to 1. None where the policy decides as in serving.
+        progress: of the training, from 0 to 1. None where the policy decides as in serving, so in
+            `validate` and `decide`.
         num_targets: scored positions of the global batch.
         num_rows: rows of the global batch.
         statistics: sums over the global batch, by the names of `PolicyTraining.statistics`.

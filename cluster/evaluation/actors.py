@@ -1,4 +1,7 @@
-"""The actors of an evaluation: some score work units, and one takes the times."""
+"""The members of an evaluation's crews: some score work units, and one takes the times.
+
+They are actors of Ray, or objects in the job's own process (see `crew.py`).
+"""
 
 import platform
 from contextlib import suppress

@@ -68,7 +68,7 @@ class ThisProcess:
     def all(self, method: str, calls: list[tuple[Any, ...]], done: str) -> list[Any]:
         """See `Crew`."""
         results = (getattr(self.member, method)(*arguments) for arguments in calls)
-        return _with_progress(self.name, results, done, len(calls))
+        return _with_progress(self.name, "starting", results, done, len(calls))
 
     def one(self, method: str, *arguments: Any) -> Any:
         """See `Crew`."""
@@ -97,7 +97,8 @@ class Actors:
             getattr(self.members[index % len(self.members)], method).remote(*arguments)
             for index, arguments in enumerate(calls)
         ]
-        return _with_progress(self.name, map(ray.get, pending), done, len(calls))
+        results = map(ray.get, pending)
+        return _with_progress(self.name, "starting workers", results, done, len(calls))
 
     def one(self, method: str, *arguments: Any) -> Any:
         """See `Crew`; of the first member."""
@@ -128,10 +129,12 @@ def remote_class(kind: type, resources: dict[str, float]) -> Any:
     )(kind)
 
 
-def _with_progress(name: str, results: Iterable[Any], done: str, total: int) -> list[Any]:
+def _with_progress(
+    name: str, first: str, results: Iterable[Any], done: str, total: int
+) -> list[Any]:
     """The results; shows how many there are while they come."""
     collected: list[Any] = []
-    with moving_line(name, "starting workers", plain_every_s=PROGRESS_EVERY_S) as line:
+    with moving_line(name, first, plain_every_s=PROGRESS_EVERY_S) as line:
         for result in results:
             collected.append(result)
             line.show(f"{done} {len(collected)} of {total} units", len(collected), total)

@@ -1,4 +1,4 @@
-"""Evaluates a run: accuracy by several actors of Ray at once, then the times by one, alone."""
+"""Evaluates a run: accuracy by the members of a crew at once, then the times by one, alone."""
 
 import json
 import time

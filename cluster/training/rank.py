@@ -186,8 +186,9 @@ def resume(checkpoint: Path, fresh: TrainState, engine: Engine) -> TrainState:
     state = read_state(checkpoint)
     if (state.seed, state.manifest_hash) != (fresh.seed, fresh.manifest_hash):
         raise ValueError(
-            f"{checkpoint} was trained on other data (manifest {state.manifest_hash[:12]}, here "
-            f"{fresh.manifest_hash[:12]}); rebuild the data or choose another run name"
+            f"{checkpoint} was trained with seed {state.seed} on the data of manifest "
+            f"{state.manifest_hash[:12]}, here are seed {fresh.seed} and manifest "
+            f"{fresh.manifest_hash[:12]}; rebuild the data or choose another run name"
         )
     engine.load(checkpoint / ENGINE, load_file(checkpoint / WEIGHTS))
     return state

@@ -93,7 +93,7 @@ def _check_execution(config: RunConfig) -> None:
 def _check_policy(config: RunConfig) -> None:
     policy = config.policy
     policy.check(config.model, config.loss)
-    if config.evaluation.keep_frac is not None and not policy.has_serving_knob:
+    if config.evaluation.keep_frac is not None and not policy.has_price_knob:
         raise ValueError(
             f"evaluation.keep_frac={config.evaluation.keep_frac} sets the price of a policy that "
             f"predicts costs, and policy.kind={policy.kind!r} has none; remove it"

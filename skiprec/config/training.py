@@ -40,9 +40,9 @@ class TrainingConfig(Section):
     """Engine that owns weights and optimizer. `deepspeed`: DeepSpeed on any number of workers.
     `torch`: plain PyTorch in a single process, the readable reference."""
     execution: Literal["dense", "masked", "gathered"] = "dense"
-    """How blocks run in training. `dense`: every block runs, without a policy. `masked`: every
-    block runs, and a skipped block is multiplied by 0. `gathered`: a block runs only on the rows
-    that keep it."""
+    """How blocks run in training. `dense`: every block runs; only without a policy. `masked`:
+    every block runs, and the output of a skipped block is multiplied by 0. `gathered`: a block
+    runs only on the rows that keep it."""
     activation_checkpointing: bool = False
     """Whether a block's activations are recomputed in the backward pass instead of stored."""
     freeze_backbone: bool = False

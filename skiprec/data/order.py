@@ -1,7 +1,8 @@
 """The order of the training rows: a pure function of (seed, epoch, index), without state.
 
-An epoch visits every row once. The rows are divided into blocks of `BLOCK_ROWS`. A keyed
-permutation orders the blocks. Each `WINDOW_BLOCKS` consecutive blocks of that order are a window,
+An epoch visits every row once. The rows are divided into blocks of `BLOCK_ROWS` rows (no
+blocks of a network). A keyed permutation orders them. Each `WINDOW_BLOCKS` consecutive blocks of
+that order are a window (no window of items),
 and a second keyed permutation orders the rows within it. Reads stay within the blocks of one
 window, so a file much larger than memory is read in large pieces. Rank and world size only slice
 the result.

@@ -1,4 +1,8 @@
-"""The loop over blocks, in three executions with the same result. Nothing here mixes rows."""
+"""The loop over blocks, in three executions. Nothing here mixes rows.
+
+`masked` and `gathered` obey keep decisions and have the same result; only `gathered` saves time.
+`dense` runs every block for every row and takes no decisions.
+"""
 
 from collections.abc import Callable
 
@@ -39,7 +43,7 @@ class BlockStack(nn.Module):
     ) -> Tensor:
         """`x_TBD` after all blocks, by the named execution.
 
-        Only `gathered` reads `call_every_block`.
+        Only `gathered` reads `call_every_block`, and `dense` does not read `keep_BL`.
         """
         if execution == "dense":
             return self.dense(x_TBD, is_item_TB1, key_B)
@@ -63,7 +67,10 @@ class BlockStack(nn.Module):
     def prefixes(
         self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor, sizes: tuple[int, ...]
     ) -> Tensor:
-        """`[M, B, D]`: the last position after the first n blocks, for each n in `sizes`."""
+        """`[M, B, D]`: the last position after the first n blocks, for each n in `sizes`.
+
+        All blocks run, whatever the sizes.
+        """
         last_by_size = {0: x_TBD[-1]}
         for index in range(len(self.blocks)):
             x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)

@@ -1,4 +1,4 @@
-"""Where metrics go: TensorBoard, JSON lines, the console. Only rank 0 has one that writes."""
+"""Sinks write metrics to JSON lines, TensorBoard or the console. Only that of rank 0 writes."""
 
 import json
 from pathlib import Path

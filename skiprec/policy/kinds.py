@@ -3,10 +3,11 @@
 A kind's folder holds up to three modules, each with one class of a fixed name:
 
     options.py    `Options`    its `[policy]` section; imports only pydantic and other sections
-    module.py     `Policy`     maps histories to keep decisions (see `base.py`)
-    training.py   `Training`   its part of the training (see `training.py`); a control has none
+    module.py     `Policy`     maps histories to keep decisions (see `skiprec/policy/base.py`)
+    training.py   `Training`   what it adds to training (see `skiprec/policy/training.py`)
 
-The three modules belong to three layers of imports, so they are looked up here by name.
+A control has no `training.py`. The three modules belong to three levels of imports, so they are
+looked up here by name.
 """
 
 from importlib import import_module

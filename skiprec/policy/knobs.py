@@ -1,7 +1,7 @@
 """Knobs: the setting of a trained policy that can change without training the policy again.
 
 A knob reads `numbers_RK`, the numbers that the policy computed for some rows. They are P(keep) of
-each block, or the predicted cost of each offered set. A knob never reads a target.
+each block (K is L), or the predicted cost of each offered set (K is M). A knob reads no target.
 """
 
 from abc import ABC, abstractmethod

@@ -23,9 +23,11 @@ class PolicySection(Section):
     skips: ClassVar[bool] = True
     """Whether the policy ever skips a block."""
     trains_gathered: ClassVar[bool] = True
-    """Whether the policy can be trained without the outputs of skipped blocks."""
-    has_serving_knob: ClassVar[bool] = False
-    """Whether `evaluation.keep_frac` can change the kept share of a trained policy."""
+    """Whether the policy can be trained without the outputs of skipped blocks. False for a policy
+    whose gradient goes through `keep_BL`: it needs masked execution."""
+    has_price_knob: ClassVar[bool] = False
+    """Whether `evaluation.keep_frac` can set the price of a trained policy, as its knob is a
+    `PriceKnob`."""
 
     if TYPE_CHECKING:
         kind: str  # each kind declares it as the literal of its own name
@@ -41,6 +43,9 @@ class PolicySection(Section):
 
 class LearnedSection(PolicySection):
     """The common options of every policy that has its own network.
+
+    A kind that declares an option with the name of another kind's option gets the tests of that
+    option, too. The option must then mean the same.
 
     The network is slim by default and reads the backbone's item vectors, because its own time
     reduces the speedup. In the paper the network is as wide as the backbone and has its own

@@ -1,4 +1,4 @@
-"""The part of a kind of policy in the training of a network."""
+"""What a kind of policy does in the training of a network: its loss, its price, its log."""
 
 from collections.abc import Callable
 
@@ -18,8 +18,13 @@ class PolicyTraining:
     """The moments of training at which a policy may act. This base acts at none of them.
 
     A control uses this base. A learned kind overrides some methods in its `training.py`. Every rank
-    calls each method at the same place of the training loop. `loss` must not change any state: a
-    number that changes without a gradient changes in `after_step`.
+    calls each method at the same place of the training loop. A step calls, in this order:
+    `statistics` for each micro-batch, if `needs_statistics`; `loss` and `decision_of_blocks` for
+    each micro-batch; `after_step`; `step_scalars`.
+
+    `loss` must not change any state. A number that training changes without a gradient, such as a
+    price, changes in `after_step` or `before_validation`. It is a buffer of the policy, so that
+    checkpoints hold it (see `PricedPolicy`). Names of scalars have the form "group/name".
     """
 
     def __init__(self, config: RunConfig, network: SkipRecNetwork) -> None:
@@ -30,7 +35,10 @@ class PolicyTraining:
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether each step starts with a pass that sums `statistics` over the global batch."""
+        """Whether each step starts with a pass that sums `statistics` over the global batch.
+
+        `statistics` is called only if this is True.
+        """
         return False
 
     def statistics(self, decision: KeepDecision) -> dict[str, Tensor]:
@@ -38,7 +46,10 @@ class PolicyTraining:
         return {}
 
     def decision_of_blocks(self, decision: KeepDecision, num_positions: int) -> KeepDecision:
-        """The decision that the blocks receive in the loss pass. Only its gradient may differ."""
+        """The decision that the blocks receive in the loss pass. Only its gradient may differ.
+
+        In masked execution its `keep_BL` may be a `keep_TBL` (see `BlockStack.masked`).
+        """
         return decision
 
     def loss(
@@ -48,6 +59,9 @@ class PolicyTraining:
 
         The loss must be linear in the rows and divided by counts of the global batch. Then its
         gradient, summed over passes and ranks, is the same at any number of workers.
+
+        The sums have no gradient. The log shows each as `train/<name>`, divided by the number of
+        rows. The names in `skiprec.training.objective.OWN_SUMS` are taken.
         """
         return 0.0, {}
 

@@ -17,13 +17,19 @@ from skiprec.types import Batch, Pass
 
 
 class Engine(Protocol):
-    """Owns weights, gradients and optimizer. Every rank must call each method equally often."""
+    """Owns weights, gradients and optimizer. Every rank must call each method equally often.
+
+    The gradient of a step is the sum of the gradients of all passes of all ranks.
+    """
 
     device: torch.device
     objective: Objective
 
     def forward_backward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:
-        """The sums of one pass of a step; the gradient of its loss is added to the gradients."""
+        """Adds the gradient of one loss pass to this rank's gradients.
+
+        Returns the pass's sums for the log, without "loss".
+        """
         ...
 
     def forward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:

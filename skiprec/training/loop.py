@@ -42,7 +42,10 @@ class Request(IntEnum):
 
 
 class LoopHooks(Protocol):
-    """The surroundings of the loop. Every rank must call each method equally often."""
+    """What the loop asks of the process around it: the time, validations, checkpoints, requests.
+
+    Every rank must call each method equally often.
+    """
 
     def clock(self) -> float:
         """Seconds since some fixed moment."""
@@ -146,8 +149,14 @@ def run_step(
 ) -> StepResult:
     """The result of one optimizer step over a global batch.
 
+    Args:
+        batches: this rank's micro-batches of the step.
+        comm: joins the ranks.
+        step: counted from 0.
+
     The loss is divided by counts of the global batch, and some of its terms need mean decisions of
-    the global batch. Both are summed over passes and ranks before the first backward pass.
+    the global batch. Both are summed over micro-batches and ranks before the first backward pass.
+    The gradients are summed over ranks by the engine.
     """
     policy = engine.objective.policy_training
     progress = progress_at(step, plan.total_steps)
@@ -156,24 +165,25 @@ def run_step(
     for batch in batches:
         num_targets += batch.is_scored_BT.sum()
         if policy.needs_statistics:
-            sums = engine.forward(batch, Pass("statistics", step, progress))
-            add_sums(statistics, {name: value.double() for name, value in sums.items()})
+            of_batch = engine.forward(batch, Pass("statistics", step, progress))
+            add_sums(statistics, {name: value.double() for name, value in of_batch.items()})
     totals = sum_over_ranks({"num_targets": num_targets, **statistics}, comm)
+    total_targets = totals.pop("num_targets")
     pass_ = Pass(
         "loss",
         step,
         progress,
-        num_targets=totals["num_targets"].clamp(min=1),
+        num_targets=total_targets.clamp(min=1),
         num_rows=config.training.global_batch_rows,
         statistics=totals,
     )
-    sums = {}
+    sums: dict[str, Tensor] = {}
     for batch in batches:
         add_sums(sums, engine.forward_backward(batch, pass_))
     settings = engine.step(lr_factor(config.training, step, plan.total_steps))
     policy.after_step(pass_)
     settings |= policy.step_scalars(progress)
-    return StepResult(totals["num_targets"], sums, settings)
+    return StepResult(total_targets, sums, settings)
 
 
 def add_sums(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
@@ -183,7 +193,7 @@ def add_sums(sums: dict[str, Tensor], more: dict[str, Tensor]) -> None:
 
 
 def sum_over_ranks(sums: dict[str, Tensor], comm: Collectives) -> dict[str, Tensor]:
-    """The sums over all ranks in float32, added in float64 by one collective."""
+    """The sums over all ranks. They are added in float64 by one collective and end as float32."""
     flat = torch.cat([value.double().reshape(-1) for value in sums.values()])
     sizes = [value.numel() for value in sums.values()]
     parts = torch.split(comm.sum(flat).float(), sizes)
@@ -247,8 +257,8 @@ class _LogWindow:
             raise NotFiniteError(
                 f"step {state.step}: loss {loss}, gradient norm {line['train/grad_norm']}; "
                 f"expected finite numbers; step {first + 1} was the first without. Lower "
-                "training.learning_rate or set training.grad_clip_norm. The last checkpoint is "
-                "older than that step.",
+                "training.learning_rate or set training.grad_clip_norm. No checkpoint has been "
+                "saved since the last line of the log.",
                 first,
             )
         now = self.clock()

@@ -17,9 +17,12 @@ from skiprec.training.losses import draw_negatives, full_softmax, sampled_softma
 from skiprec.training.stochastic_depth import kept_at_random
 from skiprec.types import Batch, Execution, History, KeepDecision, Pass
 
+# Names of the entries of a loss pass that the policy's own sums must not take.
+OWN_SUMS = ("loss", "cross_entropy", "last_cross_entropy", "keep_L")
+
 
 class Objective(nn.Module):
-    """A network with its loss. All counts and statistics are those of the global batch."""
+    """A network with its loss. The counts that divide the loss are those of the global batch."""
 
     def __init__(self, network: SkipRecNetwork, config: RunConfig):
         super().__init__()
@@ -30,8 +33,8 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:
         """The result of one pass, by the kind of `pass_` (see `Pass`).
 
-        Of a loss pass, "loss" is a sum over `batch`, divided by counts of the global batch. All
-        other entries are sums over the rows of `batch` for the log.
+        A loss pass returns "loss", which is a sum over `batch` divided by counts of the global
+        batch. All other entries are sums over the rows of `batch` for the log, without a gradient.
         """
         if pass_.kind == "validate":
             return self._validate(batch)
@@ -52,6 +55,7 @@ class Objective(nn.Module):
         sums: dict[str, Tensor] = {}
         if decision is not None:
             added, sums = self.policy_training.loss(batch, decision, pass_)
+            assert sums.keys().isdisjoint(OWN_SUMS), f"the names {OWN_SUMS} are taken"
         x_TBD = self._encode(history, decision)
         is_scored_TB, target_TB = batch.is_scored_BT.t(), batch.target_BT.t()
         x_ND, target_N = x_TBD[is_scored_TB], target_TB[is_scored_TB]

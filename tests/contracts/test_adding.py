@@ -26,6 +26,10 @@ QUICK = (
     "tests/contracts/test_policy_kinds.py",
     "tests/numerics/test_golden_losses.py",
 )
+OF_THE_CONFIGURATION = (
+    "tests/contracts/test_configuration_reference.py",
+    "tests/contracts/test_config_descriptions.py",
+)
 UNDER_ZERO = (
     "tests/distributed/test_zero_gradients.py",
     "tests/distributed/test_policy_kinds.py",
@@ -77,6 +81,8 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     apply_examples(root)
     golden = run_python(root, "-m", "tests.numerics.golden_run", "causal_mean")
     (root / "tests/golden/causal_mean.txt").write_text(golden)
+    reference = run_python(root, "-m", "skiprec.config.reference")
+    (root / "docs/configuration.md").write_text(reference)
     return root
 
 
@@ -102,6 +108,8 @@ def passed(root: Path, tests: tuple[str, ...], chosen: str) -> int:
 @pytest.mark.slow
 def test_the_examples_pass_the_tests_they_are_held_to(extended: Path) -> None:
     assert passed(extended, QUICK, "causal_mean or mean or length or halves") > 150
+    assert passed(extended, OF_THE_CONFIGURATION, "test") > 5
+    assert "Half of the blocks, or all of them" in (extended / "docs/configuration.md").read_text()
 
 
 @pytest.mark.slow
@@ -112,10 +120,10 @@ def test_the_learned_kind_trains_under_zero_and_resumes(extended: Path) -> None:
 
 @pytest.mark.slow
 def test_the_job_of_the_learned_kind_trains_it(extended: Path, tmp_path: Path) -> None:
-    options = ("policy.kind=halves", "policy.target_keep_frac=", "policy.budget_weight=")
+    options = ("name=halves", "policy={kind='halves', width=8}")
     more = (f"root={tmp_path}", f"data.path={tmp_path / 'data'}", "cluster.num_workers=0")
     overrides = (*options, *more, "training.engine=torch", "training.epochs=0.5")
     flags = [part for override in overrides for part in ("--set", override)]
     run_python(extended, "jobs/train_halves.py", "--config", "jobs/configs/smoke.toml", *flags)
-    result = json.loads((tmp_path / "smoke/result.json").read_text())
+    result = json.loads((tmp_path / "halves/result.json").read_text())
     assert result["best_mrr@20"] > 0

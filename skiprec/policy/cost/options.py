@@ -17,7 +17,7 @@ class Options(LearnedSection):
     predicted cost + price * n / N, in nats.
     """
 
-    has_serving_knob: ClassVar[bool] = True
+    has_price_knob: ClassVar[bool] = True
 
     kind: Literal["cost"] = "cost"
     """Predict the cost of running fewer blocks."""

@@ -72,8 +72,10 @@ def gumbel_keep(logits_BL2: Tensor, temperature: float, key_B: Tensor) -> KeepDe
     soft.detach()` is exactly zero, so the decision is exactly 0.0 or 1.0.
     """
     num_rows, num_blocks, _ = logits_BL2.shape
-    noise_B2L = keyed_random.uniform(key_B, "gumbel", 2 * num_blocks)
-    gumbel_BL2 = -torch.log(-torch.log(noise_B2L.view(num_rows, num_blocks, 2)))
+    uniform_BL2 = keyed_random.uniform(key_B, "gumbel", 2 * num_blocks).view(
+        num_rows, num_blocks, 2
+    )
+    gumbel_BL2 = -torch.log(-torch.log(uniform_BL2))
     logits_BL2 = logits_BL2.float()
     soft_BL = ((logits_BL2 + gumbel_BL2) / temperature).softmax(-1)[..., KEEP]
     hard_BL = (soft_BL > 0.5).float()
