@@ -79,7 +79,7 @@ class DeepSpeedEngine:
         self.comm = ProcessGroup()
 
     def forward_backward(self, batch: Batch, pass_: Pass) -> dict[str, Tensor]:
-        """See `Engine`. DeepSpeed divides the loss by passes and ranks; `scale` undoes that."""
+        """See `Engine`. DeepSpeed averages over passes and ranks; `scale` makes a sum of it."""
         if self.pass_index == 0:
             self.engine.train()
         sums: dict[str, Tensor] = self.engine(batch, pass_)

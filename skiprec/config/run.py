@@ -132,7 +132,7 @@ def _check_training(config: RunConfig) -> None:
     if training.engine == "torch" and (cluster.num_workers > 1 or cluster.zero_stage > 0):
         raise ValueError(
             "training.engine='torch' is the single-process reference: it needs "
-            "cluster.num_workers=1 and cluster.zero_stage=0; use 'deepspeed'"
+            "cluster.num_workers=0 or 1 and cluster.zero_stage=0; use 'deepspeed'"
         )
     if training.engine == "deepspeed" and cluster.num_workers == 0:
         raise ValueError(
