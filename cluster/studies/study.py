@@ -5,7 +5,6 @@ trained for each seed, or an arm of another row's evaluation, such as its decisi
 users.
 """
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self, cast
@@ -20,6 +19,7 @@ from cluster.studies.schema import (
     StudyResult,
 )
 from skiprec.config.files import load_config
+from skiprec.config.reading import explain, read_toml
 from skiprec.config.run import RunConfig
 from skiprec.config.section import Section
 from skiprec.evaluation.report.schema import (
@@ -108,12 +108,9 @@ def load_study(path: Path) -> Study:
         near = ", ".join(sorted(p.stem for p in path.parent.glob("*.toml")))
         raise ValueError(f"no study at {path}; there are: {near}")
     try:
-        return Study.model_validate(tomllib.loads(path.read_text()))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not valid TOML: {error}") from None
+        return Study.model_validate(read_toml(path, "study", "jobs/studies"))
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ValueError(f"{path}: " + "\n".join(lines)) from None
+        raise ValueError(f"{path}: " + "\n".join(explain(Study, error))) from None
 
 
 def study_runs(

@@ -5,13 +5,13 @@ configuration; its value is a list to choose from, or a range.
 """
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from skiprec.config.files import apply_overrides, parse_config
+from skiprec.config.reading import explain, read_toml
 from skiprec.config.run import RunConfig
 from skiprec.config.section import Section
 from skiprec.policy.kinds import OPTIONS
@@ -146,16 +146,9 @@ def load_sweep(path: Path) -> SweepConfig:
         ValueError: the file does not exist or is not a sweep.
     """
     try:
-        return SweepConfig.model_validate(tomllib.loads(path.read_text()))
-    except (FileNotFoundError, IsADirectoryError):
-        raise ValueError(
-            f"no sweep at {path}; there are examples: jobs/configs/sweep_*.toml"
-        ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is not valid TOML: {error}") from None
+        return SweepConfig.model_validate(read_toml(path, "sweep", "jobs/configs (sweep_*.toml)"))
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise ValueError(f"{path}: " + "\n".join(lines)) from None
+        raise ValueError(f"{path}: " + "\n".join(explain(SweepConfig, error))) from None
 
 
 def settings_of(drawn: dict[str, Any], kind: str) -> dict[str, Any]:

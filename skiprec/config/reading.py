@@ -1,7 +1,7 @@
 """How a file of settings is read: its TOML, `--set` overrides, and errors that name the key.
 
-Configurations of runs (`skiprec.config.files`) and recipes of datasets
-(`skiprec.data.ingest.recipe`) share this module. No function here knows a key.
+Configurations of runs, recipes of datasets, studies and sweeps share this module. No function here
+knows a key.
 """
 
 import copy
@@ -126,6 +126,8 @@ def _locate(model: type[BaseModel], location: tuple[int | str, ...]) -> _Place:
     parts = list(location)
     while parts:
         keys.append(str(parts.pop(0)))
+        if keys[-1].isdecimal():  # the place of a section in a list
+            continue
         field = None if section is None else section.model_fields.get(keys[-1])
         if not parts:
             break

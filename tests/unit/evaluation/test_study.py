@@ -91,7 +91,7 @@ def test_a_run_is_named_after_row_and_seed_and_so_is_what_it_starts_from(tmp_pat
         (f'{PLAIN_ROW}, {{ label = "x", arm = "random", of = "plain", name = "n" }}', "no effect"),
         (f'{{ label = "x", arm = "random", of = "plain" }}, {PLAIN_ROW}', "needs a config"),
         (f"{PLAIN_ROW}, {PLAIN_ROW}", "two rows of the study have one name"),
-        (f'{PLAIN_ROW}, {{ label = "x", colour = "red" }}', "Extra inputs are not permitted"),
+        (f'{PLAIN_ROW}, {{ label = "x", colour = "red" }}', "unknown key 'rows.1.colour'"),
     ],
 )
 def test_a_study_that_cannot_be_meant_is_refused(tmp_path: Path, rows: str, message: str) -> None:
