@@ -15,8 +15,16 @@ from cluster.studies.study import load_study
 from tests.testkit.runs import REPOSITORY, build_smoke_data
 
 STUDIES = {path.stem: load_study(path) for path in (REPOSITORY / "jobs/studies").glob("*.toml")}
+RESUMED = "growth"  # its rows start from each other
+ON_RAY = """
+title = "A backbone and a policy that starts from it"
+configs = "{configs}"
+rows = [
+  {{ label = "NextItNet+", config = "nextitnet_plus" }},
+  {{ label = "Gumbel w/ pre", config = "gumbel_pre" }},
+]
+"""
 # Of a study with several seeds one is run; depth stays, since that is what rows differ in.
-ON_RAY = "growth"  # the others stay in the test's process: a worker takes seconds to start
 SMALL = (
     "model.width=8",
     "training.epochs=0.99",
@@ -35,19 +43,19 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_study(name: str, root: Path, *more: str) -> str:
-    """What the command of a study prints. One study runs on Ray, in a process of its own."""
-    # Studies of the same configurations have runs in common; of others, names alone.
-    runs = root / "runs" / (name if name == ON_RAY else Path(STUDIES[name].configs).name)
+def options_of(study: str, root: Path, runs: Path, num_workers: int) -> list[str]:
+    """The arguments of the command of a study, whose results go to a folder of the study's name."""
     places = (f"data.path={root / 'data'}", f"root={runs}")
-    workers = int(name == ON_RAY)
-    crews = (f"cluster.num_workers={workers}", f"evaluation.num_workers={workers}")
+    crews = (f"cluster.num_workers={num_workers}", f"evaluation.num_workers={num_workers}")
     settings = [part for key in (*places, *crews, *SMALL) for part in ("--set", key)]
-    options = ["--study", name, "--results", str(root / name), "--seeds", "0", *settings, *more]
-    return in_a_process(options) if name == ON_RAY else in_this_process(options)
+    return ["--study", study, "--results", str(root / Path(study).name), "--seeds", "0", *settings]
 
 
-def in_this_process(options: list[str]) -> str:
+def in_this_process(name: str, root: Path) -> str:
+    """What the command of a study of the repository prints. It starts no Ray."""
+    # Studies of the same configurations have runs in common; of others, names alone.
+    runs = root / "runs" / (name if name == RESUMED else Path(STUDIES[name].configs).name)
+    options = options_of(name, root, runs, num_workers=0)
     main = runpy.run_path("jobs/run_study.py", run_name="not_main")["main"]
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -57,6 +65,7 @@ def in_this_process(options: list[str]) -> str:
 
 
 def in_a_process(options: list[str]) -> str:
+    """What the command prints in a process of its own."""
     done = subprocess.run(
         [sys.executable, "jobs/run_study.py", *options],
         text=True,
@@ -76,7 +85,7 @@ def at_the_root_of_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(STUDIES))
 def test_a_study_s_command_runs_every_row(name: str, root: Path) -> None:
-    printed = run_study(name, root)
+    printed = in_this_process(name, root)
     study = STUDIES[name]
     results = root / name
     table = (results / "table.md").read_text()
@@ -99,10 +108,22 @@ def test_a_study_goes_on_from_its_results_and_trains_again_what_a_run_starts_fro
     root: Path,
 ) -> None:
     """Only the small results exist, as in a fresh clone, and one of them is missing."""
-    run_study(ON_RAY, root)
-    shutil.rmtree(root / "runs" / ON_RAY)
-    (root / ON_RAY / "grow-8-cross-s0.json").unlink()
-    printed = run_study(ON_RAY, root)
+    in_this_process(RESUMED, root)
+    shutil.rmtree(root / "runs" / RESUMED)
+    (root / RESUMED / "grow-8-cross-s0.json").unlink()
+    printed = in_this_process(RESUMED, root)
     trained = {line.split("]")[0][1:] for line in printed.splitlines() if "] starting" in line}
     assert trained == {"nextitnet_plus-s0", "grow-4-s0", "grow-8-cross-s0"}
-    assert "not run" not in (root / ON_RAY / "table.md").read_text()
+    assert "not run" not in (root / RESUMED / "table.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_study_runs_on_ray(root: Path) -> None:
+    """In a process of its own; workers train and evaluate. The second row starts from the first."""
+    study = root / "pair"
+    study.with_suffix(".toml").write_text(ON_RAY.format(configs=REPOSITORY / "jobs/configs/ml_1m"))
+    options = options_of(str(study), root, root / "runs/on_ray", num_workers=1)
+    printed = in_a_process([*options, "--set", "model.num_blocks=4"])
+    assert "training from step 0" in printed
+    assert "not run" not in (study / "table.md").read_text()
+    assert len(json.loads((study / "study.json").read_text())["results"]) == 2
