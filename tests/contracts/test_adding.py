@@ -109,7 +109,7 @@ def passed(root: Path, tests: tuple[str, ...], chosen: str) -> int:
 def test_the_examples_pass_the_tests_they_are_held_to(extended: Path) -> None:
     assert passed(extended, QUICK, "causal_mean or mean or length or halves") > 150
     assert passed(extended, OF_THE_CONFIGURATION, "test") > 5
-    assert "Half of the blocks, or all of them" in (extended / "docs/configuration.md").read_text()
+    assert '### `kind = "halves"`' in (extended / "docs/configuration.md").read_text()
 
 
 @pytest.mark.slow
