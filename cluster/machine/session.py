@@ -11,7 +11,9 @@ import ray
 # Only small results go through Ray's object store; Ray's default would be 30 % of memory.
 LOCAL_OBJECT_STORE_BYTES = 256 * 2**20
 CONNECT_S = 10.0
-
+# On a local Ray nobody takes the machine away, and Ray Train's watcher for that is one more process
+# that has to start for each run.
+WATCH_PREEMPTIONS = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 
 _is_own: list[bool] = []  # for each open session of this process: whether it started its Ray
 
@@ -40,11 +42,12 @@ def ray_session(num_cpus: int | None = None, with_dashboard: bool = False) -> It
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     # Ray's default niceness of 15 starves training workers beside any ordinary process.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    address = os.environ.get("RAY_ADDRESS")
+    address, is_chosen = os.environ.get("RAY_ADDRESS"), WATCH_PREEMPTIONS in os.environ
     if address:
         _refuse_dead_address(address)
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
+        os.environ.setdefault(WATCH_PREEMPTIONS, "0")
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -59,6 +62,8 @@ def ray_session(num_cpus: int | None = None, with_dashboard: bool = False) -> It
     finally:
         _is_own.pop()
         ray.shutdown()
+        if not address and not is_chosen:
+            del os.environ[WATCH_PREEMPTIONS]
 
 
 def _refuse_dead_address(address: str) -> None:

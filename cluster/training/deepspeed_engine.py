@@ -4,6 +4,7 @@ DeepSpeed picks its accelerator when it is imported, so a worker must call `prep
 it builds a `DeepSpeedEngine`.
 """
 
+import importlib
 import logging
 import os
 from collections.abc import Iterator
@@ -40,8 +41,25 @@ def _import_deepspeed() -> Any:
     # DeepSpeed would compile this extension with g++ at the first start, for a minute. A process
     # that is killed meanwhile leaves a lock at which every later start hangs. We do not use it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    _import_without_compiler("deepspeed.runtime.zero.muon.original_muon")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     return deepspeed
+
+
+def _import_without_compiler(module: str) -> None:
+    """Imports a module of DeepSpeed whose `torch.compile` would load torch's compiler, for seconds.
+
+    DeepSpeed imports it at every start, for an optimizer that we do not use.
+    """
+    before = os.environ.get("TORCHDYNAMO_DISABLE")
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    try:
+        importlib.import_module(module)
+    finally:
+        if before is None:
+            del os.environ["TORCHDYNAMO_DISABLE"]
+        else:
+            os.environ["TORCHDYNAMO_DISABLE"] = before
 
 
 class DeepSpeedEngine:

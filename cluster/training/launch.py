@@ -42,6 +42,9 @@ from skiprec.training.plan import make_plan
 # Ray's autoscaling coordinator looks at the cluster every 20 s, so after a machine is lost, Ray may
 # ask for that machine's CPUs once more, in vain.
 ELASTIC_START_TIMEOUT_S = "25"
+# Seconds between two looks of Ray Train's controller at its workers (Ray's default: 2). Workers
+# wait for this look at every checkpoint, and it is what notices a dead worker.
+HEALTH_CHECK_INTERVAL_S = "0.25"
 
 
 class RunStoppedError(RuntimeError):
@@ -134,6 +137,7 @@ def _train_on_ray(config: RunConfig, lease_token: str) -> None:
     least = cluster.min_workers or cluster.num_workers
     wanted = "training workers (cluster.num_workers or min_workers, cluster.threads_per_worker)"
     wait_for_room(config.name, worker, least, wanted, cluster.room_timeout_s)
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_INTERVAL_S)
     if cluster.min_workers is not None:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", ELASTIC_START_TIMEOUT_S)
     attempts = config.folder.resolve() / "ray"

@@ -32,7 +32,7 @@ PLACES = {
     "rank 1 raises an error once": ("forward", "raise_error"),
     "rank 1 hangs": ("forward", "hang"),
 }
-QUICK = {"rank 1 killed in backward", "rank 1 killed between saving and reporting"}
+QUICK = {"rank 1 killed in backward"}
 
 
 def assert_nothing_was_lost(config: RunConfig, unbroken: RunConfig) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from cluster.machine.session import ray_session
 from cluster.sweeps.results import read_trials
 from cluster.training.launch import launch_training
 from skiprec.config.files import load_config
@@ -40,6 +39,8 @@ SETTINGS = (
     "evaluation.timing_repeats=3",
     "model.num_blocks=24",  # slow enough to be killed in mid-run
 )
+# A sweep that dies takes its whole Ray along; so its trials need no workers of their own there.
+WITHOUT_WORKERS = ("cluster.num_workers=0", "training.engine=torch")
 READ = {
     "the trial's worker killed": "rank 0 died; restarting from the newest good checkpoint",
     "the trial's driver killed": "Tune starts the trial again, which goes on",
@@ -62,7 +63,8 @@ def test_what_is_killed_goes_on_and_nothing_is_lost(
     file = tmp_path / "sweep.toml"
     file.write_text(SWEEP)
     arguments = ["--config", str(SMOKE), "--sweep", str(file)]
-    for override in (f"root={tmp_path}", f"data.path={tmp_path}/data", *SETTINGS):
+    settings = SETTINGS + (() if what.startswith("the trial's") else WITHOUT_WORKERS)
+    for override in (f"root={tmp_path}", f"data.path={tmp_path}/data", *settings):
         arguments += ["--set", override]
     log = tmp_path / "log.txt"
     process = start_job("tune_policy.py", *arguments, log=log)
@@ -91,8 +93,7 @@ def test_what_is_killed_goes_on_and_nothing_is_lost(
     drawn = json.dumps([saved["training"], saved["policy"]])
     if drawn not in alone:
         alone[drawn] = RunConfig.model_validate(saved | {"root": str(tmp_path / "alone")})
-        with ray_session(num_cpus=2):
-            launch_training(alone[drawn])
+        launch_training(alone[drawn])
     assert metric(first, "train/loss") == metric(alone[drawn], "train/loss")
     assert same_weights(last_weights(first), last_weights(alone[drawn]))
     note_fault(what, "nothing", after[0] - killed_at, READ[what])

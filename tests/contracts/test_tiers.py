@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests import run_tiers
-from tests.run_tiers import Row, close, count, find_tiers, judge, run_tier
+from tests.run_tiers import Row, close, count, find_tiers, judge
 from tests.testkit.repository import ROOT
 
 
@@ -30,6 +30,8 @@ def test_a_new_folder_with_tests_is_a_tier(tmp_path: Path) -> None:
         (5, 0, 0, "quick", "FAILED: expected, but ran no test", 1),
         (0, 0, 0, "all", "FAILED: expected, but ran no test", 1),
         (5, 0, 0, "slow", "no slow tests", 0),
+        (0, 0, 0, "slow", "no slow tests", 0),
+        (3, 0, 0, "slow", "FAILED: expected, but ran no test", 1),
         (1, 3, 2, "quick", "FAILED (pytest exit code 1)", 2),
         (2, 3, 0, "quick", "FAILED (pytest exit code 2)", 1),
         (-9, 3, 0, "slow", "FAILED (pytest exit code -9)", 1),
@@ -38,16 +40,43 @@ def test_a_new_folder_with_tests_is_a_tier(tmp_path: Path) -> None:
 def test_a_tier_is_judged(
     code: int, passed: int, failed: int, which: str, result: str, counted: int
 ) -> None:
-    assert judge(code, passed, failed, 0, which, 1.0) == (counted, 0, 1.0, result)
+    found = judge(Row("unit", passed, failed, 0, 1.0, "ok"), code, which)
+    assert (found.failed, found.result) == (counted, result)
 
 
 def test_a_tier_of_skipped_tests_has_run_none() -> None:
-    assert judge(0, 0, 0, 7, "quick", 1.0)[3] == "FAILED: expected, but ran no test"
+    for which in ("quick", "slow"):
+        found = judge(Row("unit", 0, 0, 7, 1.0, "ok"), 0, which)
+        assert found.result == "FAILED: expected, but ran no test"
 
 
 def test_a_tier_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_tiers, "CANNOT_RUN", {"gpu": lambda: "no GPU"})
-    assert run_tier("gpu", "quick").result == "not run: no GPU"
+    (row,) = run_tiers.run_tiers(["gpu"], "quick")
+    assert row.result == "not run: no GPU"
+
+
+def test_tiers_that_share_a_process_are_judged_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real pytest process over two tiers, of which one has a test that fails."""
+    monkeypatch.setattr(run_tiers, "ROOT", tmp_path)
+    tests = {
+        "contracts": "def test_a(): pass",
+        "unit": "def test_b(): assert 0\ndef test_c(): pass",
+    }
+    for tier, text in tests.items():
+        (tmp_path / "tests" / tier).mkdir(parents=True)
+        (tmp_path / "tests" / tier / "test_it.py").write_text(text)
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\naddopts=--import-mode=importlib\nmarkers=slow\n"
+    )
+    contracts, unit = run_tiers.run_tiers(["contracts", "unit"], "quick")
+    assert (contracts.passed, contracts.failed, contracts.result) == (1, 0, "ok")
+    assert (unit.passed, unit.failed, unit.result) == (1, 1, "FAILED (pytest exit code 1)")
+    (tmp_path / "tests/unit/test_it.py").write_text("import nothing_of_this_name")
+    _, unit = run_tiers.run_tiers(["contracts", "unit"], "quick")
+    assert unit.result == "FAILED (pytest exit code 1)"
 
 
 def test_the_closing_line_counts_every_tier(capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,9 +91,10 @@ def test_the_closing_line_counts_every_tier(capsys: pytest.CaptureFixture[str]) 
 
 def test_outcomes_are_read_from_the_report(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
-    assert count(report) == (0, 0, 0), "a process that died left none"
-    report.write_text(
-        "<testsuites><testsuite><testcase/><testcase><failure/></testcase>"
-        "<testcase><error/></testcase><testcase><skipped/></testcase></testsuite></testsuites>"
-    )
-    assert count(report) == (1, 2, 1)
+    assert count(report, "unit") == Row("unit", 0, 0, 0, 0.0, "ok"), "a dead process left none"
+    case = '<testcase classname="tests.unit.test_a" time="0.5">{}</testcase>'
+    outcomes = ("", "<failure/>", "<error/>", "<skipped/>")
+    other = '<testcase classname="tests.unity.test_a" time="9"/>'
+    cases = "".join(case.format(outcome) for outcome in outcomes) + other
+    report.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
+    assert count(report, "unit") == Row("unit", 1, 2, 1, 2.0, "ok")

@@ -18,7 +18,7 @@ from tests.testkit.runs import SMOKE, build_smoke_data, smoke_config, starts
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     with two_nodes():
         yield

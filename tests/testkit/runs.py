@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from safetensors.torch import load_file
@@ -14,6 +15,7 @@ from skiprec.checkpoints.files import best_good, newest_good
 from skiprec.config.files import load_config
 from skiprec.config.run import RunConfig
 from skiprec.data.ingest import build_dataset, load_recipe
+from skiprec.observability.sinks import JsonlSink
 from skiprec.training.collectives import Collectives, SingleProcess
 from skiprec.training.state import TrainState
 from tests.testkit.networks import POLICY_OPTIONS, execution_of
@@ -65,12 +67,20 @@ def train_here(
 ) -> TrainState:
     """Runs one rank in this process; returns its last state.
 
+    The run writes no TensorBoard events: drawing their pictures would take most of a short run.
+
     Args:
         crash_at: the step after whose checkpoint the run ends with InterruptedError. 0: never.
     """
     config.folder.mkdir(parents=True, exist_ok=True)
     surroundings = surroundings or Crash(config, crash_at)
-    return run_rank(config, comm or SingleProcess(), torch.device("cpu"), surroundings)
+    with mock.patch("cluster.training.rank.open_sink", metrics_only):
+        return run_rank(config, comm or SingleProcess(), torch.device("cpu"), surroundings)
+
+
+def metrics_only(config: RunConfig, resume_step: int) -> JsonlSink:
+    """A sink that only writes metrics.jsonl, in place of `cluster.training.rank.open_sink`."""
+    return JsonlSink(config.folder / "metrics.jsonl", resume_step)
 
 
 def metric(config: RunConfig, name: str) -> list[float]:

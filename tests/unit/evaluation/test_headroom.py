@@ -26,26 +26,10 @@ from skiprec.evaluation.headroom.report import SetsOfRows, headroom_report
 from skiprec.evaluation.headroom.text import headroom_markdown
 from skiprec.evaluation.measure import intervals
 from skiprec.evaluation.measure.intervals import SEED, UserBootstrap
-from skiprec.evaluation.measure.tiles import TILE_ROWS, Tile
 from skiprec.network import SkipRecNetwork
-from skiprec.types import Batch, KeepDecision
+from skiprec.types import KeepDecision
 from tests.testkit.networks import NUM_BLOCKS, WIDTH, build_network, model_config, random_batch
-
-NUM_REAL = (TILE_ROWS, 9)
-
-
-def make_tiles() -> list[Tile]:
-    tiles = []
-    for seed, num_real in enumerate(NUM_REAL):
-        batch = random_batch(TILE_ROWS, seed)
-        items_BW = batch.items_BW.clone()
-        items_BW[num_real:] = 0
-        tiles.append(Tile(Batch(items_BW, batch.key_B), num_real))
-    return tiles
-
-
-def real_rows(tiles: list[Tile]) -> torch.Tensor:
-    return torch.cat([tile.batch.items_BW[: tile.num_real] for tile in tiles])
+from tests.testkit.tiles import make_tiles, real_rows
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ from skiprec.evaluation.measure.scoring import (
     score_arms,
     score_full,
 )
-from skiprec.evaluation.measure.tiles import TILE_ROWS, Tile
 from skiprec.network import SkipRecNetwork
 from skiprec.types import Batch, History, KeepDecision
 from tests.testkit.networks import (
@@ -21,24 +20,8 @@ from tests.testkit.networks import (
     build_network,
     model_config,
     policy_config,
-    random_batch,
 )
-
-NUM_REAL = (TILE_ROWS, 9)
-
-
-def make_tiles() -> list[Tile]:
-    tiles = []
-    for seed, num_real in enumerate(NUM_REAL):
-        batch = random_batch(TILE_ROWS, seed)
-        items_BW = batch.items_BW.clone()
-        items_BW[num_real:] = 0
-        tiles.append(Tile(Batch(items_BW, batch.key_B), num_real))
-    return tiles
-
-
-def real_rows(tiles: list[Tile]) -> torch.Tensor:
-    return torch.cat([tile.batch.items_BW[: tile.num_real] for tile in tiles])
+from tests.testkit.tiles import NUM_REAL, make_tiles, real_rows
 
 
 @torch.no_grad()

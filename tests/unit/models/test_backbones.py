@@ -65,28 +65,6 @@ def test_the_last_output_sees_the_whole_history(backbone: str) -> None:
 
 
 @each_backbone
-def test_padding_comes_out_as_zeros(backbone: str) -> None:
-    network = build_network(model_config(backbone)).eval()
-    batch = random_batch(8)
-    x_TBD = hidden(network, batch)
-    is_padding_TB = batch.input_BT.t() == PADDING
-    assert is_padding_TB.any()
-    assert (x_TBD[is_padding_TB] == 0).all()
-    assert (x_TBD[~is_padding_TB].abs().amax(-1) > 0).all()
-
-
-@each_backbone
-def test_padding_on_the_left_changes_nothing(backbone: str) -> None:
-    """The vectors are the same in a window of the history's length and in a longer window."""
-    network = build_network(model_config(backbone)).eval()
-    batch = random_batch(WINDOW - 2)
-    x_TBD = hidden(network, batch)
-    for row in range(len(batch.items_BW)):
-        short = Batch(batch.items_BW[row : row + 1, row:], batch.key_B[row : row + 1])
-        torch.testing.assert_close(hidden(network, short)[:, 0], x_TBD[row:, row], **CLOSE)
-
-
-@each_backbone
 def test_training_leaves_the_padding_vector_zero(backbone: str) -> None:
     network = build_network(model_config(backbone))
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.1, weight_decay=0.1)

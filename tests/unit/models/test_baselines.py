@@ -78,27 +78,6 @@ def test_the_last_output_sees_the_history_within_its_reach(name: str) -> None:
 
 
 @each_baseline
-def test_padding_comes_out_as_zeros(name: str) -> None:
-    network = baseline(name).eval()
-    batch = random_batch(8)
-    x_TBD = hidden(network, batch)
-    is_padding_TB = batch.input_BT.t() == PADDING
-    assert is_padding_TB.any()
-    assert (x_TBD[is_padding_TB] == 0).all()
-    assert (x_TBD[~is_padding_TB].abs().amax(-1) > 0).all()
-
-
-@each_baseline
-def test_padding_on_the_left_changes_nothing(name: str) -> None:
-    network = baseline(name).eval()
-    batch = random_batch(WINDOW - 2)
-    x_TBD = hidden(network, batch)
-    for row in range(len(batch.items_BW)):
-        short = Batch(batch.items_BW[row : row + 1, row:], batch.key_B[row : row + 1])
-        torch.testing.assert_close(hidden(network, short)[:, 0], x_TBD[row:, row], **CLOSE)
-
-
-@each_baseline
 @pytest.mark.parametrize("training", [True, False])
 def test_a_row_alone_equals_the_row_in_a_batch(name: str, training: bool) -> None:
     """It holds with dropout, too: each row has its own mask."""

@@ -5,34 +5,17 @@ import io
 import json
 import runpy
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from cluster.studies.study import load_study
-from tests.testkit.runs import REPOSITORY, build_smoke_data
+from tests.testkit.runs import REPOSITORY, build_smoke_data, metrics_only
+from tests.testkit.studies import options_of
 
 STUDIES = {path.stem: load_study(path) for path in (REPOSITORY / "jobs/studies").glob("*.toml")}
 RESUMED = "growth"  # its rows start from each other
-ON_RAY = """
-title = "A backbone and a policy that starts from it"
-configs = "{configs}"
-rows = [
-  {{ label = "NextItNet+", config = "nextitnet_plus" }},
-  {{ label = "Gumbel w/ pre", config = "gumbel_pre" }},
-]
-"""
-# Of a study with several seeds one is run; depth stays, since that is what rows differ in.
-SMALL = (
-    "model.width=8",
-    "training.epochs=0.99",
-    "training.validate_every_steps=4",
-    "training.engine=torch",
-    "evaluation.max_rows=40",
-    "evaluation.timing_batches=[]",
-)
 
 
 @pytest.fixture(scope="module")
@@ -43,38 +26,21 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def options_of(study: str, root: Path, runs: Path, num_workers: int) -> list[str]:
-    """The arguments of the command of a study, whose results go to a folder of the study's name."""
-    places = (f"data.path={root / 'data'}", f"root={runs}")
-    crews = (f"cluster.num_workers={num_workers}", f"evaluation.num_workers={num_workers}")
-    settings = [part for key in (*places, *crews, *SMALL) for part in ("--set", key)]
-    return ["--study", study, "--results", str(root / Path(study).name), "--seeds", "0", *settings]
-
-
 def in_this_process(name: str, root: Path) -> str:
-    """What the command of a study of the repository prints. It starts no Ray."""
+    """What the command of a study of the repository prints. It starts no Ray.
+
+    Its runs draw no pictures for TensorBoard, which would take longer than all the rest.
+    """
     # Studies of the same configurations have runs in common; of others, names alone.
     runs = root / "runs" / (name if name == RESUMED else Path(STUDIES[name].configs).name)
     options = options_of(name, root, runs, num_workers=0)
     main = runpy.run_path("jobs/run_study.py", run_name="not_main")["main"]
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    without_pictures = mock.patch("cluster.training.rank.open_sink", metrics_only)
+    with contextlib.redirect_stdout(printed), without_pictures:
         code = main(options)
     assert code == 0, printed.getvalue()[-5000:]
     return printed.getvalue()
-
-
-def in_a_process(options: list[str]) -> str:
-    """What the command prints in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "jobs/run_study.py", *options],
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=1200,
-    )
-    assert done.returncode == 0, done.stdout[-5000:]
-    return done.stdout
 
 
 @pytest.fixture(autouse=True)
@@ -115,15 +81,3 @@ def test_a_study_goes_on_from_its_results_and_trains_again_what_a_run_starts_fro
     trained = {line.split("]")[0][1:] for line in printed.splitlines() if "] starting" in line}
     assert trained == {"nextitnet_plus-s0", "grow-4-s0", "grow-8-cross-s0"}
     assert "not run" not in (root / RESUMED / "table.md").read_text()
-
-
-@pytest.mark.slow
-def test_a_study_runs_on_ray(root: Path) -> None:
-    """In a process of its own; workers train and evaluate. The second row starts from the first."""
-    study = root / "pair"
-    study.with_suffix(".toml").write_text(ON_RAY.format(configs=REPOSITORY / "jobs/configs/ml_1m"))
-    options = options_of(str(study), root, root / "runs/on_ray", num_workers=1)
-    printed = in_a_process([*options, "--set", "model.num_blocks=4"])
-    assert "training from step 0" in printed
-    assert "not run" not in (study / "table.md").read_text()
-    assert len(json.loads((study / "study.json").read_text())["results"]) == 2
