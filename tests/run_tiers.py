@@ -5,8 +5,8 @@ cannot run is printed with its reason, one that is expected and ran no test fail
 
     quick   linters, types, and each tier without the tests marked `slow`   (make test)
     slow    the tests marked `slow`                                         (make test-rest)
-    all     everything                                                      (make test-all)
-    total   the closing lines of the last `quick` and `slow` together       (.ci/run)
+    all     both at once, for a tier that is named
+    total   the closing lines of the last `quick` and `slow` together       (make test-all)
 """
 
 import argparse
@@ -86,35 +86,55 @@ def run_checks() -> Row:
 
 
 def run_tiers(tiers: list[str], which: str) -> list[Row]:
-    """One row for each tier; tiers whose tests can run two at a time share a pytest process."""
-    rows = {}
-    for tier in tiers:
-        if tier in rows:
-            continue
-        reason = CANNOT_RUN[tier]() if tier in CANNOT_RUN else None
-        if reason is not None:
-            rows[tier] = Row(tier, 0, 0, 0, 0.0, f"not run: {reason}")
-        elif tier in TWO_AT_A_TIME:
-            together = [other for other in tiers if other in TWO_AT_A_TIME]
+    """One row for each tier.
+
+    Tiers whose tests can run two at a time share a pytest process. Slow tests of theirs compute
+    for minutes without a pause, so they run beside the other tiers, with the time that is left.
+    """
+    reasons = {tier: CANNOT_RUN[tier]() for tier in tiers if tier in CANNOT_RUN}
+    rows = {
+        tier: Row(tier, 0, 0, 0, 0.0, f"not run: {reason}")
+        for tier, reason in reasons.items()
+        if reason is not None
+    }
+    together = [tier for tier in tiers if tier in TWO_AT_A_TIME and tier not in rows]
+    alone = [tier for tier in tiers if tier not in TWO_AT_A_TIME and tier not in rows]
+    with ThreadPoolExecutor(1) as pool:
+        beside = None
+        if together and which == "slow":
+            beside = pool.submit(run_pytest, together, which, niceness=10)
+        elif together:
             # The file that takes longest, in numerics, must not be the last one to start.
             options = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
             rows |= run_pytest(together[::-1], which, *options)
-        else:
+        for tier in alone:
             rows |= run_pytest([tier], which)
+        if beside is not None:
+            rows |= beside.result()
     return [rows[tier] for tier in tiers]
 
 
-def run_pytest(tiers: list[str], which: str, *options: str) -> dict[str, Row]:
-    """One pytest process over the folders of some tiers."""
+def run_pytest(tiers: list[str], which: str, *options: str, niceness: int = 0) -> dict[str, Row]:
+    """One pytest process over the folders of some tiers.
+
+    With a niceness it runs beside others, so its output is printed when it has ended.
+    """
     marker = {"quick": ["-m", "not slow"], "slow": ["-m", "slow"], "all": []}[which]
-    print(f"\n== {', '.join(tiers)} ({which})", flush=True)
+    title = f"\n== {', '.join(tiers)} ({which})"
+    if not niceness:
+        print(title, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", *options, *marker]
+        command = ["nice", f"-n{niceness}", sys.executable, "-m", "pytest", "-q"]
+        command += [*options, *marker]
         command += [f"--junitxml={report}", "--durations=10", "--durations-min=20"]
         command += [f"tests/{tier}" for tier in tiers]
-        code = subprocess.run(command, cwd=ROOT).returncode
+        told = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if niceness else {}
+        done = subprocess.run(command, cwd=ROOT, text=True, check=False, **told)
         counted = {tier: count(report, tier) for tier in tiers}
+    if niceness:
+        print(title, done.stdout, sep="\n", flush=True)
+    code = done.returncode
     any_failed = any(found.failed for found in counted.values())
     # pytest's code 1 says that tests failed: in another tier, if this one has none that failed.
     return {

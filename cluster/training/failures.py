@@ -109,9 +109,13 @@ class FailureReports(UserCallback):
             raise RunFailedError(f"{reason}; {ending}.\n{first}")
 
     def _stacks_of(self, rank: int) -> str:
+        """Why a rank died, if it hung; its stacks get a name that the next start does not use."""
         path = stacks_file(self.folder, rank)
-        hung = path.exists() and path.stat().st_size > 0
-        return f" because a step took too long (its stacks: {path})" if hung else ""
+        if not path.exists() or path.stat().st_size == 0:
+            return ""
+        kept = path.with_stem(f"{path.stem}-{time.strftime('%Y%m%dT%H%M%S')}")
+        path.rename(kept)
+        return f" because a step took too long (its stacks: {kept})"
 
     def _log(self, message: str) -> None:
         with suppress(OSError):  # On a full disk, the run must still end with its reason.

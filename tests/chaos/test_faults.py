@@ -1,17 +1,15 @@
 """Each fault at an exact place: no sample is lost, and the weights equal an unbroken run's."""
 
-import json
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from cluster.runs.events import controller_events
 from cluster.training import launch as train
 from cluster.training.failures import RunFailedError
 from skiprec.checkpoints.files import newest_good, step_name
 from skiprec.config.run import RunConfig
-from tests.testkit.faults import FAULT_SETTINGS, FAULT_STEP, note_fault, with_fault
+from tests.testkit.faults import FAULT_SETTINGS, Fault, note_fault, with_faults
 from tests.testkit.runs import (
     best_weights,
     last_weights,
@@ -24,15 +22,15 @@ from tests.testkit.runs import (
 )
 
 pytestmark = pytest.mark.usefixtures("local_ray")
-PLACES = {
-    "rank 1 killed in forward": ("forward", "kill"),
-    "rank 1 killed in backward": ("backward", "kill"),
-    "rank 1 killed while saving": ("saving", "kill"),
-    "rank 1 killed between saving and reporting": ("reporting", "kill"),
-    "rank 1 raises an error once": ("forward", "raise_error"),
-    "rank 1 hangs": ("forward", "hang"),
+# One after another in one run, each with the step of the checkpoint from which the run goes on.
+FAULTS: dict[str, tuple[Fault, int]] = {
+    "rank 1 killed in forward": (("forward", "kill", 3), 2),
+    "rank 1 killed while saving": (("saving", "kill", 4), 2),
+    "rank 1 raises an error once": (("forward", "raise_error", 5), 5),
+    "rank 1 killed between saving and reporting": (("reporting", "kill", 6), 6),
+    "rank 1 hangs": (("forward", "hang", 7), 6),
 }
-QUICK = {"rank 1 killed in backward"}
+MORE_RETRIES = "cluster.max_failures=9"
 
 
 def assert_nothing_was_lost(config: RunConfig, unbroken: RunConfig) -> None:
@@ -40,6 +38,19 @@ def assert_nothing_was_lost(config: RunConfig, unbroken: RunConfig) -> None:
     assert len(metric(config, "train/loss")) == 10
     assert same_weights(last_weights(config), last_weights(unbroken))
     assert same_weights(best_weights(config), best_weights(unbroken))
+
+
+def start_steps(config: RunConfig) -> list[int]:
+    """The step from which each start of the workers trains."""
+    return [int(start["message"].split()[3]) for start in starts(config)]
+
+
+def recovery_s(config: RunConfig, fault: Fault, start: int) -> float:
+    """Seconds from a fault to the first step of the start that follows it."""
+    fault_at = (config.folder / f"FAULT-{fault[2]}").stat().st_mtime
+    seconds: float = starts(config)[start]["time"] - fault_at
+    assert 0 < seconds < 60
+    return seconds
 
 
 def test_ray_trains_what_one_process_trains(data: Path, unbroken: RunConfig) -> None:
@@ -50,94 +61,81 @@ def test_ray_trains_what_one_process_trains(data: Path, unbroken: RunConfig) -> 
     assert metric(alone, "train/loss") == pytest.approx(metric(unbroken, "train/loss"), rel=2e-5)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PLACES],
-)
-def test_a_failed_worker_costs_nothing(
-    fault: str, tmp_path: Path, data: Path, unbroken: RunConfig, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_rank_costs_nothing(
+    tmp_path: Path, data: Path, unbroken: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "ray_train_worker", with_fault(*PLACES[fault]))
+    fault = ("backward", "kill", 7)
+    monkeypatch.setattr(train, "ray_train_worker", with_faults(fault))
     config = smoke_config(tmp_path, data, *FAULT_SETTINGS)
     train.launch_training(config)
-    assert (config.folder / "FAULT").exists(), "the fault did not happen"
-    assert len(starts(config)) == 2
-    assert " step 0 " not in starts(config)[1]["message"], "it started from nothing"
+    assert start_steps(config) == [0, 6]
     assert_nothing_was_lost(config, unbroken)
     (message,) = messages(config)
-    assert "restarting from the newest good checkpoint (1 of 2 retries)" in message
-    assert "rank 1" in message
-    failed_at = json.loads(controller_events(config.folder).read_text())["time"]
-    fault_at = (config.folder / "FAULT").stat().st_mtime
-    if fault == "rank 1 hangs":
-        assert "time.sleep" not in message
-        assert (
-            "faults.py" in (config.folder / "stacks-rank1.txt").read_text() or "stacks" in message
-        )
-    assert failed_at >= fault_at
-    recovery_s = starts(config)[1]["time"] - fault_at
-    assert recovery_s < 60
-    note_fault(fault, "nothing", recovery_s, message.replace(str(config.folder), "…"))
+    assert message == "rank 1 died; restarting from the newest good checkpoint (1 of 2 retries)"
+    note_fault("rank 1 killed in backward", "nothing", recovery_s(config, fault, 1), message)
 
 
 @pytest.mark.slow
-def test_a_step_that_fails_twice_ends_the_run(
+def test_one_fault_after_another_costs_nothing(
     tmp_path: Path, data: Path, unbroken: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fault = with_fault("forward", "raise_error", repeats=True)
-    monkeypatch.setattr(train, "ray_train_worker", fault)
-    config = smoke_config(tmp_path, data, *FAULT_SETTINGS, "cluster.max_failures=9")
-    with pytest.raises(RunFailedError, match=f"in step {FAULT_STEP}: RuntimeError: the test's own"):
-        train.launch_training(config)
-    assert len(starts(config)) == 2
-    assert f"step {FAULT_STEP} failed twice" in messages(config)[-1]
-    monkeypatch.undo()
+    worker = with_faults(*(fault for fault, _ in FAULTS.values()))
+    monkeypatch.setattr(train, "ray_train_worker", worker)
+    config = smoke_config(tmp_path, data, *FAULT_SETTINGS, MORE_RETRIES)
     train.launch_training(config)
+    assert start_steps(config) == [0, *(step for _, step in FAULTS.values())]
     assert_nothing_was_lost(config, unbroken)
-    note_fault("the same step fails twice", "nothing", None, messages(config)[-1])
+    told = zip(FAULTS.items(), messages(config), strict=True)
+    for number, ((name, (fault, _)), message) in enumerate(told, 1):
+        assert "rank 1" in message, name
+        retries = f"restarting from the newest good checkpoint ({number} of 9 retries)"
+        assert message.endswith(retries), name
+        seconds = recovery_s(config, fault, number)
+        note_fault(name, "nothing", seconds, message.replace(str(config.folder), "…"))
+    (stacks,) = config.folder.glob("stacks-rank1-*.txt")
+    assert "faults.py" in stacks.read_text(), "where it hung"
+    assert str(stacks) in messages(config)[-1]
 
 
 @pytest.mark.slow
-def test_a_gradient_that_is_not_finite_ends_the_run_with_its_rows(
+def test_a_run_that_ends_goes_on_once_the_reason_is_gone(
     tmp_path: Path, data: Path, unbroken: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "ray_train_worker", with_fault("gradient", "kill", repeats=True))
-    config = smoke_config(tmp_path, data, *FAULT_SETTINGS)
-    with pytest.raises(RunFailedError, match="trying again would not help"):
-        train.launch_training(config)
-    assert len(starts(config)) == 1, "a retry would see the same rows with the same weights"
+    """Three reasons, one after another; only an error in training is tried a second time."""
+    config = smoke_config(tmp_path, data, *FAULT_SETTINGS, MORE_RETRIES)
+
+    def ends(name: str, fault: Fault, match: str) -> None:
+        monkeypatch.setattr(train, "ray_train_worker", with_faults(fault, repeats=True))
+        with pytest.raises(RunFailedError, match=match):
+            train.launch_training(config)
+        read = messages(config)[-1].replace(str(tmp_path), "…")
+        note_fault(name, "nothing", None, read)
+
+    ends(
+        "the same step fails twice",
+        ("forward", "raise_error", 3),
+        "in step 3: RuntimeError: the test's own error",
+    )
+    assert start_steps(config) == [0, 2]
+    assert "step 3 failed twice" in messages(config)[-1]
+
+    ends("a gradient is not finite", ("gradient", "kill", 5), "trying again would not help")
+    assert start_steps(config) == [0, 2, 2], "a retry would see the same rows and weights"
     saved = load_file(config.folder / "not-finite-rank1.safetensors")
     assert saved["items_BW"].shape[0] == saved["key_B"].shape[0] == 32
     newest, _ = newest_good(config.folder / "checkpoints")
     assert newest is not None
-    assert newest.name < step_name(FAULT_STEP + 1)
-    assert all(
-        value.isfinite().all() for value in load_file(newest / "weights.safetensors").values()
-    )
-    monkeypatch.undo()
-    train.launch_training(config)
-    assert_nothing_was_lost(config, unbroken)
-    note_fault(
-        "a gradient is not finite",
-        "nothing",
-        None,
-        messages(config)[-1].replace(str(tmp_path), "…"),
-    )
+    assert newest.name == step_name(5)
+    weights = load_file(newest / "weights.safetensors")
+    assert all(value.isfinite().all() for value in weights.values())
 
-
-@pytest.mark.slow
-def test_a_full_disk_leaves_the_last_checkpoint_and_burns_no_retry(
-    tmp_path: Path, data: Path, unbroken: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(train, "ray_train_worker", with_fault("saving", "fill_disk", repeats=True))
-    config = smoke_config(tmp_path, data, *FAULT_SETTINGS)
-    with pytest.raises(RunFailedError, match="make room"):
-        train.launch_training(config)
-    assert len(starts(config)) == 1
+    ends("the disk is full", ("saving", "fill_disk", 6), "make room")
+    assert start_steps(config) == [0, 2, 2, 5]
     newest, skipped = newest_good(config.folder / "checkpoints")
     assert newest is not None
-    assert not skipped
+    assert (newest.name, skipped) == (step_name(5), [])
+
     monkeypatch.undo()
     train.launch_training(config)
+    assert start_steps(config) == [0, 2, 2, 5, 5]
     assert_nothing_was_lost(config, unbroken)
-    note_fault("the disk is full", "nothing", None, messages(config)[-1])

@@ -3,6 +3,7 @@
 The runs have two real ranks without Ray.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,7 @@ def two_ranks_more(root: Path, data: Path) -> None:
     for stage in STAGES:
         for precision in ("fp32", "bf16"):
             train_sparse(root, data, stage, precision, comm)
+        train_here(deepspeed_config(root, data, stage, "plain"), comm)
     for stage, what in OFFLOADS:
         train_in_two_parts(offloaded_config(root, data, stage, what), comm)
 
@@ -118,16 +120,18 @@ def two_ranks_frozen(root: Path, data: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    root = tmp_path_factory.mktemp("engines")
-    data = build_smoke_data(root)
-    run_ranks(two_ranks, 2, root, data)
-    return root, data
+    return trained_by(two_ranks, tmp_path_factory.mktemp("engines"))
 
 
 @pytest.fixture(scope="module")
-def more_folders(folders: tuple[Path, Path]) -> tuple[Path, Path]:
-    run_ranks(two_ranks_more, 2, *folders)
-    return folders
+def more_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return trained_by(two_ranks_more, tmp_path_factory.mktemp("more"))
+
+
+def trained_by(ranks: Callable[[Path, Path], None], root: Path) -> tuple[Path, Path]:
+    data = build_smoke_data(root)
+    run_ranks(ranks, 2, root, data)
+    return root, data
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -33,10 +33,11 @@ def test_a_cluster_that_grows_from_nothing(tmp_path: Path) -> None:
     (tmp_path / "sweep.toml").write_text(SWEEP)
     sweep = ("--sweep", str(tmp_path / "sweep.toml"))
     smoke = ("--config", str(SMOKE), "--set", f"root={tmp_path}", "--set", f"data.path={data}")
+    here = ("--set", "cluster.num_workers=0", "--set", "training.engine=torch")
     two = ("--set", "cluster.num_workers=2")
     three = ("--set", "cluster.num_workers=3", "--set", "cluster.room_timeout_s=5")
     with growing_cluster(tmp_path):
-        said = run("tune_policy.py", *smoke, *sweep, log=log)
+        said = run("tune_policy.py", *smoke, *here, *sweep, log=log)
         assert "for machines: " in said
         assert "2 CPU in all; Ray has 1 machine(s) with 0 CPU, room for 0" in said
         assert "2 trials, 2 at a time" in said

@@ -17,6 +17,8 @@ from tests.testkit.runs import REPOSITORY, SMOKE
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
 START_S = 90
+# Training in the process of the job or of the trial, without workers of Ray Train.
+HERE = ("--set", "cluster.num_workers=0", "--set", "training.engine=torch")
 SWEEP = """
 name = "submitted"
 scheduler = "none"
@@ -132,12 +134,13 @@ def test_the_other_jobs_go_through_it_or_to_its_address(head: Head, tmp_path: Pa
 
     sweep = tmp_path / "sweep.toml"
     sweep.write_text(SWEEP)
-    arguments = ("--config", CONFIG, "--sweep", str(sweep), *places)
+    arguments = ("--config", CONFIG, "--sweep", str(sweep), *places, *HERE)
     printed = submit(head, "jobs/tune_policy.py", *arguments)
     assert (tmp_path / "submitted/best.toml").exists(), printed
 
 
 @in_an_empty_home
 def test_a_job_whose_results_would_vanish_is_warned(head: Head) -> None:
-    printed = submit(head, "jobs/pretrain_backbone.py", "--config", CONFIG)
+    short = ("--set", "training.epochs=0.5", *HERE)
+    printed = submit(head, "jobs/pretrain_backbone.py", "--config", CONFIG, *short)
     assert "vanish with it" in printed

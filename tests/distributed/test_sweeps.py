@@ -64,6 +64,8 @@ def test_a_stopped_trial_frees_its_cpus_and_the_best_one_can_be_trained_again(
     with ray_session(num_cpus=2):
         folder = run_sweep(asha, {"gumbel": tree(tmp_path)}, "a command")
         assert_all_cpus_are_free()
+        again = load_config(folder / "best.toml").model_copy(update={"name": "again"})
+        launch_training(again)
     trials = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
     assert len(trials) == 2
     assert not any(row["failed"] for row in trials)
@@ -85,9 +87,6 @@ def test_a_stopped_trial_frees_its_cpus_and_the_best_one_can_be_trained_again(
     assert len({path.parent for path in (folder / "tensorboard").rglob("events.*")}) == 2
     assert (Path(best.root) / complete[0]["run"] / "report.md").exists()
     # And the best configuration is what that trial was: trained again, it is the same network.
-    again = best.model_copy(update={"name": "again"})
-    with ray_session(num_cpus=2):
-        launch_training(again)
     trial = best.model_copy(update={"name": complete[0]["run"]})
     assert same_weights(last_weights(again), last_weights(trial))
 

@@ -1,7 +1,7 @@
 """Injects faults at an exact place of a run: a Ray Train worker with one function replaced.
 
-A fault happens once; a marker file in the run's folder records it. The drivers of these runs live
-in the test's process and share one Ray, so a fault costs a restart of workers, not a start of Ray.
+A fault happens once; a file FAULT-<step> in the run's folder records it. The drivers of these runs
+live in the test's process and share one Ray: a fault costs a restart of workers, no start of Ray.
 """
 
 import errno
@@ -19,7 +19,6 @@ import torch
 from skiprec.config.run import RunConfig
 from tests.testkit.runs import REPOSITORY
 
-FAULT_STEP = 7
 FAULT_SETTINGS = (
     "cluster.num_workers=2",
     "cluster.zero_stage=2",
@@ -28,6 +27,8 @@ FAULT_SETTINGS = (
     "training.validate_every_steps=5",
     "training.keep_checkpoints=9",
 )
+# Where (see `sabotage`), the name of a function of this module, and the step.
+Fault = tuple[str, str, int]
 TABLE = REPOSITORY / ".test-results" / "chaos.jsonl"
 
 
@@ -57,10 +58,10 @@ def fill_disk() -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def once(folder: Path, act: Callable[[], None]) -> None:
-    """Calls `act` unless this or an earlier process already called it for this run."""
+def once(marker: Path, act: Callable[[], None]) -> None:
+    """Calls `act` unless this or an earlier process already called it with this marker."""
     try:
-        (folder / "FAULT").touch(exist_ok=False)
+        marker.touch(exist_ok=False)
     except FileExistsError:
         return
     act()
@@ -106,29 +107,28 @@ def sabotage(place: str, step: int, act: Callable[[], None]) -> None:
     rank.save_checkpoint = save_checkpoint
 
 
-def faulty_worker(settings: dict[str, Any], place: str, act: str, rank: int, repeats: bool) -> None:
-    """`cluster.training.worker.ray_train_worker` with a fault on one rank."""
+def faulty_worker(settings: dict[str, Any], faults: tuple[Fault, ...], repeats: bool) -> None:
+    """`cluster.training.worker.ray_train_worker`, with faults on rank 1."""
     import ray.train
 
     from cluster.training.worker import ray_train_worker
 
-    if ray.train.get_context().get_world_rank() == rank:
-        fault: Callable[[], None] = globals()[act]
-        folder = run_folder(settings)
-        sabotage(place, FAULT_STEP, fault if repeats else partial(once, folder, fault))
+    if ray.train.get_context().get_world_rank() == 1:
+        for place, act, step in faults:
+            fault: Callable[[], None] = globals()[act]
+            marker = run_folder(settings) / f"FAULT-{step}"
+            sabotage(place, step, fault if repeats else partial(once, marker, fault))
     ray_train_worker(settings)
 
 
-def with_fault(place: str, act: str, rank: int = 1, repeats: bool = False) -> Callable[..., None]:
-    """A worker function with a fault, for `cluster.training.launch` instead of the real one.
+def with_faults(*faults: Fault, repeats: bool = False) -> Callable[..., None]:
+    """A worker function with faults, for `cluster.training.launch` instead of the real one.
 
     Args:
-        place: see `sabotage`.
-        act: the name of a function of this module.
-        rank: the rank that fails.
-        repeats: whether the fault happens at every start and not only once.
+        faults: each at another step.
+        repeats: whether each happens at every start and not only once.
     """
-    return partial(faulty_worker, place=place, act=act, rank=rank, repeats=repeats)
+    return partial(faulty_worker, faults=faults, repeats=repeats)
 
 
 def slow_worker(settings: dict[str, Any]) -> None:

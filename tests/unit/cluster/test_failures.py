@@ -16,6 +16,7 @@ from cluster.training.failures import (
     FailureReports,
     RunFailedError,
     StepFailedError,
+    Watchdog,
     stacks_file,
     step_failed,
 )
@@ -128,4 +129,7 @@ def test_the_watchdog_lets_work_pass_and_ends_what_hangs_with_its_stacks(tmp_pat
     assert ended.returncode == 1
     assert "a_telling_name" in stacks_file(tmp_path, 3).read_text()
     FailureReports(tmp_path, 1).after_exception(None, {3: ActorDiedError()})
-    assert "rank 3 died because a step took too long (its stacks: " in logged(tmp_path)[0]
+    told, _, where = logged(tmp_path)[0].partition("its stacks: ")
+    assert told == "rank 3 died because a step took too long ("
+    Watchdog(tmp_path, 3, 60).stop()  # the next start
+    assert "a_telling_name" in Path(where.partition(")")[0]).read_text()
