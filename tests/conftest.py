@@ -1,9 +1,13 @@
 """One thread and fixed examples, so that a test says the same thing each time it runs."""
 
+import signal
+
 import torch
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)  # ranks of a test share two cores, and sums keep their order
+# A shell starts background commands with Ctrl-C switched off, and programs of tests inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "repeatable",
