@@ -113,9 +113,9 @@ class FailureReports(UserCallback):
         path = stacks_file(self.folder, rank)
         if not path.exists() or path.stat().st_size == 0:
             return ""
-        kept = path.with_stem(f"{path.stem}-{time.strftime('%Y%m%dT%H%M%S')}")
-        path.rename(kept)
-        return f" because a step took too long (its stacks: {kept})"
+        with suppress(OSError):
+            path = path.rename(path.with_stem(f"{path.stem}-{time.strftime('%Y%m%dT%H%M%S')}"))
+        return f" because a step took too long (its stacks: {path})"
 
     def _log(self, message: str) -> None:
         with suppress(OSError):  # On a full disk, the run must still end with its reason.
