@@ -35,6 +35,7 @@ report_samples = 640
 "policy.target_keep_frac" = {{ low = 0.2, high = 0.8 }}
 """
 SETTINGS = (
+    "evaluation.num_workers=0",
     "evaluation.timing_batches=[1]",
     "evaluation.timing_repeats=3",
     "model.num_blocks=24",  # slow enough to be killed in mid-run

@@ -34,6 +34,7 @@ def test_a_cluster_that_grows_from_nothing(tmp_path: Path) -> None:
     sweep = ("--sweep", str(tmp_path / "sweep.toml"))
     smoke = ("--config", str(SMOKE), "--set", f"root={tmp_path}", "--set", f"data.path={data}")
     here = ("--set", "cluster.num_workers=0", "--set", "training.engine=torch")
+    here += ("--set", "evaluation.num_workers=0")
     two = ("--set", "cluster.num_workers=2")
     three = ("--set", "cluster.num_workers=3", "--set", "cluster.room_timeout_s=5")
     with growing_cluster(tmp_path):

@@ -134,7 +134,8 @@ def test_the_other_jobs_go_through_it_or_to_its_address(head: Head, tmp_path: Pa
 
     sweep = tmp_path / "sweep.toml"
     sweep.write_text(SWEEP)
-    arguments = ("--config", CONFIG, "--sweep", str(sweep), *places, *HERE)
+    here = (*HERE, "--set", "evaluation.num_workers=0")
+    arguments = ("--config", CONFIG, "--sweep", str(sweep), *places, *here)
     printed = submit(head, "jobs/tune_policy.py", *arguments)
     assert (tmp_path / "submitted/best.toml").exists(), printed
 

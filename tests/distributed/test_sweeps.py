@@ -26,12 +26,16 @@ STEP_ROWS = 64
 REPORT_STEPS = 10
 # Trials that train in their own process, without workers of Ray Train, start sooner.
 HERE = ("cluster.num_workers=0", "training.engine=torch")
-FEW_TIMES = ("evaluation.timing_batches=[1]", "evaluation.timing_repeats=3")
+SHORT_EVALUATION = (
+    "evaluation.num_workers=0",
+    "evaluation.timing_batches=[1]",
+    "evaluation.timing_repeats=3",
+)
 
 
 def tree(root: Path, *overrides: str) -> dict[str, Any]:
     places = (f'root="{root}"', f'data.path="{root}/data"')
-    return apply_overrides(read_tree(SMOKE), [*places, *FEW_TIMES, *overrides])
+    return apply_overrides(read_tree(SMOKE), [*places, *SHORT_EVALUATION, *overrides])
 
 
 def sweep(steps: int = 20, **options: Any) -> SweepConfig:

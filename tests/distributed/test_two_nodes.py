@@ -48,8 +48,10 @@ def test_a_sweep_has_a_trial_on_each(tmp_path: Path) -> None:
             "report_samples": 20 * 64,
         }
     )
-    places = (f'root="{tmp_path}"', f'data.path="{data}"', "evaluation.timing_batches=[]")
-    folder = run_sweep(sweep, {"gumbel": apply_overrides(read_tree(SMOKE), places)}, "a command")
+    places = (f'root="{tmp_path}"', f'data.path="{data}"')
+    short = ("evaluation.num_workers=0", "evaluation.timing_batches=[]")
+    tree = apply_overrides(read_tree(SMOKE), (*places, *short))
+    folder = run_sweep(sweep, {"gumbel": tree}, "a command")
     assert [row["complete"] for row in read_trials(folder)] == [True, True]
     runs = [load_config(SMOKE, (f"root={tmp_path}", f"name=s-0000{i}")) for i in (0, 1)]
     assert len({start["node"] for run in runs for start in starts(run)}) == 2
