@@ -36,12 +36,10 @@ from skiprec.evaluation.measure.scoring import TOP, decide_unit
 from skiprec.evaluation.measure.tiles import read_tiles, work_units
 from skiprec.evaluation.measure.timing import Seconds, TimingPlan, TimingSample
 from skiprec.evaluation.report.make import Measured, make_report
-from skiprec.evaluation.report.pictures import draw_pictures
 from skiprec.evaluation.report.schema import Machine, MeasuredConditions, Report
 from skiprec.evaluation.report.table import Columns, per_user_table
 from skiprec.evaluation.report.text import report_markdown
 from skiprec.network import SkipRecNetwork
-from skiprec.observability.tensorboard import write_evaluation
 from skiprec.policy.base import PolicyModule
 from skiprec.terminal import say
 
@@ -217,6 +215,10 @@ def _conditions(
 
 
 def _publish(run_folder: Path, measured: Measured, report: Report) -> Path:
+    # Drawing takes a second to import, and the worker processes do not draw.
+    from skiprec.evaluation.report.pictures import draw_pictures
+    from skiprec.observability.tensorboard import write_evaluation
+
     pictures = draw_pictures(measured, report)
 
     def write(draft: Path) -> None:

@@ -47,19 +47,17 @@ def _import_deepspeed() -> Any:
 
 
 def _import_without_compiler(module: str) -> None:
-    """Imports a module of DeepSpeed whose `torch.compile` would load torch's compiler, for seconds.
+    """Imports a module of DeepSpeed while `torch.compile` returns functions as they are.
 
-    DeepSpeed imports it at every start, for an optimizer that we do not use.
+    DeepSpeed imports it at every start, for an optimizer that we do not use, and `torch.compile`
+    would load torch's compiler for it, for seconds.
     """
-    before = os.environ.get("TORCHDYNAMO_DISABLE")
-    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    compile_function = torch.compile
+    torch.compile = lambda function: function  # type: ignore[assignment]
     try:
         importlib.import_module(module)
     finally:
-        if before is None:
-            del os.environ["TORCHDYNAMO_DISABLE"]
-        else:
-            os.environ["TORCHDYNAMO_DISABLE"] = before
+        torch.compile = compile_function
 
 
 class DeepSpeedEngine:

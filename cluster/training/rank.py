@@ -24,7 +24,6 @@ from skiprec.data.batching import TrainingReader, validation_tiles
 from skiprec.data.order import DataOrder
 from skiprec.data.shards import ShardSet, items_hash
 from skiprec.observability.sinks import JsonlSink, NoSink, SeveralSinks, Sink
-from skiprec.observability.tensorboard import TensorBoardSink
 from skiprec.training.collectives import Collectives
 from skiprec.training.engine import Engine
 from skiprec.training.loop import NotFiniteError, Request, train
@@ -196,6 +195,9 @@ def resume(checkpoint: Path, fresh: TrainState, engine: Engine) -> TrainState:
 
 def open_sink(config: RunConfig, resume_step: int) -> Sink:
     """The sink to which rank 0 writes its metrics; lines after `resume_step` are dropped."""
+    # Drawing takes a second to import, and only rank 0 draws.
+    from skiprec.observability.tensorboard import TensorBoardSink
+
     folder = config.folder
     settings = config.model_dump(include={"model", "policy", "loss", "training", "init_from"})
     return SeveralSinks(
