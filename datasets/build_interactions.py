@@ -1,4 +1,6 @@
-"""Builds a dataset from files with one interaction a row (CSV, TSV, Parquet) or one history a line.
+"""Builds a dataset from logs: CSV, TSV, JSON lines, Parquet, Arrow, or one history a line.
+
+What a file holds is told by its content. Text may be packed as gz, bz2, xz, zst or zip.
 
 The settings come from a recipe (--recipe), from the options, or from both: options win.
 """
@@ -10,6 +12,7 @@ from typing import Any
 
 from skiprec.config.reading import parse_override
 from skiprec.data.ingest.pipeline import build_dataset
+from skiprec.data.ingest.raw_files import content_of, expand_inputs
 from skiprec.data.ingest.recipe import load_recipe, make_recipe
 from skiprec.terminal import moving_line
 
@@ -20,14 +23,14 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="A default in this list holds if the recipe has no value either.",
     )
-    files = parser.add_argument_group("files (.gz is read as it is, .parquet as Parquet)")
+    files = parser.add_argument_group("files (an input is a file, a folder of parts or a pattern)")
     files.add_argument(
         "--input",
         nargs="+",
         type=Path,
         default=[],
         metavar="FILE",
-        help="files with one interaction a row (required without --sequences)",
+        help="tables: an interaction or a history a row (required without --sequences)",
     )
     files.add_argument(
         "--sequences",
@@ -65,12 +68,18 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "--user-column",
         metavar="NAME",
         help="column with the user; its number from 1 with --no-header (required with --input, "
-        "here or in the recipe)",
+        "here or in the recipe, but not with --row-holds history: then each row can be a user)",
     )
     rows.add_argument(
         "--item-column",
         metavar="NAME",
         help="column with the item (required with --input, here or in the recipe)",
+    )
+    rows.add_argument(
+        "--row-holds",
+        choices=("interaction", "history"),
+        help="a history: the item column has a list, or items with blanks between them, the oldest "
+        "first (default: interaction)",
     )
     rows.add_argument(
         "--time-column",
@@ -85,6 +94,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "(default: number)",
     )
     rows.add_argument(
+        "--time-unit",
+        choices=("s", "ms", "us", "ns"),
+        help="unit of times that are numbers since 1970; needed where dates are (default: unknown)",
+    )
+    rows.add_argument(
         "--order-column",
         metavar="NAME",
         help="column of whole numbers that orders equal times (default: none)",
@@ -94,6 +108,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         metavar="TEXT",
         help=r"one character between fields, which may be repeated as in ::; \t is a tab "
         "(default: a comma)",
+    )
+    rows.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="encoding of text, such as latin-1 (default: utf-8, or what a byte order mark says)",
     )
     rows.add_argument(
         "--no-header",
@@ -160,7 +179,10 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
         "source.user_column": args.user_column,
         "source.item_column": args.item_column,
         "source.time_column": args.time_column,
+        "source.row_holds": args.row_holds,
         "source.time_format": args.time_format,
+        "source.time_unit": args.time_unit,
+        "source.encoding": args.encoding,
         "source.order_column": args.order_column,
         "source.separator": "\t" if args.separator == r"\t" else args.separator,
         "source.header": False if args.no_header else None,
@@ -175,15 +197,13 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def defaults_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a build without a recipe; the files decide the kind of source."""
+    """The settings of a build without a recipe; the first file decides the kind of source."""
     if args.sequences:
         source: dict[str, Any] = {"kind": "sequences", "first_field_is_user": False}
-    elif any(path.suffix == ".parquet" for path in args.input):
-        source = {"kind": "parquet"}
     else:
-        source = {"kind": "text"}
+        source = {"kind": content_of(args.input[0])}
     split = "given" if args.test_input else "by_user"
-    return {"name": args.output.name, "source": source, "split": {"kind": split}}
+    return {"name": args.output.resolve().name, "source": source, "split": {"kind": split}}
 
 
 def main(argv: list[str]) -> int:
@@ -191,6 +211,8 @@ def main(argv: list[str]) -> int:
     try:
         if bool(args.input) == bool(args.sequences):
             raise ValueError("expected either --input or --sequences, with one file or more")
+        args.input, args.sequences = expand_inputs(args.input), expand_inputs(args.sequences)
+        args.test_input = expand_inputs(args.test_input)
         if args.recipe:
             recipe = load_recipe(args.recipe, overrides_of(args))
         else:
@@ -211,7 +233,7 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(manifest.counts.describe())
+    print(manifest.describe())
     return 0
 
 

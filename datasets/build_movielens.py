@@ -92,7 +92,7 @@ def main(argv: list[str]) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(manifest.counts.describe())
+    print(manifest.describe())
     return 0
 
 

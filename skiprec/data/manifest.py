@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from skiprec.data.schema import MANIFEST_NAME, SCHEMA_VERSION
+from skiprec.data.profile import Profile
+from skiprec.data.schema import MANIFEST_NAME, SCHEMA_VERSION, SCHEMA_VERSION_WITH_TIMES
 from skiprec.durable import file_sha256, write_text_durably
 from skiprec.frozen import Frozen
 
-SplitKind = Literal["by_user", "leave_one_out", "by_window", "given"]
+SplitKind = Literal["by_user", "leave_one_out", "by_window", "given", "by_time"]
 
 
 class FileInfo(Frozen):
@@ -41,6 +42,9 @@ class InputInfo(Frozen):
     sha256: str
 
 
+_NOT_LEFT_OUT = {"rows_read", "bad_rows", "partial_dates"}
+
+
 class Counts(Frozen):
     """The numbers of rows, users, items and interactions that a build read and left out."""
 
@@ -51,21 +55,25 @@ class Counts(Frozen):
     cut_users_interactions: int
     filtered_items: int  # rarer than min_item_count, or not among the max_items most frequent
     filtered_items_interactions: int
+    dropped_repeats: int = 0  # by filters.drop_repeats
     short_histories: int  # users with fewer than filters.min_history items
     short_histories_interactions: int
     leftover_interactions: int  # in kept histories, but in no row of any split
-    users_without_evaluation: int  # leave_one_out: too few items to hold one out; all are in train
+    users_without_evaluation: int  # by_time, leave_one_out: nothing to hold out; all are in train
+    partial_dates: int = 0  # rows whose day or month is unknown and was taken to be the first
 
     def describe(self) -> str:
         """One line with the number of rows read and each other count that is above zero."""
         skipped = [f"{count:,} bad rows ({reason})" for reason, count in self.bad_rows.items()]
         left_out = [
             f"{count:,} {name.replace('_', ' ')}"
-            for name, count in self.model_dump(exclude={"rows_read", "bad_rows"}).items()
+            for name, count in self.model_dump(exclude=_NOT_LEFT_OUT).items()
             if count
         ]
+        partial = f"; {self.partial_dates:,} partial dates" if self.partial_dates else ""
         return (
-            f"{self.rows_read:,} rows read; left out: {', '.join(skipped + left_out) or 'nothing'}"
+            f"{self.rows_read:,} rows read{partial}; "
+            f"left out: {', '.join(skipped + left_out) or 'nothing'}"
         )
 
 
@@ -83,10 +91,28 @@ class Manifest(Frozen):
     items: FileInfo
     users: FileInfo
     counts: Counts
+    profile: Profile | None = None  # None: built by a version that did not write one
     inputs: tuple[InputInfo, ...]
     edition: dict[str, str]  # facts about the edition of a source that is reissued; often empty
     recipe: dict[str, Any]
     recipe_hash: str
+
+    @property
+    def has_times(self) -> bool:
+        """Whether the shards have the time of each item."""
+        return self.schema_version == SCHEMA_VERSION_WITH_TIMES
+
+    def describe(self) -> str:
+        """What a person checks after a build, in a few lines."""
+        density = self.num_interactions / (self.num_users * self.num_items)
+        rows = ", ".join(f"{info.rows:,} {split}" for split, info in self.splits.items())
+        lines = [
+            self.counts.describe(),
+            f"{self.num_interactions:,} interactions of {self.num_users:,} users with "
+            f"{self.num_items:,} items (density {density:.2%})",
+            f"rows: {rows}",
+        ]
+        return "\n".join(lines + (self.profile.describe() if self.profile else []))
 
     @property
     def content_hash(self) -> str:
@@ -139,10 +165,10 @@ def read_manifest(folder: Path) -> Manifest:
             f"{path} is not a manifest: expected JSON with a schema_version ({error}); "
             "build the dataset again"
         ) from error
-    if version != SCHEMA_VERSION:
+    if version not in (SCHEMA_VERSION, SCHEMA_VERSION_WITH_TIMES):
         raise ValueError(
-            f"{path} has schema version {version}, this version reads {SCHEMA_VERSION}; "
-            "build the dataset again with a script of datasets/"
+            f"{path} has schema version {version}, this version reads {SCHEMA_VERSION} and "
+            f"{SCHEMA_VERSION_WITH_TIMES}; build the dataset again with a script of datasets/"
         )
     try:
         return Manifest.model_validate(content)

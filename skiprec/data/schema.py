@@ -2,7 +2,8 @@
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+# Version 2 has a column of times, and is written only where a recipe asks for it.
+SCHEMA_VERSION, SCHEMA_VERSION_WITH_TIMES = 1, 2
 PADDING_ID = 0
 # Number of rows in each file of a split, except the last. It is a constant so that equal data has
 # equal files.
@@ -14,18 +15,20 @@ USERS_NAME = "users.arrow"
 SPLIT_NAMES = ("train", "validation", "test")
 
 
-def row_schema(window: int) -> pa.Schema:
+def row_schema(window: int, *, has_times: bool = False) -> pa.Schema:
     """The columns of a shard. A row holds `window` item ids, left-padded with 0, the newest last.
 
-    `end` is the position of the row's last item in the user's history, counted from 1.
+    `end` is the position of the row's last item in the user's history, counted from 1. `times` has
+    the time of each item in milliseconds since 1970, negative before, and 0 at padding.
     """
-    return pa.schema(
-        [
-            pa.field("user", pa.int32(), nullable=False),
-            pa.field("end", pa.int32(), nullable=False),
-            pa.field("items", pa.list_(pa.int32(), window), nullable=False),
-        ]
-    )
+    fields = [
+        pa.field("user", pa.int32(), nullable=False),
+        pa.field("end", pa.int32(), nullable=False),
+        pa.field("items", pa.list_(pa.int32(), window), nullable=False),
+    ]
+    if has_times:
+        fields.append(pa.field("times", pa.list_(pa.int64(), window), nullable=False))
+    return pa.schema(fields)
 
 
 # `count` counts occurrences in all kept histories, `train_count` those in the train rows.

@@ -21,6 +21,7 @@ from skiprec.durable import file_sha256, flush_to_disk
 
 Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
+Column = Ints | Longs
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class Rows:
 
     items_RW: Ints  # left-padded with 0, the newest item last
     user_R: Ints  # index into users.arrow
+    end_R: Ints  # position of the newest item in the user's history, counted from 1
     row_R: Longs  # index of the row within its split
+    times_RW: Longs | None = None  # milliseconds since 1970, 0 at padding; None without times
 
 
 class ShardSet:
@@ -48,9 +51,11 @@ class ShardSet:
         self.window = manifest.window
         self.num_items = manifest.num_items
         self.num_users = manifest.num_users
-        maps = [_map_file(folder / file.name, self.window, file.rows) for file in info.files]
-        self._items = [items_RW for items_RW, _ in maps]
-        self._users = [user_R for _, user_R in maps]
+        self.has_times = manifest.has_times
+        self._files = [
+            _map_file(folder / file.name, self.window, self.has_times, file.rows)
+            for file in info.files
+        ]
         self._starts = np.cumsum([0, *(file.rows for file in info.files)])
 
     @classmethod
@@ -76,15 +81,14 @@ class ShardSet:
                 f"expected rows of split {self.split!r}, 0..{self.num_rows - 1}; "
                 f"got rows {row_R.min()}..{row_R.max()}"
             )
-        items_RW = np.empty((len(row_R), self.window), np.int32)
-        user_R = np.empty(len(row_R), np.int32)
+        rows = self._empty(row_R)
         file_R = np.searchsorted(self._starts, row_R, side="right") - 1
         for file in np.unique(file_R):
             here_R = np.flatnonzero(file_R == file)
             within_R = row_R[here_R] - self._starts[file]
-            items_RW[here_R] = self._items[file][within_R]
-            user_R[here_R] = self._users[file][within_R]
-        return Rows(items_RW, user_R, row_R)
+            for name, values in self._files[file].items():
+                getattr(rows, name)[here_R] = values[within_R]
+        return rows
 
     def slice(self, start: int, stop: int) -> Rows:
         """The rows start..stop-1."""
@@ -93,14 +97,24 @@ class ShardSet:
                 f"expected a range of the {self.num_rows} rows of split {self.split!r}; "
                 f"got rows {start}..{stop}"
             )
-        items_RW = np.empty((stop - start, self.window), np.int32)
-        user_R = np.empty(stop - start, np.int32)
-        for file in range(len(self._items)):
+        rows = self._empty(np.arange(start, stop, dtype=np.int64))
+        for file, columns in enumerate(self._files):
             low, high = (int(x) for x in np.clip(self._starts[file : file + 2], start, stop))
             inside = np.s_[low - self._starts[file] : high - self._starts[file]]
-            items_RW[low - start : high - start] = self._items[file][inside]
-            user_R[low - start : high - start] = self._users[file][inside]
-        return Rows(items_RW, user_R, np.arange(start, stop, dtype=np.int64))
+            for name, values in columns.items():
+                getattr(rows, name)[low - start : high - start] = values[inside]
+        return rows
+
+    def _empty(self, row_R: Longs) -> Rows:
+        """Rows to be filled, with these indices."""
+        shape = (len(row_R), self.window)
+        return Rows(
+            items_RW=np.empty(shape, np.int32),
+            user_R=np.empty(len(row_R), np.int32),
+            end_R=np.empty(len(row_R), np.int32),
+            row_R=row_R,
+            times_RW=np.empty(shape, np.int64) if self.has_times else None,
+        )
 
 
 def items_hash(folder: Path) -> str:
@@ -117,8 +131,10 @@ def items_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _map_file(path: Path, window: int, rows: int) -> tuple[Ints, Ints]:
-    """Read-only views of the items [rows, window] and users [rows] of one file; no copy.
+def _map_file(
+    path: Path, window: int, has_times: bool, rows: int
+) -> dict[str, npt.NDArray[np.integer]]:
+    """Read-only views of the columns of one file, by their names in `Rows`; no copy.
 
     The arrays keep the memory map alive. MADV_RANDOM stops the kernel from reading ahead. Training
     reads small blocks in random order, so reading ahead (up to megabytes for each page fault) would
@@ -134,9 +150,10 @@ def _map_file(path: Path, window: int, rows: int) -> tuple[Ints, Ints]:
         raise ValueError(
             f"{path} is not an Arrow file ({error}); build the dataset again"
         ) from error
-    if reader.schema != row_schema(window) or reader.num_record_batches != 1:
+    schema = row_schema(window, has_times=has_times)
+    if reader.schema != schema or reader.num_record_batches != 1:
         raise ValueError(
-            f"{path}: expected one record batch of {row_schema(window)}, got "
+            f"{path}: expected one record batch of {schema}, got "
             f"{reader.num_record_batches} of {reader.schema}; build the dataset again"
         )
     batch = reader.get_batch(0)
@@ -144,8 +161,14 @@ def _map_file(path: Path, window: int, rows: int) -> tuple[Ints, Ints]:
         raise ValueError(
             f"{path} has {batch.num_rows} rows, the manifest says {rows}; build the dataset again"
         )
-    items_RW = batch.column("items").values.to_numpy(zero_copy_only=True).reshape(rows, window)
-    return items_RW, batch.column("user").to_numpy(zero_copy_only=True)
+    columns = {
+        "user_R": batch.column("user").to_numpy(zero_copy_only=True),
+        "end_R": batch.column("end").to_numpy(zero_copy_only=True),
+    }
+    for name in ("items", "times") if has_times else ("items",):
+        values = batch.column(name).values.to_numpy(zero_copy_only=True)
+        columns[f"{name}_RW"] = values.reshape(rows, window)
+    return columns
 
 
 class ShardWriter:
@@ -154,17 +177,20 @@ class ShardWriter:
     The files depend on the sequence of rows alone, not on how calls of `append` divide it.
     """
 
-    def __init__(self, folder: Path, split: str, window: int) -> None:
+    def __init__(self, folder: Path, split: str, window: int, *, has_times: bool = False) -> None:
         self._folder = folder
         self._split = split
-        self._window = window
+        self._schema = row_schema(window, has_times=has_times)
         self._files: list[FileInfo] = []
-        self._pending: list[tuple[Ints, Ints, Ints]] = []
+        self._pending: list[tuple[Column, ...]] = []
         self._num_pending = 0
 
-    def append(self, user_R: Ints, end_R: Ints, items_RW: Ints) -> None:
-        """Adds rows at the end of the split."""
-        self._pending.append((user_R, end_R, items_RW))
+    def append(
+        self, user_R: Ints, end_R: Ints, items_RW: Ints, times_RW: Longs | None = None
+    ) -> None:
+        """Adds rows at the end of the split, with times if the shards have them."""
+        times = () if times_RW is None else (times_RW,)
+        self._pending.append((user_R, end_R, items_RW, *times))
         self._num_pending += len(user_R)
         if self._num_pending >= ROWS_PER_FILE:
             self._write_full_files()
@@ -172,38 +198,32 @@ class ShardWriter:
     def close(self) -> SplitInfo:
         """Writes the last, shorter file and returns the description of the split."""
         if self._num_pending:
-            self._write_file(*self._join_pending())
+            self._write_file(self._join_pending())
         return SplitInfo(rows=sum(f.rows for f in self._files), files=tuple(self._files))
 
-    def _join_pending(self) -> tuple[Ints, Ints, Ints]:
-        user_R, end_R, items_RW = (
-            np.concatenate(part) for part in zip(*self._pending, strict=True)
-        )
-        return user_R, end_R, items_RW
+    def _join_pending(self) -> tuple[Column, ...]:
+        return tuple(np.concatenate(part) for part in zip(*self._pending, strict=True))
 
     def _write_full_files(self) -> None:
-        user_R, end_R, items_RW = self._join_pending()
-        full = len(user_R) - len(user_R) % ROWS_PER_FILE
+        columns = self._join_pending()
+        full = self._num_pending - self._num_pending % ROWS_PER_FILE
         for start in range(0, full, ROWS_PER_FILE):
-            piece = np.s_[start : start + ROWS_PER_FILE]
-            self._write_file(user_R[piece], end_R[piece], items_RW[piece])
-        self._pending = [(user_R[full:], end_R[full:], items_RW[full:])]
-        self._num_pending = len(user_R) - full
+            self._write_file(tuple(column[start : start + ROWS_PER_FILE] for column in columns))
+        self._pending = [tuple(column[full:] for column in columns)]
+        self._num_pending -= full
 
-    def _write_file(self, user_R: Ints, end_R: Ints, items_RW: Ints) -> None:
-        schema = row_schema(self._window)
-        values = pa.array(np.ascontiguousarray(items_RW, np.int32).reshape(-1))
-        batch = pa.record_batch(
-            [
-                pa.array(user_R, pa.int32()),
-                pa.array(end_R, pa.int32()),
-                pa.FixedSizeListArray.from_arrays(values, self._window),
-            ],
-            schema=schema,
-        )
+    def _write_file(self, columns: tuple[Column, ...]) -> None:
+        arrays = [
+            pa.FixedSizeListArray.from_arrays(
+                pa.array(np.ascontiguousarray(column).reshape(-1)), column.shape[1]
+            )
+            if column.ndim == 2
+            else pa.array(column)
+            for column in columns
+        ]
         name = f"{self._split}-{len(self._files):05d}.arrow"
-        table = TableWriter(self._folder / name, schema)
-        table.append(batch)
+        table = TableWriter(self._folder / name, self._schema)
+        table.append(pa.record_batch(arrays, schema=self._schema))
         self._files.append(table.close())
 
 

@@ -1,12 +1,13 @@
 """Cuts histories into rows of at most `window` items, from the newest item back."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
+Value = TypeVar("Value", np.int32, np.int64)
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,14 @@ def cut_from_end(length_U: Longs, window: int, min_items: int) -> RowPlan:
     return RowPlan(user_R, length_U[user_R] - newer_R * window)
 
 
-def gather_rows(items_N: Ints, start_U: Longs, plan: RowPlan, window: int) -> Ints:
-    """The items of the planned rows, left-padded with 0, as `items_RW`.
+def gather_rows(
+    values_N: npt.NDArray[Value], start_U: Longs, plan: RowPlan, window: int
+) -> npt.NDArray[Value]:
+    """The items (or times) of the planned rows, left-padded with 0: `[R, W]`, of the same type.
 
-    The history of user u begins at `items_N[start_U[u]]`.
+    The history of user u begins at `values_N[start_U[u]]`.
     """
     position_RW = plan.end_R[:, None] - window + np.arange(window)
     source_RW = start_U[plan.user_R][:, None] + np.maximum(position_RW, 0)
-    return np.where(position_RW >= 0, items_N[source_RW], 0).astype(np.int32)
+    rows_RW: npt.NDArray[Value] = np.where(position_RW >= 0, values_N[source_RW], 0)
+    return rows_RW.astype(values_N.dtype)

@@ -8,12 +8,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from skiprec.data.ingest.histories import Histories, by_frequency
+from skiprec.data.ingest.profiling import Profiler
 from skiprec.data.ingest.recipe import Recipe, SyntheticSource
 from skiprec.data.ingest.synthetic import kind_of_user
 from skiprec.data.manifest import FileInfo, SplitInfo
+from skiprec.data.profile import Profile
 from skiprec.data.schema import ITEM_SCHEMA, ITEMS_NAME, SPLIT_NAMES, USERS_NAME, user_schema
 from skiprec.data.shards import ShardWriter, TableWriter
-from skiprec.data.splits import plan_splits
+from skiprec.data.splits import Lengths, plan_splits
 from skiprec.data.windows import gather_rows
 
 Longs = npt.NDArray[np.int64]
@@ -26,14 +28,23 @@ class Written:
     splits: dict[str, SplitInfo]
     items: FileInfo
     users: FileInfo
+    profile: Profile
 
 
 class Assembler:
     """Writes the files of a dataset from the histories of all users, in the order of their hash."""
 
-    def __init__(self, recipe: Recipe, folder: Path, item_ids: list[str], count_I: Longs) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        item_ids: list[str],
+        count_I: Longs,
+        cut_offs: tuple[int, int] | None,
+    ) -> None:
         self._recipe = recipe
         self._folder = folder
+        self._cut_offs = cut_offs  # of the split by_time, in milliseconds since 1970
         code_V = by_frequency(count_I, item_ids)
         code_V = code_V[count_I[code_V] > 0]
         self.num_items = len(code_V)
@@ -45,7 +56,11 @@ class Assembler:
         self._train_count = np.zeros(self.num_items + 1, np.int64)
         self._item_of_code = np.zeros(len(item_ids), np.int32)
         self._item_of_code[code_V] = np.arange(1, self.num_items + 1)
-        self._shards = {split: ShardWriter(folder, split, recipe.window) for split in SPLIT_NAMES}
+        self._profiler = Profiler(self.num_items)
+        self._shards = {
+            split: ShardWriter(folder, split, recipe.window, has_times=recipe.times)
+            for split in SPLIT_NAMES
+        }
         extra = ("kind",) if isinstance(recipe.source, SyntheticSource) else ()
         self._user_schema = user_schema(extra)
         self._users = TableWriter(folder / USERS_NAME, self._user_schema)
@@ -60,8 +75,7 @@ class Assembler:
         plan = plan_splits(
             recipe.split,
             histories.hash_U,
-            length_U,
-            histories.test_length_U,
+            self._lengths(histories),
             recipe.window,
             recipe.min_items,
         )
@@ -70,9 +84,13 @@ class Assembler:
         for split, rows in plan.rows.items():
             items_RW = gather_rows(item_N, start_U, rows, recipe.window)
             user_R = (self.num_users + rows.user_R).astype(np.int32)
-            self._shards[split].append(user_R, rows.end_R.astype(np.int32), items_RW)
+            times_RW = None
+            if recipe.times and histories.ms_N is not None:
+                times_RW = gather_rows(histories.ms_N, start_U, rows, recipe.window)
+            self._shards[split].append(user_R, rows.end_R.astype(np.int32), items_RW, times_RW)
             if split == "train":
                 self._train_count += np.bincount(items_RW.ravel(), minlength=self.num_items + 1)
+        self._profiler.add(item_N, histories.ms_N, length_U, plan.rows, recipe.window)
         user_U = np.arange(self.num_users, self.num_users + len(length_U), dtype=np.int32)
         columns = [pa.array(user_U), original_ids, pa.array(length_U.astype(np.int32))]
         if isinstance(recipe.source, SyntheticSource):
@@ -81,6 +99,17 @@ class Assembler:
         self.num_users += len(length_U)
         self.leftover_interactions += plan.leftover_interactions
         self.users_without_evaluation += plan.users_without_evaluation
+
+    def _lengths(self, histories: Histories) -> Lengths:
+        length_U = histories.length_U
+        before = [np.zeros_like(length_U)] * 2
+        if self._cut_offs is not None and histories.ms_N is not None:
+            user_N = np.repeat(np.arange(len(length_U)), length_U)
+            before = [
+                np.bincount(user_N[histories.ms_N < cut_off], minlength=len(length_U))
+                for cut_off in self._cut_offs
+            ]
+        return Lengths(length_U, histories.test_length_U, *before)
 
     def close(self) -> Written:
         """Finishes all files and describes them.
@@ -108,4 +137,5 @@ class Assembler:
                 schema=ITEM_SCHEMA,
             )
         )
-        return Written(splits, items.close(), users)
+        profile = self._profiler.close(self._train_count, self._cut_offs)
+        return Written(splits, items.close(), users, profile)

@@ -1,14 +1,15 @@
 """Conditions on a column, such as `Quantity > 0`, applied to whole columns at once."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skiprec.data.ingest.parsing import parse_numbers
+from skiprec.data.ingest.parsing import convert_each, parse_numbers
+from skiprec.data.ingest.times import parse_iso8601
 
 Bools = npt.NDArray[np.bool_]
 
@@ -32,6 +33,11 @@ class Condition:
     operator: str
     value: str
 
+    @property
+    def has_order(self) -> bool:
+        """Whether the operator asks which of two values is larger."""
+        return self.operator in ("<", "<=", ">", ">=")
+
 
 def parse_condition(text: str) -> Condition:
     """The condition in a text such as `COLUMN < 3`, `COLUMN is empty` or `COLUMN is not empty`.
@@ -50,24 +56,27 @@ def parse_condition(text: str) -> Condition:
             f"condition {text!r}; expected for example 'Quantity > 0' (< <= > >= == !=), "
             "'CustomerID is empty' or 'CustomerID is not empty'"
         )
-    if match["operator"] not in ("==", "!="):
-        try:
-            float(match["value"])
-        except ValueError as error:
-            raise ValueError(
-                f"condition {text!r}: expected a number after {match['operator']}, "
-                f"got {match['value']!r}"
-            ) from error
-    return Condition(match["column"], match["operator"], match["value"])
+    condition = Condition(match["column"], match["operator"], match["value"])
+    meanings = (_number_of(condition), _time_of(condition), _time_of_day(condition))
+    if condition.has_order and meanings == (None, None, None):
+        raise ValueError(
+            f"condition {text!r}: expected a number or a time such as 2024-01-31 after "
+            f"{condition.operator}, got {condition.value!r}"
+        )
+    return condition
 
 
 def apply_condition(condition: Condition, values: pa.Array) -> tuple[Bools, Bools]:
-    """`(holds_N, unreadable_N)` of each value of the column.
+    """`(holds_N, unreadable_N)` of each value of a column, which `parsing.plain` returned.
 
-    < <= > >= compare numbers. == and != compare numbers in a column of numbers, otherwise text. An
-    empty value fails every comparison except `!=`.
+    A column of numbers, times or booleans is compared with such a value. In a column of text, ==
+    and != compare text, and the others compare numbers or, if the value is one, times. An empty
+    value fails every comparison except `!=`.
+
+    Raises:
+        ValueError: values of this type cannot be compared with the condition's value.
     """
-    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    is_text = pa.types.is_string(values.type)
     empty_N = to_bools(pc.is_null(values))
     if is_text:
         empty_N |= to_bools(pc.fill_null(pc.equal(values, ""), True))
@@ -75,13 +84,81 @@ def apply_condition(condition: Condition, values: pa.Array) -> tuple[Bools, Bool
         holds_N = empty_N if condition.operator == "is empty" else ~empty_N
         return holds_N, np.zeros_like(holds_N)
     compare = _COMPARE[condition.operator]
-    if is_text and condition.operator in ("==", "!="):
+    if is_text and not condition.has_order:
         holds = compare(pc.fill_null(values, ""), condition.value)
         return to_bools(holds), np.zeros_like(empty_N)
-    number_N, readable_N = parse_numbers(values)
+    comparable, value, readable_N = _comparable(condition, values)
     unreadable_N = ~readable_N & ~empty_N
-    holds_N = to_bools(compare(pa.array(number_N), float(condition.value))) & readable_N
+    holds_N = to_bools(pc.fill_null(compare(comparable, value), False)) & readable_N & ~empty_N
     return holds_N | (empty_N & (condition.operator == "!=")), unreadable_N
+
+
+def _comparable(condition: Condition, values: pa.Array) -> tuple[pa.Array, pa.Scalar, Bools]:
+    """The values and the condition's value in one type, and which of the values are readable."""
+    kind, all_N = values.type, np.ones(len(values), np.bool_)
+    number, time = _number_of(condition), _time_of(condition)
+    if pa.types.is_boolean(kind) and not condition.has_order:
+        truth = {"true": True, "1": True, "false": False, "0": False}.get(condition.value.lower())
+        if truth is not None:
+            return values, pa.scalar(truth), all_N
+        raise _unlike(condition, kind, "true or false")
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        if time is None:
+            raise _unlike(condition, kind, "a time such as 2024-01-31 or 2024-01-31T18:00Z")
+        stamp, readable_N = convert_each(values, lambda part: part.cast(pa.timestamp("us")))
+        return stamp.cast(pa.int64()), pa.scalar(time), readable_N
+    if pa.types.is_time(kind):
+        clock = _time_of_day(condition)
+        if clock is None:
+            raise _unlike(condition, kind, "a time of day such as 18:30")
+        return values.cast(pa.time64("us")).cast(pa.int64()), pa.scalar(clock), all_N
+    if pa.types.is_integer(kind) and re.fullmatch(r"[+-]?\d{1,18}", condition.value):
+        return values, pa.scalar(int(condition.value)), all_N
+    if pa.types.is_duration(kind):
+        values = pc.divide(values.cast(pa.duration("us")).cast(pa.int64()).cast(pa.float64()), 1e6)
+    elif not (pa.types.is_string(kind) or _is_number(kind)):
+        raise ValueError(
+            f"column {condition.column!r} holds {kind}, which has no order; "
+            f"'{condition.column} {condition.operator} {condition.value}' cannot be decided"
+        )
+    if number is None and pa.types.is_string(kind):
+        key_N, readable_N, _ = parse_iso8601(values)
+        return pa.array(key_N), pa.scalar(time), readable_N
+    if number is None:
+        is_span = pa.types.is_duration(kind)
+        raise _unlike(condition, kind, "a number of seconds" if is_span else "a number")
+    number_N, readable_N = parse_numbers(values)
+    return pa.array(number_N), pa.scalar(number), readable_N
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    )
+
+
+def _unlike(condition: Condition, kind: pa.DataType, expected: str) -> ValueError:
+    return ValueError(
+        f"condition '{condition.column} {condition.operator} {condition.value}': column "
+        f"{condition.column!r} holds {kind}; expected {expected}, got {condition.value!r}"
+    )
+
+
+def _number_of(condition: Condition) -> float | None:
+    try:
+        return float(condition.value)
+    except ValueError:
+        return None
+
+
+def _time_of(condition: Condition) -> int | None:
+    """The condition's value as microseconds since 1970; None if it is no time."""
+    key_N, readable_N, _ = parse_iso8601(pa.array([condition.value]))
+    return int(key_N[0]) if readable_N[0] else None
+
+
+def _time_of_day(condition: Condition) -> int | None:
+    return _time_of(replace(condition, value=f"1970-01-01T{condition.value}"))
 
 
 def to_bools(values: pa.Array | pa.ChunkedArray) -> Bools:

@@ -1,17 +1,19 @@
 """The input files of a build: checking, reading and describing them."""
 
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from zipfile import BadZipFile
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from skiprec.data.ingest.chunks import Chunk, Part, RawFile, Tally, ZipMember
-from skiprec.data.ingest.read_parquet import read_parquet, refuse_unlike_times
+from skiprec.data.ingest.chunks import Chunk, Part, Tally
+from skiprec.data.ingest.raw_files import RawFile, ZipMember, content_of, damage_named
 from skiprec.data.ingest.read_sequences import first_line_with_items, read_sequences
+from skiprec.data.ingest.read_table import read_table, refuse_unlike_times, schema_of
 from skiprec.data.ingest.read_text import first_line_of_user, read_text
 from skiprec.data.ingest.recipe import (
+    ArrowSource,
+    JsonSource,
     ParquetSource,
     Recipe,
     SequenceSource,
@@ -19,11 +21,14 @@ from skiprec.data.ingest.recipe import (
     TextSource,
 )
 from skiprec.data.ingest.synthetic import generate_chunks
+from skiprec.data.ingest.times import Clock, clock_of
 from skiprec.data.manifest import InputInfo
-from skiprec.data.splits import Given
+from skiprec.data.splits import ByTime, Given
 from skiprec.durable import file_sha256
 
 Files = list[tuple[RawFile, Part]]
+
+_CONTENTS = {"parquet": "Parquet", "arrow": "Arrow IPC", "jsonl": "JSON lines", "text": "text"}
 
 
 def check_inputs(recipe: Recipe, files: Files) -> None:
@@ -54,8 +59,42 @@ def check_inputs(recipe: Recipe, files: Files) -> None:
             raise ValueError(f"{path} is empty (0 bytes); expected interactions")
     if len({file.resolve() if isinstance(file, Path) else file for file, _ in files}) < len(files):
         raise ValueError("an input file is given twice; expected each once")
-    if isinstance(recipe.source, ParquetSource):
+    for file, _ in files:
+        _refuse_other_content(recipe, file)
+    if isinstance(recipe.source, ParquetSource | ArrowSource):
         refuse_unlike_times([file for file, _ in files if isinstance(file, Path)], recipe.source)
+    if (recipe.times or isinstance(recipe.split, ByTime)) and not clock_of_inputs(recipe, files):
+        reason = "times" if recipe.times else "split by_time"
+        raise ValueError(
+            f"recipe {recipe.name} needs dates, for {reason}; "
+            "expected source.time_column with dates or, for numbers since 1970, source.time_unit "
+            "(s, ms, us or ns)"
+        )
+
+
+def _refuse_other_content(recipe: Recipe, file: RawFile) -> None:
+    """Raises ValueError if a file is not of the kind that the recipe reads."""
+    kind = recipe.source.kind
+    content = content_of(file)
+    if content == kind or (content in ("text", "jsonl") and kind in ("text", "jsonl", "sequences")):
+        return
+    raise ValueError(
+        f"{file} holds {_CONTENTS[content]}, and recipe {recipe.name} reads {kind!r}; expected "
+        f"source.kind = {content!r} for it, or another file"
+    )
+
+
+def clock_of_inputs(recipe: Recipe, files: Files) -> Clock | None:
+    """How the times of the inputs become dates; None without times or with an unknown unit."""
+    source = recipe.source
+    if isinstance(source, SequenceSource | SyntheticSource) or source.time_column is None:
+        return None
+    kind = pa.string()
+    if isinstance(source, ParquetSource | ArrowSource):
+        path = files[0][0]
+        assert isinstance(path, Path)  # `_batches` refuses an archive
+        kind = schema_of(path, source).field(source.time_column).type
+    return clock_of(kind, source.time_format or "number", source.time_unit)
 
 
 def read_inputs(
@@ -73,14 +112,9 @@ def read_inputs(
             tally.rows_read += len(chunk.users_N)
             yield chunk, "train"
     for number, (file, part) in enumerate(files, start=1):
-        try:
+        with damage_named(file):
             for chunk in _read_file(recipe, file, number, tally, block_bytes):
                 yield chunk, part
-        except (OSError, EOFError, BadZipFile, zlib.error) as error:
-            raise ValueError(
-                f"{file} cannot be read to its end ({error}); expected a whole file: it may have "
-                "been cut in a copy or a download, so copy it again"
-            ) from error
 
 
 def _read_file(
@@ -88,14 +122,12 @@ def _read_file(
 ) -> Iterator[Chunk]:
     match recipe.source:
         case TextSource():
-            return read_text(file, recipe.source, tally, block_bytes)
+            return read_text(file, number, recipe.source, tally, block_bytes)
         case SequenceSource():
             return read_sequences(file, number, recipe.source, tally, block_bytes)
-        case ParquetSource():
-            if not isinstance(file, Path):
-                raise ValueError(f"{file}: Parquet is not read from a zip archive; unpack it first")
+        case ParquetSource() | ArrowSource() | JsonSource():
             # 32 bytes for each row: roughly its ids and its time.
-            return read_parquet(file, recipe.source, tally, max(1, block_bytes // 32))
+            return read_table(file, number, recipe.source, tally, max(1, block_bytes // 32))
         case SyntheticSource():
             raise AssertionError("synthetic data has no files")
 
@@ -111,10 +143,10 @@ def first_user(recipe: Recipe, files: Files) -> str:
     user = next(users_N[0].as_py() for users_N in chunks if len(users_N))
     count = sum(pc.sum(pc.equal(users_N, user)).as_py() or 0 for users_N in chunks)
     match recipe.source:
-        case TextSource():
-            where = f"line {first_line_of_user(file, recipe.source, user)}"
+        case TextSource() if line := first_line_of_user(file, recipe.source, user):
+            where = f"line {line}"
         case SequenceSource():
-            where = f"line {first_line_with_items(file)}"
+            where = f"line {first_line_with_items(file, recipe.source)}"
         case _:
             where = "the first row that passes the conditions"
     return f"{file} {where} (user {user!r} with {count} item{'s' * (count != 1)})"

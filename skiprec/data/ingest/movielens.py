@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
-from skiprec.data.ingest.chunks import ZipMember
 from skiprec.data.ingest.download import file_md5
 from skiprec.data.ingest.pipeline import Progress, build_dataset
+from skiprec.data.ingest.raw_files import ZipMember
 from skiprec.data.ingest.recipe import Recipe, TextSource
 from skiprec.data.manifest import Manifest
 

@@ -8,14 +8,16 @@ The manifest is written last. Then the finished folder gets its name (`publish.p
 """
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from skiprec.data.ingest.assemble import Assembler
-from skiprec.data.ingest.chunks import RawFile, Tally
+from skiprec.data.ingest.chunks import Tally
+from skiprec.data.ingest.cut_offs import find_cut_offs
 from skiprec.data.ingest.histories import (
     FilterCounts,
     Histories,
@@ -24,12 +26,22 @@ from skiprec.data.ingest.histories import (
     last_user_hash,
     sort_histories,
 )
-from skiprec.data.ingest.inputs import Files, check_inputs, describe_input, first_user, read_inputs
+from skiprec.data.ingest.inputs import (
+    Files,
+    check_inputs,
+    clock_of_inputs,
+    describe_input,
+    first_user,
+    read_inputs,
+)
 from skiprec.data.ingest.publish import publishing, refuse_existing
+from skiprec.data.ingest.raw_files import RawFile
 from skiprec.data.ingest.recipe import Recipe
 from skiprec.data.ingest.spill import Spill
+from skiprec.data.ingest.times import Clock
 from skiprec.data.manifest import Counts, Manifest, write_manifest
-from skiprec.data.schema import SCHEMA_VERSION
+from skiprec.data.schema import SCHEMA_VERSION, SCHEMA_VERSION_WITH_TIMES
+from skiprec.data.splits import ByTime
 
 Progress = Callable[[str], None]
 Longs = npt.NDArray[np.int64]
@@ -78,17 +90,21 @@ def build_dataset(
                 "its README states; download it again"
             )
         filtered = FilterCounts()
-        count_I = _filter(recipe, spill, scratch, filtered, progress)
+        clock = clock_of_inputs(recipe, files)
+        count_I = _filter(recipe, spill, scratch, filtered, clock, progress)
         if not count_I.any():
             raise ValueError(_nothing_left(recipe, files, tally, filtered))
-        assembler = Assembler(recipe, folder, spill.item_ids, count_I)
+        cut_offs = None
+        if isinstance(recipe.split, ByTime):
+            cut_offs = find_cut_offs(recipe.split, partial(_read_times, scratch, num_buckets))
+        assembler = Assembler(recipe, folder, spill.item_ids, count_I, cut_offs)
         for index in range(num_buckets):
             histories = Histories.load(scratch / f"histories-{index}.npz")
             assembler.add(histories, spill.original_ids(index, histories.hash_U))
         written = assembler.close()
         shutil.rmtree(scratch)
         manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
+            schema_version=SCHEMA_VERSION_WITH_TIMES if recipe.times else SCHEMA_VERSION,
             name=recipe.name,
             window=recipe.window,
             num_items=assembler.num_items,
@@ -105,7 +121,9 @@ def build_dataset(
                 **vars(filtered),
                 leftover_interactions=assembler.leftover_interactions,
                 users_without_evaluation=assembler.users_without_evaluation,
+                partial_dates=tally.partial_dates,
             ),
+            profile=written.profile,
             inputs=tuple(describe_input(file, part) for file, part in files),
             edition=dict(edition or {}),
             recipe=recipe.model_dump(mode="json"),
@@ -150,8 +168,20 @@ def _read(
     return spill
 
 
+def _read_times(scratch: Path, num_buckets: int) -> Iterator[Longs]:
+    for index in range(num_buckets):
+        ms_N = Histories.load(scratch / f"histories-{index}.npz").ms_N
+        assert ms_N is not None  # `check_inputs` refuses a split by time of inputs without dates
+        yield ms_N
+
+
 def _filter(
-    recipe: Recipe, spill: Spill, scratch: Path, filtered: FilterCounts, progress: Progress
+    recipe: Recipe,
+    spill: Spill,
+    scratch: Path,
+    filtered: FilterCounts,
+    clock: Clock | None,
+    progress: Progress,
 ) -> Longs:
     """The number of occurrences of each item code in the kept histories, which it saves.
 
@@ -169,7 +199,7 @@ def _filter(
     count_I = np.zeros(len(spill.item_ids), np.int64)
     for index in range(spill.num_buckets):
         bucket = spill.bucket(index)
-        histories = sort_histories(bucket, last_hash, keep_I, filters.min_history, filtered)
+        histories = sort_histories(bucket, last_hash, keep_I, filters, clock, filtered)
         count_I += np.bincount(histories.item_N, minlength=len(count_I))
         histories.save(scratch / f"histories-{index}.npz")
         spill.discard(index)

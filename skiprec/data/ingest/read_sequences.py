@@ -7,7 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skiprec.data.ingest.chunks import Chunk, RawFile, Tally, open_raw
+from skiprec.data.ingest.chunks import Chunk, Tally
+from skiprec.data.ingest.raw_files import RawFile, lines_of, open_text
 from skiprec.data.ingest.recipe import SequenceSource
 
 
@@ -26,7 +27,7 @@ def read_sequences(
         ValueError: the file has no items, a user has none, or the text is not UTF-8.
     """
     first_line, found_any = 1, False
-    for block in _blocks_of_lines(file, block_bytes):
+    for block in _blocks_of_lines(file, source, block_bytes):
         try:
             text = pa.array([block], pa.binary()).cast(pa.string())
         except pa.ArrowInvalid as error:
@@ -60,17 +61,16 @@ def read_sequences(
         )
 
 
-def first_line_with_items(file: RawFile) -> int:
+def first_line_with_items(file: RawFile, source: SequenceSource) -> int:
     """The number of the first line with a history; the file has one."""
-    with open_raw(file) as stream:
-        lines = stream.read(1 << 20).split(b"\n")
-    return next(number for number, line in enumerate(lines, start=1) if line.strip())
+    lines = enumerate(lines_of(file, source.encoding), start=1)
+    return next(number for number, line in lines if line.strip())
 
 
-def _blocks_of_lines(file: RawFile, block_bytes: int) -> Iterator[bytes]:
+def _blocks_of_lines(file: RawFile, source: SequenceSource, block_bytes: int) -> Iterator[bytes]:
     """The file in pieces of about `block_bytes`, each of whole lines."""
     rest = b""
-    with open_raw(file) as stream:
+    with open_text(file, source.encoding) as stream:
         while block := stream.read(block_bytes):
             head, newline, tail = (rest + block).rpartition(b"\n")
             rest = tail

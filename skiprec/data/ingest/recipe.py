@@ -1,5 +1,6 @@
 """The schema of a recipe: the settings that, with the input files, determine a dataset."""
 
+import codecs
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -31,26 +32,46 @@ def _known_time_format(time_format: str) -> str:
     return time_format
 
 
+def _known_encoding(encoding: str) -> str:
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise ValueError(
+            f"{encoding!r} is no encoding that Python knows; expected for example utf-8, latin-1, "
+            "cp1252 or utf-16"
+        ) from None
+    return encoding
+
+
 TimeFormat = Annotated[str, AfterValidator(_known_time_format)]
+Encoding = Annotated[str, AfterValidator(_known_encoding)]
 
 
 class _Columns(Section):
-    """The columns of a table of interactions.
+    """The columns of a table of interactions or histories.
 
     A user's interactions are ordered by time, then by the order column, then by place in the input.
     """
 
-    user_column: Column
-    """Column of the user's id."""
+    user_column: Column | None = None
+    """Column of the user's id. None, with `row_holds = "history"` only: each row is a user with the
+    id `<number of the input file>:<number of the row>`, both counted from 1."""
     item_column: Column
-    """Column of the item's id."""
+    """Column of the item's id, or of all ids of a history."""
+    row_holds: Literal["interaction", "history"] = "interaction"
+    """What a row holds: one `interaction`, or a `history`, as a list or as text with blanks between
+    the items, the oldest first. All items of a row have the time of the row."""
     time_column: Column | None = None
     """Column of the time, by which a user's interactions are ordered. None: no times."""
     order_column: Column | None = None
     """Column of whole numbers that orders interactions of equal time. None: no such column."""
     time_format: TimeFormat | None = None
     """How text in the time column is read: `number`, `integer` (whole numbers beyond 2^53, such as
-    nanoseconds), `iso8601`, or a strptime pattern such as `%d/%m/%Y`. None: `number`."""
+    nanoseconds), `iso8601`, or a strptime pattern such as `%d/%m/%Y`. None: `number`. In a date, ??
+    stands for an unknown day or month; the first one is taken for it, and counted."""
+    time_unit: Literal["s", "ms", "us", "ns"] | None = None
+    """Unit of times that are numbers, counted since 1970. None: unknown; their order is enough
+    unless dates are needed (`times`, split `by_time`)."""
     keep: tuple[str, ...] = ()
     """Conditions such as `Quantity > 0`; a row that fails one of them is dropped."""
     on_bad_row: OnBadRow = "error"
@@ -65,18 +86,32 @@ class _Columns(Section):
         return keep
 
     @model_validator(mode="after")
-    def _time_format_is_used(self) -> Self:
-        if self.time_column is None and self.time_format is not None:
-            raise ValueError("time_format has no effect without time_column; remove it")
+    def _settings_are_used(self) -> Self:
+        for key in ("time_format", "time_unit"):
+            if self.time_column is None and getattr(self, key) is not None:
+                raise ValueError(f"{key} has no effect without time_column; remove it")
+        if self.user_column is None and self.row_holds == "interaction":
+            raise ValueError(
+                "source.user_column is missing; a row is a user of its own only with "
+                'source.row_holds = "history"'
+            )
         return self
+
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a reader needs, each once."""
+        named = [self.user_column, self.item_column, self.time_column, self.order_column]
+        conditions = [parse_condition(text).column for text in self.keep]
+        return tuple(dict.fromkeys(column for column in named + conditions if column is not None))
 
 
 class TextSource(_Columns):
     """Text files with one interaction on each line."""
 
     kind: Literal["text"] = "text"
-    """Text files with one interaction on each line; a file whose name ends in `.gz` is
-    decompressed while it is read."""
+    """Text files with one interaction on each line; gz, bz2, xz, zst and zip are decompressed while
+    they are read."""
+    encoding: Encoding = "utf-8"
+    """Encoding of the text, such as `latin-1`; a byte order mark overrides it."""
     separator: str = ","
     """Text between two fields: one ASCII character, or one that is repeated, such as `::`."""
     header: bool = True
@@ -103,20 +138,29 @@ class TextSource(_Columns):
                 )
         return self
 
-    def columns(self) -> tuple[str, ...]:
-        """The columns that a reader needs, each once."""
-        return _columns_read(self)
-
 
 class ParquetSource(_Columns):
-    """Parquet files with one interaction in each row."""
+    """Parquet files."""
 
     kind: Literal["parquet"] = "parquet"
-    """Parquet files with one interaction in each row."""
+    """Parquet files."""
 
-    def columns(self) -> tuple[str, ...]:
-        """The columns that a reader needs, each once."""
-        return _columns_read(self)
+
+class ArrowSource(_Columns):
+    """Arrow IPC files (Feather) or streams."""
+
+    kind: Literal["arrow"] = "arrow"
+    """Arrow IPC files (Feather) or streams."""
+
+
+class JsonSource(_Columns):
+    """Text files with a JSON object on each line; values are read as if they were text."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    """Text files with a JSON object on each line, whose keys are the columns; its values are read
+    as if they were text. They may be compressed."""
+    encoding: Encoding = "utf-8"
+    """Encoding of the text; a byte order mark overrides it."""
 
 
 class SequenceSource(Section):
@@ -124,6 +168,8 @@ class SequenceSource(Section):
 
     kind: Literal["sequences"] = "sequences"
     """Text files with one history on each line: items separated by blanks, the oldest first."""
+    encoding: Encoding = "utf-8"
+    """Encoding of the text; a byte order mark overrides it."""
     first_field_is_user: bool
     """Whether a line begins with the user's id. Otherwise the id of a line's user is
     `<number of the input file>:<number of the line>`, both counted from 1."""
@@ -167,9 +213,11 @@ class SyntheticSource(Section):
         return self
 
 
-TableSource = TextSource | ParquetSource
+TypedSource = ParquetSource | ArrowSource | JsonSource
+TableSource = TextSource | TypedSource
 Source = Annotated[
-    TextSource | ParquetSource | SequenceSource | SyntheticSource, Field(discriminator="kind")
+    TextSource | ParquetSource | ArrowSource | JsonSource | SequenceSource | SyntheticSource,
+    Field(discriminator="kind"),
 ]
 
 
@@ -184,13 +232,30 @@ class Filters(Section):
     """Most items that are kept: the most frequent ones. None: all of them."""
     min_history: Annotated[int, Field(ge=1)] = 3
     """Fewest remaining interactions of a user who is kept; not below `min_items`."""
+    drop_repeats: Literal["none", "consecutive", "all"] = "none"
+    """Repeats of an item that are left out of a history, before `min_history` counts: those that
+    follow the same item directly (`consecutive`), or `all` but the first."""
+
+
+YOUNGER_SETTINGS = {
+    "source": ("row_holds", "time_unit", "encoding"),
+    "filters": ("drop_repeats",),
+    "split": ("evaluation_ends", "max_ends"),
+}
+
+
+def _drop_defaults(settings: dict[str, Any], section: Section, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        field = type(section).model_fields.get(key)
+        if field is not None and settings[key] == field.default:
+            del settings[key]
 
 
 class Recipe(Section):
     """The settings of a dataset. Equal input files and equal recipes give equal rows anywhere."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
-    """Name of the dataset: letters, digits, dots, underscores and hyphens."""
+    name: Annotated[str, Field(min_length=1)]
+    """Name of the dataset, for people."""
     window: Annotated[int, Field(ge=2)]
     """Number of items in a row: `window - 1` inputs and the last target; at least 2."""
     min_items: Annotated[int, Field(ge=2)] = 3
@@ -199,6 +264,8 @@ class Recipe(Section):
     """The layout of the input files."""
     filters: Filters = Filters()
     """The users and items that are kept."""
+    times: bool = False
+    """Whether the shards have the time of each item, in milliseconds since 1970."""
     split: SplitConfig
     """How the rows are divided into train, validation and test."""
 
@@ -219,14 +286,16 @@ class Recipe(Section):
 
     @property
     def hash(self) -> str:
-        """sha256 of all settings, with the defaults filled in."""
-        return canonical_sha256(self.model_dump(mode="json"))
+        """sha256 of all settings, with the defaults filled in.
 
-
-def _columns_read(source: _Columns) -> tuple[str, ...]:
-    named = [source.user_column, source.item_column, source.time_column, source.order_column]
-    conditions = [parse_condition(text).column for text in source.keep]
-    return tuple(dict.fromkeys(column for column in named + conditions if column is not None))
+        A setting that is younger than the first datasets counts only if it is not at its default,
+        so that theirs keep their hash.
+        """
+        settings = self.model_dump(mode="json")
+        _drop_defaults(settings, self, ("times",))
+        for section in ("source", "filters", "split"):
+            _drop_defaults(settings[section], getattr(self, section), YOUNGER_SETTINGS[section])
+        return canonical_sha256(settings)
 
 
 def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:

@@ -1,6 +1,8 @@
 """Bad input names the file, the line and what was expected, and leaves nothing behind."""
 
 import gzip
+import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,33 @@ def test_quotes_protect_line_breaks_and_must_be_closed(tmp_path: Path, block_byt
     path = write(tmp_path, *GOOD[:5], 'u1,"i\n1",3', *GOOD[5:], "u1,i1,soon")
     refuse(path, TEXT, r"log\.csv line 34: unreadable time", block_bytes=block_bytes)
     path = write(tmp_path, *GOOD[:5], 'u1,"i1,3', *GOOD[5:])
-    refuse(path, TEXT, r"log\.csv .*expected", block_bytes=block_bytes)
+    refuse(path, TEXT, r"log\.csv line 7: .* is not closed", block_bytes=block_bytes)
+
+
+@pytest.mark.parametrize("block_bytes", [64, 1 << 20])
+def test_a_quote_that_nobody_meant_is_named(tmp_path: Path, block_bytes: int) -> None:
+    """It swallows the lines behind it, up to the next quote or to the end of the file."""
+    header = "user,item,time,title"
+    lines = [f"{line},song" for line in GOOD]
+
+    def check(where: int, *stray: str, message: str) -> None:
+        rows = [*lines[:where], *stray, *lines[where:]]
+        path = write(tmp_path, *rows, header=header)
+        refuse(path, TEXT, message, block_bytes=block_bytes)
+        refuse(path, TEXT | {"on_bad_row": "skip"}, message, block_bytes=block_bytes)
+        plain = build(path, TEXT | {"quoted": False}, block_bytes=block_bytes)
+        assert plain.counts.rows_read == len(rows)
+        shutil.rmtree(tmp_path / "out")
+
+    open_quote = 'u1,i1,3,"Weird Al'
+    check(9, open_quote, message=r"line 11: .* is not closed before the end .*--no-quotes")
+    check(30, open_quote, message=r"line 32: .* is not closed before the end")
+    two = ('u1,i1,3,"Weird', *lines[3:6], 'u1,i1,3,"Al"')
+    check(4, *two, message=r"line 6: .* has swallowed 4 whole rows; .*--no-quotes")
+    # Control: titles with line ends that nobody would take for rows.
+    titles = ['u1,i1,3,"one\ntwo, three"', 'u1,i1,3,"say ""four""\n\nfive"']
+    path = write(tmp_path, *lines, *titles, header=header)
+    assert build(path, TEXT, block_bytes=1 << 20).counts.rows_read == 32
 
 
 def test_a_missing_column_names_the_nearest(tmp_path: Path) -> None:
@@ -131,6 +159,41 @@ def test_users_with_one_item(tmp_path: Path) -> None:
     assert build(path, TEXT).counts.short_histories == 1  # among others it is left out and counted
 
 
+def test_a_bad_line_behind_a_long_review(tmp_path: Path) -> None:
+    review = "good, " * 40_000  # longer than the fields that Python's csv reads by default
+    lines = [f"{line},ok" for line in GOOD]
+    lines[3] = f'u1,i1,3,"{review}"'
+    lines[20] = "u1,i1,soon,ok"
+    path = write(tmp_path, *lines, header="user,item,time,review")
+    refuse(path, TEXT, r"log\.csv line 22: unreadable time .*found 'u1,i1,soon,ok'")
+
+
+def test_times_beyond_2_to_53_come_with_a_hint(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, *[f"u{n % 3},i{n % 5},{1_700_000_000_000_000_000 + n}" for n in range(9)]
+    )
+    refuse(path, TEXT, "16 digits or more: give --time-format integer")
+    assert build(path, TEXT | {"time_format": "integer"}).counts.rows_read == 9
+
+
+def test_columns_of_types_that_hold_no_id(tmp_path: Path) -> None:
+    path = tmp_path / "log.parquet"
+    columns = {
+        "user": [1] * 9,
+        "item": [[1, 2]] * 9,
+        "time": [timedelta(hours=n) for n in range(9)],
+    }
+    pq.write_table(pa.table(columns), path)
+    source = TEXT | {"kind": "parquet"}
+    message = r"log\.parquet: column 'item' holds list<.*int64>; .*give --row-holds history"
+    refuse(path, source, message)
+    assert build(path, source | {"row_holds": "history"}).counts.rows_read == 18
+    shutil.rmtree(tmp_path / "out")
+    keep = {"item_column": "user", "keep": ["item == 1"]}
+    refuse(path, source | keep, "column 'item' holds list")
+    refuse(path, TEXT, "log.parquet holds Parquet, and recipe t reads 'text'")
+
+
 def test_conditions_that_leave_nothing(tmp_path: Path) -> None:
     refuse(write(tmp_path, *GOOD), TEXT | {"keep": ["time > 99"]}, "conditions dropped 30 rows")
 
@@ -140,14 +203,19 @@ def test_torn_and_false_gzip(tmp_path: Path) -> None:
     path = tmp_path / "log.csv.gz"
     path.write_bytes(packed[: len(packed) // 2])
     refuse(path, TEXT, r"log\.csv\.gz cannot be read to its end .*expected a whole file")
-    path.write_bytes(b"user,item,time\n1,2,3\n")
+    path.write_bytes(packed[:5])
     refuse(path, TEXT, r"log\.csv\.gz cannot be read to its end")
 
 
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:
     path = write(tmp_path, *GOOD)
     path.write_bytes(path.read_bytes() + b"u1,caf\xe9,7\n")
-    refuse(path, TEXT, r"log\.csv.* line .*UTF-8")
+    refuse(path, TEXT, r"log\.csv line 32: expected UTF-8 text.*--encoding latin-1")
+    refuse(path, TEXT | {"encoding": "ascii"}, r"log\.csv line 32: expected text in ascii")
+    refuse(path, TEXT | {"encoding": "latin-99"}, "is no encoding that Python knows")
+    build(path, TEXT | {"encoding": "latin-1"})
+    items = pa.ipc.open_file(str(tmp_path / "out" / "items.arrow")).read_all()
+    assert "café" in items["original_id"].to_pylist()
 
 
 def test_existing_output_is_refused_and_kept(tmp_path: Path) -> None:
@@ -198,7 +266,7 @@ def test_parquet(tmp_path: Path) -> None:
     (tmp_path / "torn").mkdir()
     torn = tmp_path / "torn" / "log.parquet"
     torn.write_bytes(path.read_bytes()[:-100])
-    refuse(torn, source, r"log\.parquet: expected a whole Parquet file")
+    refuse(torn, source, r"log\.parquet: expected a whole file of parquet")
     pq.write_table(table.slice(0, 0), torn)
     refuse(torn, source, "has no rows")
 

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ def hash_text(text: str) -> int:
     return mix(value)
 
 
-def uniform(value: int, seed: int) -> float:
-    return (mix(value ^ mix(mix(seed) ^ 0)) >> 11) * 2.0**-53
+def uniform(value: int, seed: int, salt: int = 0) -> float:
+    return (mix(value ^ mix(mix(seed) ^ salt)) >> 11) * 2.0**-53
 
 
 def slow_build(rows: list[tuple[str, str, float, str]], recipe: Recipe) -> dict[str, Any]:
@@ -43,13 +44,23 @@ def slow_build(rows: list[tuple[str, str, float, str]], recipe: Recipe) -> dict[
     raw_count = Counter(item for _, item, _, _ in rows)
     keep = [i for i in sorted(raw_count, key=lambda i: (-raw_count[i], i))]
     keep = [i for i in keep if raw_count[i] >= filters.min_item_count][: filters.max_items]
-    histories: dict[str, list[tuple[str, str]]] = {}
+    histories: dict[str, list[tuple[str, str, float]]] = {}
     for user in users:
         own = [row for row in rows if row[0] == user and row[1] in keep]
         own.sort(key=lambda row: (row[3] == "test", row[2]))
-        if len(own) >= filters.min_history:
-            histories[user] = [(item, part) for _, item, _, part in own]
-    count = Counter(item for history in histories.values() for item, _ in history)
+        kept: list[tuple[str, str, float]] = []
+        for _, item, time, part in own:
+            before = {
+                "none": [],
+                "consecutive": [old for old, _, _ in kept[-1:]],
+                "all": [old for old, _, _ in kept],
+            }[filters.drop_repeats]
+            if item not in before:
+                kept.append((item, part, time))
+        if len(kept) >= filters.min_history:
+            histories[user] = kept
+    times = sorted(time for history in histories.values() for _, _, time in history)
+    count = Counter(item for history in histories.values() for item, _, _ in history)
     items = sorted(count, key=lambda i: (-count[i], i))
     number = {item: index for index, item in enumerate(items, start=1)}
 
@@ -68,10 +79,39 @@ def slow_build(rows: list[tuple[str, str, float, str]], recipe: Recipe) -> dict[
                 without_evaluation += 1
             placed += [("train", end) for end in cuts(train_n, recipe)]
         elif split.kind == "given":
-            train_n = sum(part == "train" for _, part in history)
-            part = "validation" if uniform(hashed, split.seed) < split.validation_frac else "train"
-            placed += [(part, end) for end in cuts(train_n, recipe)]
-            placed += [("test", end) for end in cuts(n, recipe) if end > train_n]
+            train_n = sum(part == "train" for _, part, _ in history)
+            is_held_out = uniform(hashed, split.seed) < split.validation_frac
+            if not is_held_out:
+                placed += [("train", end) for end in cuts(train_n, recipe)]
+            if split.evaluation_ends == "last":
+                if is_held_out:
+                    placed += [("validation", end) for end in cuts(train_n, recipe)]
+                placed += [("test", end) for end in cuts(n, recipe) if end > train_n]
+            else:
+                if is_held_out:
+                    placed += anywhere("validation", 1, train_n, hashed, recipe)
+                placed += anywhere("test", train_n + 1, n, hashed, recipe)
+        elif split.kind == "by_time":
+            cut_offs = [
+                times[int(at * len(times))] for at in (split.validation_from, split.test_from)
+            ]
+            if cut_offs[0] >= cut_offs[1]:
+                return {"cut_offs": cut_offs}
+            before = [sum(time < cut_off for _, _, time in history) for cut_off in cut_offs]
+            without_evaluation += before[0] == n
+            placed += [("train", end) for end in cuts(before[0], recipe)]
+            for part, low, high in (("validation", *before), ("test", before[1], n)):
+                if split.evaluation_ends == "last":
+                    placed += [(part, high)] if high >= max(low + 1, recipe.min_items) else []
+                else:
+                    placed += anywhere(part, low + 1, high, hashed, recipe)
+        elif split.kind == "by_user" and split.evaluation_ends != "last":
+            draw = uniform(hashed, split.seed)
+            if draw < split.test_frac + split.validation_frac:
+                part = "test" if draw < split.test_frac else "validation"
+                placed += anywhere(part, 1, n, hashed, recipe)
+            else:
+                placed += [("train", end) for end in cuts(n, recipe)]
         else:
             for end in cuts(n, recipe):
                 value = mix(hashed ^ end) if split.kind == "by_window" else hashed
@@ -82,18 +122,33 @@ def slow_build(rows: list[tuple[str, str, float, str]], recipe: Recipe) -> dict[
                 placed.append((part, end))
         for part, end in sorted(placed, key=lambda pair: pair[1]):
             start = max(0, end - recipe.window)
-            shown = [number[item] for item, _ in history[start:end]]
-            padded = [0] * (recipe.window - len(shown)) + shown
-            out[part].append((index, end, tuple(padded)))
+            shown = [number[item] for item, _, _ in history[start:end]]
+            shown_times = [round(time * 1000) for _, _, time in history[start:end]]
+            padding = [0] * (recipe.window - len(shown))
+            columns = [shown, shown_times] if recipe.times else [shown]
+            out[part].append((index, end, *(tuple(padding + column) for column in columns)))
             used[user] |= set(range(start, end))
-    train_count = Counter(i for _, _, row in out["train"] for i in row)
+    train_count = Counter(i for _, _, row, *_ in out["train"] for i in row)
+    rows_of = {part: [row[-1] for _, _, row, *_ in out[part]] for part in out}
     return {
         "rows": out,
         "items": [(number[i], i, count[i], train_count[number[i]]) for i in items],
         "users": [(index, user, len(h)) for index, (user, h) in enumerate(histories.items())],
         "leftover": sum(len(h) - len(used[user]) for user, h in histories.items()),
         "without_evaluation": without_evaluation,
+        "dropped": sum(len(h) for h in histories.values()),
+        "repeats": sum(len(h) - len({item for item, *_ in h}) for h in histories.values()),
+        "directly": sum(a[0] == b[0] for h in histories.values() for a, b in pairwise(h)),
+        "unseen": {part: sum(not train_count[i] for i in last) for part, last in rows_of.items()},
     }
+
+
+def anywhere(part: str, first: int, last: int, hashed: int, recipe: Recipe) -> list[Any]:
+    """Rows that end at drawn items of first..last, counted from 1."""
+    ends = range(max(first, recipe.min_items), last + 1)
+    bound = recipe.split.max_ends or (1 if recipe.split.evaluation_ends == "random" else None)
+    drawn = sorted(ends, key=lambda end: uniform(mix(hashed ^ end), recipe.split.seed, salt=1))
+    return [(part, end) for end in drawn[:bound]]
 
 
 def cuts(n: int, recipe: Recipe) -> list[int]:
@@ -115,7 +170,7 @@ def fast_build(folder: Path, rows: list[Any], recipe: Recipe, **sizes: int) -> d
     inputs = {"train": [], "test": []}
     for part in inputs:
         own = [row for row in rows if row[3] == part]
-        if own or recipe.split.kind == "given":
+        if own or (part == "test" and recipe.split.kind == "given"):
             path = folder / f"{part}.csv"
             lines = [f"{user},{item},{time}" for user, item, time, _ in own]
             path.write_text("\n".join(["user,item,time", *lines]) + "\n")
@@ -129,9 +184,9 @@ def fast_build(folder: Path, rows: list[Any], recipe: Recipe, **sizes: int) -> d
     return {
         "rows": {
             split: [
-                (user, end, tuple(items))
+                (user, end, *map(tuple, lists))
                 for file in info.files
-                for user, end, items in read_table(output / file.name)
+                for user, end, *lists in read_table(output / file.name)
             ]
             for split, info in manifest.splits.items()
         },
@@ -139,17 +194,25 @@ def fast_build(folder: Path, rows: list[Any], recipe: Recipe, **sizes: int) -> d
         "users": read_table(output / "users.arrow"),
         "leftover": manifest.counts.leftover_interactions,
         "without_evaluation": manifest.counts.users_without_evaluation,
+        "dropped": manifest.num_interactions,
+        "repeats": manifest.profile.repeats,
+        "directly": manifest.profile.consecutive_repeats,
+        "unseen": manifest.profile.unseen_targets,
     }
 
 
-def make(split: dict[str, Any], window: int, min_items: int, **filters: Any) -> Recipe:
+def make(
+    split: dict[str, Any], window: int, min_items: int, times: bool = False, **filters: Any
+) -> Recipe:
     source = {"kind": "text", "user_column": "user", "item_column": "item", "time_column": "time"}
+    source |= {"time_unit": "s"}
     filters = {"min_history": min_items} | filters
     return Recipe.model_validate(
         {
             "name": "random",
             "window": window,
             "min_items": min_items,
+            "times": times,
             "source": source,
             "filters": filters,
             "split": split,
@@ -162,6 +225,10 @@ SPLITS = [
     {"kind": "by_window", "validation_frac": 0.2, "test_frac": 0.4},
     {"kind": "leave_one_out"},
     {"kind": "given", "validation_frac": 0.4, "seed": 1},
+    {"kind": "by_time", "validation_from": 0.4, "test_from": 0.7},
+    {"kind": "by_time", "validation_from": 0.3, "test_from": 0.6, "evaluation_ends": "all"},
+    {"kind": "by_user", "validation_frac": 0.3, "test_frac": 0.3, "evaluation_ends": "random"},
+    {"kind": "given", "validation_frac": 0.4, "evaluation_ends": "all", "max_ends": 3},
 ]
 
 
@@ -175,7 +242,9 @@ def interactions(draw: Any, parts: tuple[str, ...]) -> list[tuple[str, str, floa
     return sorted(rows, key=lambda r: r[3] == "test")  # the train file is read first
 
 
-@pytest.mark.parametrize("split", SPLITS, ids=lambda split: split["kind"])
+@pytest.mark.parametrize(
+    "split", SPLITS, ids=lambda split: f"{split['kind']}, {split.get('evaluation_ends', 'last')}"
+)
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_fast_build_equals_the_slow_one(split: dict[str, Any], data: Any) -> None:
@@ -188,6 +257,8 @@ def test_fast_build_equals_the_slow_one(split: dict[str, Any], data: Any) -> Non
         split,
         window,
         data.draw(st.integers(2, min(3, window))),
+        times=data.draw(st.booleans()),
+        drop_repeats=data.draw(st.sampled_from(["none", "consecutive", "all"])),
         min_item_count=data.draw(st.integers(1, 3)),
         max_items=data.draw(st.sampled_from([None, 5, 9])),
         max_users=data.draw(st.sampled_from([None, 3, 6])),
@@ -198,6 +269,10 @@ def test_fast_build_equals_the_slow_one(split: dict[str, Any], data: Any) -> Non
     }
     expected = slow_build(rows, recipe)
     with tempfile.TemporaryDirectory() as folder:
+        if "cut_offs" in expected:
+            with pytest.raises(ValueError, match="expected the first to be earlier"):
+                fast_build(Path(folder), rows, recipe, **sizes)
+            return
         if not expected["rows"]["train"]:
             with pytest.raises(ValueError, match=r"has no rows|no history is left"):
                 fast_build(Path(folder), rows, recipe, **sizes)

@@ -1,9 +1,14 @@
 """One log in every format that can be read gives one and the same dataset."""
 
+import bz2
 import gzip
-from datetime import date
+import json
+import lzma
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,10 +17,18 @@ import pytest
 from skiprec.data.ingest import build_dataset, make_recipe
 from skiprec.data.ingest.conditions import apply_condition, parse_condition
 from skiprec.data.ingest.inputs import check_inputs
-from skiprec.data.ingest.parsing import order_key, parse_times
+from skiprec.data.ingest.parsing import plain
+from skiprec.data.ingest.raw_files import content_of, expand_inputs
 from skiprec.data.ingest.recipe import Recipe
+from skiprec.data.ingest.times import order_key, parse_times
 from skiprec.data.manifest import Manifest
 
+PACK = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda data: pa.compress(data, "zstd", asbytes=True),
+}
 LOG = [(f"{n * 7 % 4}", f"{n * 5 % 9}", 100 - n // 3) for n in range(60)]
 NAMED = {"user_column": "user", "item_column": "item", "time_column": "time"}
 NUMBERED = {"user_column": "1", "item_column": "2", "time_column": "4", "header": False}
@@ -32,8 +45,14 @@ def recipe_of(source: dict[str, Any]) -> Recipe:
 
 
 def write(path: Path, text: str) -> Path:
-    data = text.encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    data = text.encode("utf-16" if "utf16" in path.name else "utf-8")
+    if path.suffix == ".zip":
+        with ZipFile(path, "w") as archive:
+            archive.writestr("__MACOSX/._log", b"x")
+            archive.writestr("log", data)
+    else:
+        pack = PACK.get(path.suffix.lower(), bytes)
+        path.write_bytes(pack(data))
     return path
 
 
@@ -62,9 +81,15 @@ def lines_of(separator: str, end: str = "\n", quote: str = "") -> str:
 
 TEXTS = {
     "windows_line_ends.csv": ("user,item,x,time\r\n" + lines_of(",", "\r\n"), NAMED),
+    "old_mac.csv": ("user,item,x,time\r" + lines_of(",", "\r"), NAMED),
+    "utf16.csv": ("user,item,x,time\r\n" + lines_of(",", "\r\n"), NAMED),
     "byte_order_mark.csv": ("\ufeffuser,item,x,time\n" + lines_of(","), NAMED),
     "blank_first_line.csv": ("\nuser,item,x,time\n" + lines_of(","), NAMED),
-    "packed.csv.gz": ("user,item,x,time\n" + lines_of(","), NAMED),
+    **{
+        f"packed.CSV{suffix}": ("user,item,x,time\n" + lines_of(","), NAMED)
+        for suffix in (".gz", ".bz2", ".xz", ".zst", ".zip", ".BZ2")
+    },
+    "utf16.csv.xz": ("user,item,x,time\n" + lines_of(","), NAMED),
     "quoted.csv": ('"user","item",x,time\n' + lines_of(",", quote='"'), NAMED),
     "tabs.tsv": (lines_of("\t"), NUMBERED | {"separator": "\t", "quoted": False}),
     "colons.dat": (lines_of("::"), NUMBERED | {"separator": "::"}),
@@ -103,6 +128,99 @@ def test_text(tmp_path: Path, content_hash: str, name: str, block_bytes: int) ->
     file = write(tmp_path / name, text)
     built = build(tmp_path, file, {"kind": "text"} | source, block_bytes=block_bytes)
     assert built.content_hash == content_hash
+
+
+def test_json_lines(tmp_path: Path, content_hash: str) -> None:
+    """Numbers and text may mix, as they do where several services write one log."""
+    rows = [
+        {"user": int(u) if n % 2 else u, "item": float(i) if n % 3 else i, "time": t, "x": [n]}
+        for n, (u, i, t) in enumerate(LOG)
+    ]
+    file = write(tmp_path / "log.jsonl.gz", "\n\n".join(json.dumps(row) for row in rows))
+    source = {"kind": "jsonl"} | NAMED
+    assert content_of(file) == "jsonl"
+    assert build(tmp_path, file, source, block_bytes=320).content_hash == content_hash
+    file = write(tmp_path / "torn.jsonl", '{"user": 1, "item"\n')
+    with pytest.raises(ValueError, match=r"line 1: expected a JSON object"):
+        build(tmp_path, file, source)
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_arrow(tmp_path: Path, content_hash: str, form: str) -> None:
+    columns = dict(zip(("user", "item", "time"), zip(*LOG, strict=True), strict=True))
+    table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    path = tmp_path / "log.feather"
+    new = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    with new(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=25)
+    assert content_of(path) == "arrow"
+    built = build(tmp_path, path, {"kind": "arrow"} | NAMED, block_bytes=320)
+    assert built.content_hash == content_hash
+
+
+@pytest.mark.parametrize("kind", ["text", "parquet", "jsonl"])
+def test_a_row_may_hold_a_history(tmp_path: Path, content_hash: str, kind: str) -> None:
+    users, lists = list(by_user()), list(by_user().values())
+    path = tmp_path / "log.x"
+    if kind == "parquet":
+        lists = pa.array([[int(i) for i in items] for items in lists])  # type: ignore[assignment]
+        pq.write_table(pa.table({"user": users, "item": lists}), path)
+    elif kind == "text":
+        lines = [f"{user},{' '.join(items)}" for user, items in zip(users, lists, strict=True)]
+        write(path, "\n".join(["user,item:token_seq", *lines]))
+    else:
+        rows = zip(users, lists, strict=True)
+        write(path, "\n".join(json.dumps({"user": u, "item": items}) for u, items in rows))
+    source = {"kind": kind, "user_column": "user", "item_column": "item", "row_holds": "history"}
+    assert build(tmp_path, path, source, block_bytes=64).content_hash == content_hash
+
+
+def test_rows_with_histories_and_no_users_are_named_by_file_and_row(tmp_path: Path) -> None:
+    """Each row is a user of its own, as games and sessions are; its time orders nothing then."""
+    log = write(tmp_path / "games.tsv", "when\tmoves\n2018.??.??\t5 6 7\n2017.02.01\t7 6 5\n")
+    source = {
+        "kind": "text",
+        "separator": "\t",
+        "item_column": "moves",
+        "time_column": "when",
+        "time_format": "%Y.%m.%d",
+        "row_holds": "history",
+    }
+    manifest = build(tmp_path, log, source)
+    users = pa.ipc.open_file(str(tmp_path / "games_tsv" / "users.arrow")).read_all()
+    assert set(users["original_id"].to_pylist()) == {"1:1", "1:2"}
+    assert manifest.counts.rows_read == 6
+    assert manifest.counts.partial_dates == 1
+    log = write(tmp_path / "torn.tsv", "when\tmoves\n2018.01.01\t5 6 7\n2017.02.01\t\n")
+    with pytest.raises(ValueError, match=r"torn.tsv line 3: no item id in column 'moves'"):
+        build(tmp_path, log, source)
+    with pytest.raises(ValueError, match=r"source.user_column is missing"):
+        recipe_of(source | {"row_holds": "interaction"})
+
+
+def test_an_input_may_be_a_folder_of_parts_or_a_pattern(
+    tmp_path: Path, content_hash: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "log"
+    (folder / "_delta").mkdir(parents=True)
+    for hidden in ("_SUCCESS", ".part-0.crc", "_delta/0.csv"):
+        write(folder / hidden, "not,a,part")
+    for number in range(3):
+        lines = [f"{u},{i},{t}" for u, i, t in LOG[20 * number : 20 * number + 20]]
+        write(folder / f"part-{number}.csv", "\n".join(["user,item,time", *lines]))
+    parts = [folder / f"part-{number}.csv" for number in range(3)]
+    monkeypatch.chdir(tmp_path)
+    assert expand_inputs([folder]) == expand_inputs([folder / "part-*.csv"]) == parts
+    assert expand_inputs([Path("log/*.csv")]) == [Path(f"log/part-{n}.csv") for n in range(3)]
+    built = build_dataset(
+        recipe_of({"kind": "text"} | NAMED), parts, tmp_path / "out", progress=str
+    )
+    assert built.content_hash == content_hash
+    with pytest.raises(ValueError, match="no file matches"):
+        expand_inputs([folder / "*.parquet"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="is a folder without files"):
+        expand_inputs([tmp_path / "empty"])
 
 
 def test_the_time_column_matters(tmp_path: Path, content_hash: str) -> None:
@@ -196,6 +314,64 @@ def test_conditions(text: str, values: list[Any], holds: list[bool]) -> None:
     assert not unreadable.any()
 
 
+DAYS = [date(2024, 1, 1), date(2024, 1, 2), None]
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "holds"),
+    [
+        ("c == buy", pa.array(["buy", "view", None]).dictionary_encode(), [True, False, False]),
+        ("c != buy", pa.array(["buy", "view", None]).dictionary_encode(), [False, True, True]),
+        ("c == buy", pa.array([b"buy", b"view", None]), [True, False, False]),
+        ("c == buy", pa.array(["buy", "view"], pa.large_string()), [True, False]),
+        ("c == buy", pa.array(["buy", "view"], pa.string_view()), [True, False]),
+        ("c == true", pa.array([True, False, None]), [True, False, False]),
+        ("c != True", pa.array([True, False, None]), [False, True, True]),
+        ("c == 2024-01-01", pa.array(DAYS), [True, False, False]),
+        ("c > 2024-01-01", pa.array(DAYS), [False, True, False]),
+        (
+            "c >= 2024-01-01T23:00-02:00",
+            pa.array(DAYS).cast(pa.timestamp("ns")),
+            [False, False, False],
+        ),
+        (
+            "c < 2024-01-02T00:00:01Z",
+            pa.array(DAYS).cast(pa.timestamp("s", "UTC")),
+            [True, True, False],
+        ),
+        ("c > 2024-01-01", pa.array(["2024-01-01T01:00Z", "2023-12-31", ""]), [True, False, False]),
+        ("c > 01:30", pa.array([time(1), time(2)]), [False, True]),
+        ("c >= 90", pa.array([timedelta(seconds=89.9), timedelta(minutes=1.5)]), [False, True]),
+        ("c > 1.5", pa.array([Decimal("1.50"), Decimal("1.51")]), [False, True]),
+        ("c == 9007199254740993", pa.array([2**53, 2**53 + 1]), [False, True]),
+        ("c is empty", pa.array([None, None]), [True, True]),
+    ],
+    ids=str,
+)
+def test_conditions_on_every_type(text: str, values: pa.Array, holds: list[bool]) -> None:
+    readable, is_utf8_N = plain(values)
+    found, unreadable = apply_condition(parse_condition(text), readable)
+    assert found.tolist() == holds
+    assert is_utf8_N.all()
+    assert not unreadable.any()
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "message"),
+    [
+        ("c > 1", pa.array([True]), "column 'c' holds bool, which has no order"),
+        ("c == maybe", pa.array([True]), "expected true or false, got 'maybe'"),
+        ("c == monday", pa.array(DAYS), r"column 'c' holds date32.day.; expected a time such as"),
+        ("c == 1", pa.array([{"a": 1}]), "holds struct<a: int64>, which has no order"),
+        ("c == x", pa.array([1]), "holds int64; expected a number, got 'x'"),
+    ],
+    ids=str,
+)
+def test_conditions_that_cannot_be_decided(text: str, values: pa.Array, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        apply_condition(parse_condition(text), values)
+
+
 def test_conditions_flag_what_is_no_number() -> None:
     _, unreadable = apply_condition(parse_condition("n > 2"), pa.array(["1", "x", ""]))
     assert unreadable.tolist() == [False, True, False]
@@ -206,7 +382,7 @@ def test_conditions_flag_what_is_no_number() -> None:
 
 def test_order_keys_sort_as_the_numbers_do() -> None:
     numbers = [-1e300, -2.5, -1.0, -1e-300, 0.0, 1e-300, 0.5, 3.0, 1e300]
-    keys, readable = parse_times(pa.array([str(n) for n in numbers]), "number")
+    keys, readable, _ = parse_times(pa.array([str(n) for n in numbers]), "number")
     assert (keys[1:] > keys[:-1]).all()
     assert readable.tolist() == [abs(n) < 2**53 for n in numbers]
     zeros = order_key(pa.array([0.0, -0.0]).to_numpy())

@@ -42,7 +42,7 @@ def test_the_settings_of_the_slides() -> None:
         ("split.kind=", "split.kind is missing; expected one of 'by_user', 'by_window'"),
         ("min_history=3", "unknown key 'min_history'; did you mean 'filters.min_history'"),
         ("source.seed=1", "source.seed has no effect with source.kind='text'; remove it"),
-        ("source.user_column=", "source.kind='text' needs source.user_column"),
+        ("source.user_column=", "source.user_column is missing"),
         ("window=1", "window: .*greater than or equal to 2"),
         ("window=2", "min_items 3 is above window 2"),
         ("filters.min_history=2", "filters.min_history 2 is below min_items 3"),

@@ -65,7 +65,7 @@ def test_files_are_mapped_not_read(built: Path) -> None:
     before = pa.total_allocated_bytes()
     shards = ShardSet.open(built, "train")
     assert pa.total_allocated_bytes() - before < 100_000
-    for items_RW in shards._items:
+    for items_RW in (columns["items_RW"] for columns in shards._files):
         assert not items_RW.flags.owndata
         assert not items_RW.flags.writeable
         mapped = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines()]

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from skiprec.data.hashing import hash_texts, mix
-from skiprec.data.splits import ByUser, ByWindow, Given, LeaveOneOut, SplitPlan, plan_splits
+from skiprec.data.splits import (
+    ByTime,
+    ByUser,
+    ByWindow,
+    Given,
+    LeaveOneOut,
+    Lengths,
+    SplitPlan,
+    plan_splits,
+)
 
 NONE = np.zeros(0, np.int64)
 
@@ -19,14 +28,9 @@ def hashes(num_users: int) -> np.ndarray:
 
 def plan(config: object, lengths: list[int], window: int = 5, min_items: int = 3) -> SplitPlan:
     length_U = np.array(lengths, np.int64)
-    return plan_splits(
-        config,  # type: ignore[arg-type]
-        hashes(len(lengths)),
-        length_U,
-        np.zeros_like(length_U),
-        window,
-        min_items,
-    )
+    none_U = np.zeros_like(length_U)
+    length = Lengths(length_U, none_U, none_U, none_U)
+    return plan_splits(config, hashes(len(lengths)), length, window, min_items)  # type: ignore[arg-type]
 
 
 def users(split: SplitPlan, name: str) -> set[int]:
@@ -84,9 +88,9 @@ def test_leave_one_out_holds_out_the_last_two_items() -> None:
 
 
 def test_given_rows_of_test_end_at_test_items_and_train_rows_before_them() -> None:
-    length_U, test_length_U = np.array([10, 6, 4]), np.array([2, 0, 4])
-    config = Given(validation_frac=0.0)
-    split = plan_splits(config, hashes(3), length_U, test_length_U, window=5, min_items=3)
+    none_U = np.zeros(3, np.int64)
+    length = Lengths(np.array([10, 6, 4]), np.array([2, 0, 4]), none_U, none_U)
+    split = plan_splits(Given(validation_frac=0.0), hashes(3), length, window=5, min_items=3)
     assert split.rows["test"].user_R.tolist() == [0, 2]
     assert split.rows["test"].end_R.tolist() == [10, 4]
     assert split.rows["train"].user_R.tolist() == [0, 0, 1]
@@ -96,20 +100,33 @@ def test_given_rows_of_test_end_at_test_items_and_train_rows_before_them() -> No
 
 @pytest.mark.parametrize(
     "config",
-    [ByUser(validation_frac=0.3), ByWindow(validation_frac=0.3), LeaveOneOut(), Given()],
-    ids=lambda config: config.kind,
+    [
+        ByUser(validation_frac=0.3),
+        ByUser(validation_frac=0.3, evaluation_ends="all", max_ends=3),
+        ByWindow(validation_frac=0.3),
+        LeaveOneOut(),
+        Given(),
+        Given(evaluation_ends="random"),
+        ByTime(validation_from=0.6, test_from=0.8),
+        ByTime(validation_from=0.6, test_from=0.8, evaluation_ends="random", max_ends=2),
+    ],
+    ids=lambda config: f"{config.kind}, {getattr(config, 'evaluation_ends', 'last')}",
 )
 def test_a_users_rows_do_not_depend_on_the_other_users(config: object) -> None:
     rng = np.random.default_rng(0)
     length_U, hash_U = rng.integers(3, 30, 50), hashes(50)
-    test_length_U = length_U // 3 if isinstance(config, Given) else np.zeros_like(length_U)
+    none_U = np.zeros_like(length_U)
+    parts = [
+        length_U // 3 if isinstance(config, Given) else none_U,
+        rng.integers(0, length_U // 2) if isinstance(config, ByTime) else none_U,
+        length_U // 2 if isinstance(config, ByTime) else none_U,
+    ]
 
     def rows(chosen: np.ndarray) -> set[tuple[str, int, int]]:
         split = plan_splits(
             config,  # type: ignore[arg-type]
             hash_U[chosen],
-            length_U[chosen],
-            test_length_U[chosen],
+            Lengths(length_U[chosen], *(part_U[chosen] for part_U in parts)),
             window=6,
             min_items=3,
         )

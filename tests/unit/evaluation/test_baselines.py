@@ -74,6 +74,7 @@ def test_places_go_by_count_in_the_rows_then_by_id(monkeypatch: pytest.MonkeyPat
 def test_no_row_of_own_items_where_seen_ones_are_excluded(tmp_path: Path) -> None:
     items_RT, target_R, place_V = draw_rows()
     items_RW = np.concatenate([items_RT, target_R[:, None]], axis=1)
-    rows = Rows(items_RW, np.zeros(len(items_RW), np.int32), np.arange(len(items_RW)))
+    none_R = np.zeros(len(items_RW), np.int32)
+    rows = Rows(items_RW, none_R, none_R, np.arange(len(items_RW)))
     assert score_baselines(rows, place_V, True).keys() == {"rank_popularity"}
     assert len(score_baselines(rows, place_V, False)) == 3

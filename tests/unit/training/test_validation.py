@@ -27,7 +27,8 @@ class MemoryShards:
 
     def take(self, row_R: np.ndarray) -> Rows:
         items = random_batch(self.num_rows).items_BW.numpy()[row_R]
-        return Rows(items.astype(np.int32), row_R.astype(np.int32), row_R)
+        index_R = row_R.astype(np.int32)
+        return Rows(items.astype(np.int32), index_R, index_R, row_R)
 
 
 def real_rows(tiles: list[tuple[Batch, int]]) -> torch.Tensor:

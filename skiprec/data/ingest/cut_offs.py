@@ -1,0 +1,57 @@
+"""Finds the times of the two cut-offs of the split by_time, which may be given as shares."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from skiprec.data.splits import ByTime, milliseconds_of
+
+Longs = npt.NDArray[np.int64]
+
+_BINS = 4_096
+
+
+def find_cut_offs(config: ByTime, read_times: Callable[[], Iterable[Longs]]) -> tuple[int, int]:
+    """`(validation, test)`, in milliseconds since 1970.
+
+    Args:
+        read_times: the times of all kept interactions, in pieces; it is called several times.
+
+    Raises:
+        ValueError: the cut-offs are not in this order.
+    """
+    first, second = (
+        milliseconds_of(cut_off) if isinstance(cut_off, str) else time_at_share(cut_off, read_times)
+        for cut_off in (config.validation_from, config.test_from)
+    )
+    if first >= second:
+        raise ValueError(
+            f"split.validation_from {config.validation_from} and split.test_from "
+            f"{config.test_from} are the times {first} and {second} ms; expected the first to be "
+            "earlier: too many interactions share one time, or the shares are too close"
+        )
+    return first, second
+
+
+def time_at_share(share: float, read_times: Callable[[], Iterable[Longs]]) -> int:
+    """The time with a share of the interactions before it (no more of them), by counting in bins.
+
+    Each pass over the data splits the bin with the wanted time, until a bin is one millisecond.
+    """
+    pieces = [(int(ms_N.min()), int(ms_N.max()), len(ms_N)) for ms_N in read_times() if len(ms_N)]
+    low, high = min(first for first, _, _ in pieces), max(last for _, last, _ in pieces) + 1
+    wanted = share * sum(count for _, _, count in pieces)
+    below = 0  # interactions before `low`
+    while high - low > 1:
+        edges = np.unique(np.linspace(low, high, _BINS + 1).astype(np.int64))
+        counts = np.zeros(len(edges) - 1, np.int64)
+        for ms_N in read_times():
+            inside_N = ms_N[(ms_N >= low) & (ms_N < high)]
+            bin_N = np.searchsorted(edges, inside_N, side="right") - 1
+            counts += np.bincount(bin_N, minlength=len(counts))
+        before = below + np.cumsum(counts)
+        chosen = min(int(np.searchsorted(before, wanted, side="right")), len(counts) - 1)
+        below = int(before[chosen - 1]) if chosen else below
+        low, high = int(edges[chosen]), int(edges[chosen + 1])
+    return low

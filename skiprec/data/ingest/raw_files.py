@@ -1,0 +1,261 @@
+"""Opens input files of any compression and encoding; what a file holds is told by its content.
+
+Every reader of text goes through `open_text`, so all of them read the same: without a byte order
+mark, as UTF-8, with lines that end in a line feed.
+"""
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, Protocol, cast
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import pyarrow as pa
+
+Content = Literal["parquet", "arrow", "jsonl", "text"]
+
+_ZIP = b"PK\x03\x04"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_COMPRESSIONS: dict[bytes, Callable[[Path, str], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+_ARROW_FILE, _ARROW_STREAM = b"ARROW1", b"\xff\xff\xff\xff"
+# The longer marks come first: the mark of UTF-32 begins like that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+
+
+@dataclass(frozen=True)
+class ZipMember:
+    """A file inside a zip archive. It is read as a stream and never unpacked."""
+
+    archive: Path
+    member: str
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.member}"
+
+
+RawFile = Path | ZipMember
+
+
+class _Source(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+    def close(self) -> None: ...
+
+
+def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
+    """The files that some inputs name: files, folders of parts, patterns such as `part-*.csv`.
+
+    The parts of a folder and the matches of a pattern are in the order of their paths. Hidden files
+    and files that begin with an underscore, such as `_SUCCESS`, are no parts.
+
+    Raises:
+        ValueError: a folder has no parts, or no file matches a pattern.
+    """
+    return [file for given in inputs for file in _expand(given)]
+
+
+def _expand(given: Path) -> Iterator[Path]:
+    if given.is_dir():
+        parts = sorted(p for p in given.rglob("*") if p.is_file() and not _is_hidden(p, given))
+        if not parts:
+            raise ValueError(f"{given} is a folder without files; expected parts of a log in it")
+        yield from parts
+    elif not given.exists() and any(sign in str(given) for sign in "*?["):
+        root = Path(given.anchor) if given.is_absolute() else Path()
+        matches = sorted(p for p in root.glob(str(given.relative_to(root))) if p.is_file())
+        if not matches:
+            raise ValueError(f"no file matches {given}; expected at least one")
+        yield from matches
+    else:
+        yield given
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+
+
+def content_of(file: RawFile) -> Content:
+    """What a file holds, from its first bytes (of a compressed file: of what is in it).
+
+    Raises:
+        ValueError: there is no such file, or it is damaged.
+    """
+    if isinstance(file, Path) and not file.is_file():
+        raise ValueError(f"{file}: no such file; expected an input")
+    with damage_named(file), open_bytes(file) as stream:
+        head = stream.read(4096)
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head.startswith((_ARROW_FILE, _ARROW_STREAM)):
+        return "arrow"
+    for mark in _MARKS:
+        head = head.removeprefix(mark)
+    # Not "{" alone: Windows writes ids in braces.
+    is_object = re.match(rb'\s*\{\s*("|\})', head.replace(b"\0", b""))
+    return "jsonl" if is_object else "text"
+
+
+@contextmanager
+def damage_named(file: RawFile) -> Iterator[None]:
+    """Turns an error of reading a damaged file into a ValueError that names the file."""
+    try:
+        yield
+    except (OSError, EOFError, BadZipFile, zlib.error, lzma.LZMAError) as error:
+        raise ValueError(
+            f"{file} cannot be read to its end ({error}); expected a whole file: it may have "
+            "been cut in a copy or a download, so copy it again"
+        ) from error
+
+
+def open_bytes(file: RawFile) -> IO[bytes]:
+    """A stream of the bytes of a file: of gz, bz2, xz, zst, or a zip archive's only member.
+
+    Raises:
+        ValueError: a zip archive has no member or several.
+    """
+    if isinstance(file, ZipMember):
+        return ZipFile(file.archive).open(file.member)
+    with file.open("rb") as stream:
+        head = stream.read(6)
+    if head.startswith(_ZIP):
+        return ZipFile(file).open(_only_member(file))
+    if head.startswith(_ZSTD):
+        return cast("IO[bytes]", pa.input_stream(str(file), compression="zstd"))
+    for magic, opener in _COMPRESSIONS.items():
+        if head.startswith(magic):
+            return cast("IO[bytes]", opener(file, "rb"))
+    return file.open("rb", buffering=0)
+
+
+def _only_member(archive: Path) -> str:
+    with ZipFile(archive) as opened:
+        names = [info.filename for info in opened.infolist() if not info.is_dir()]
+    names = [name for name in names if not name.startswith("__MACOSX/")]
+    if len(names) != 1:
+        raise ValueError(
+            f"{archive} holds {len(names)} files ({', '.join(names[:5])}); expected one: "
+            "unpack the archive and give the files"
+        )
+    return names[0]
+
+
+class TextStream(io.RawIOBase):
+    """The bytes of a text as UTF-8 with line feeds. It counts the lines that are not blank.
+
+    Raises:
+        ValueError: while reading, if the text is not in its encoding; names the line.
+    """
+
+    def __init__(self, file: RawFile, encoding: str) -> None:
+        self.file = file
+        self.lines = 0
+        self._raw = cast(_Source, open_bytes(file))
+        head = self._raw.read(4)
+        mark = next((mark for mark in _MARKS if head.startswith(mark)), b"")
+        name = _MARKS[mark] if mark else encoding
+        self.encoding = codecs.lookup(name).name
+        self._decoder = None
+        if self.encoding != "utf-8":
+            self._decoder = codecs.getincrementaldecoder(self.encoding)()
+        self._line = 1  # of the byte that is decoded next
+        self._ends_in_return = False
+        self._recent = b"\n"
+        self._ahead = head[len(mark) :]
+        self._at_end = False
+        self._pending = b""  # read, and not yet given to a buffer
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def close(self) -> None:
+        """Closes the file."""
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+    def read(self, size: int = -1) -> bytes:
+        """About `size` bytes, at least one unless the text is at its end."""
+        block = b""
+        while not block and not self._at_end:
+            raw = self._ahead + self._raw.read(size)
+            self._ahead, self._at_end = b"", not raw
+            block = self._one_line_end(self._to_utf8(raw))
+        self._count(block)
+        return block
+
+    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
+        """Fills a part of `buffer`, for `io.BufferedReader`."""
+        if not self._pending:
+            self._pending = self.read(len(buffer))
+        piece, self._pending = self._pending[: len(buffer)], self._pending[len(buffer) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def _to_utf8(self, raw: bytes) -> bytes:
+        if self._decoder is None:
+            return raw
+        try:
+            text = self._decoder.decode(raw, final=not raw)
+        except UnicodeDecodeError as error:
+            line = self._line + raw[: error.start].count(b"\n")
+            raise ValueError(
+                f"{self.file} line {line}: expected text in {self.encoding}: {error}"
+            ) from error
+        self._line += text.count("\n")
+        return text.encode()
+
+    def _one_line_end(self, block: bytes) -> bytes:
+        if self._ends_in_return:
+            block = b"\r" + block
+        self._ends_in_return = block.endswith(b"\r") and not self._at_end
+        if self._ends_in_return:
+            block = block[:-1]
+        if b"\r" in block:
+            block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return block
+
+    def last_line(self) -> bytes:
+        """The last line of a text that was read to its end; of a line above 64 kB, its end."""
+        return self._recent.rstrip(b"\n").rpartition(b"\n")[2]
+
+    def _count(self, block: bytes) -> None:
+        if not block:
+            self.lines += not self._recent.endswith(b"\n")
+            return
+        joined = self._recent[-1:] + block
+        if b"\n\n" in joined:
+            is_end = np.frombuffer(joined, np.uint8) == ord("\n")
+            self.lines += int((is_end[1:] & ~is_end[:-1]).sum())
+        else:
+            self.lines += block.count(b"\n")
+        self._recent = (self._recent + block)[-65_536:]
+
+
+def open_text(file: RawFile, encoding: str = "utf-8") -> TextStream:
+    """The text of a file; a byte order mark overrides `encoding`."""
+    return TextStream(file, encoding)
+
+
+def lines_of(file: RawFile, encoding: str = "utf-8") -> Iterator[bytes]:
+    """The lines of a text, each with its line feed."""
+    with open_text(file, encoding) as stream:
+        yield from io.BufferedReader(stream, 1 << 20)

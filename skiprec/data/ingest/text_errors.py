@@ -1,0 +1,180 @@
+"""Finds what is wrong with a text file by reading it a second time, slowly, with Python's `csv`.
+
+Arrow's parser says neither in which line it failed, nor that a quote which nobody closed has
+swallowed the lines behind it.
+"""
+
+import csv
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from skiprec.data.ingest.raw_files import RawFile, lines_of
+from skiprec.data.ingest.recipe import TextSource
+
+WRONG_WIDTH = "wrong number of fields"
+GAP_FILLED = "text between the characters of the separator"
+
+# Judges rows by their fields: the index and the reason of the first bad one, None if all are good.
+Judge = Callable[[list[list[str]]], tuple[int, str] | None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The positions of the wanted columns among the fields of a line.
+
+    Arrow splits at one character. A separator such as "::" is read as ":", which makes an empty
+    field in each gap.
+    """
+
+    lines_above: int  # lines up to the header, the header included
+    num_fields: int
+    positions: dict[str, int]
+    gaps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The fields of a row and the line on which it begins; blank lines are no rows."""
+
+    line: int
+    fields: list[str]
+    is_open: bool  # whether the file ends inside of a quoted field
+
+
+def slow_rows(file: RawFile, source: TextSource) -> Iterator[Row]:
+    """Every row of a text file, the header included."""
+    csv.field_size_limit(sys.maxsize)  # a review may be longer than Python's limit of 128 kB
+    at_end = False
+
+    def lines() -> Iterator[str]:
+        nonlocal at_end
+        for number, line in enumerate(lines_of(file, source.encoding), start=1):
+            try:
+                yield line.decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{file} line {number}: expected UTF-8 text: {error}; if it has another "
+                    "encoding, name it: --encoding latin-1"
+                ) from error
+        at_end = True
+
+    line, reader = 1, _csv_reader(lines(), source)
+    for fields in reader:
+        if fields:
+            # The reader asks for a line behind the last one only inside of a quoted field.
+            yield Row(line, fields, is_open=at_end)
+        line = reader.line_num + 1
+
+
+def ends_in_quotes(line: bytes, source: TextSource) -> bool:
+    """Whether a quoted field is open at the end of a line."""
+    reader = _csv_reader(iter([line.decode(errors="replace"), '"']), source)
+    next(reader)
+    return reader.line_num > 1
+
+
+def _csv_reader(lines: Iterator[str], source: TextSource) -> Any:
+    quoting = csv.QUOTE_MINIMAL if source.quoted else csv.QUOTE_NONE
+    return csv.reader(lines, delimiter=source.separator[0], quoting=quoting)
+
+
+def refuse_swallowed_lines(file: RawFile, source: TextSource, layout: Layout) -> None:
+    """Raises ValueError if a quote that nobody meant has made one field of several rows.
+
+    Such a quote is open at the end of the file, or its field holds whole rows: text that splits as
+    the table does. Text in which the fields of a table fit by chance is told by the other fields
+    with line ends, which do not fit.
+    """
+    rows_of: dict[int, int] = {}  # line on which a field opens that looks like rows: how many
+    others = 0
+    for row in slow_rows(file, source):
+        if row.is_open:
+            line = row.line + sum(field.count("\n") for field in row.fields[:-1])
+            raise ValueError(_stray_quote(file, line, "is not closed before the end of the file"))
+        line = row.line
+        for index, field in enumerate(row.fields):
+            if "\n" in field:
+                swallowed = _rows_in(field, index, layout.num_fields, source.separator[0])
+                others += not swallowed
+                if swallowed:
+                    rows_of[line] = swallowed
+            line += field.count("\n")
+    for line, count in rows_of.items():
+        if not others or count >= 3:
+            raise ValueError(_stray_quote(file, line, f"has swallowed {count} whole rows"))
+
+
+def _rows_in(field: str, index: int, num_fields: int, separator: str) -> int:
+    """How many rows of the table a field holds that opened as field `index`; 0 if it is text."""
+    pieces = [piece for piece in field.split("\n")[1:] if piece]
+    separators = [piece.count(separator) for piece in pieces]
+    fits = separators == [num_fields - 1] * (len(pieces) - 1) + [index]
+    return len(pieces) if fits else 0
+
+
+def _stray_quote(file: RawFile, line: int, problem: str) -> str:
+    return (
+        f"{file} line {line}: a field that opens with a double quote here {problem}; expected a "
+        "closing quote on the same line: if quotes are ordinary characters in this file, give "
+        "--no-quotes (source.quoted = false)"
+    )
+
+
+def explain(
+    file: RawFile, source: TextSource, layout: Layout, judge: Judge, fallback: str = ""
+) -> str:
+    """The problem of the first bad line; `fallback` is said of a file without one."""
+    lines: list[int] = []
+    rows: list[list[str]] = []
+
+    def first_bad() -> str | None:
+        bad = judge(rows) if rows else None
+        if bad is None:
+            return None
+        index, reason = bad
+        text = source.separator[0].join(rows[index])
+        if len(text) > 200:
+            text = f"{text[:200]}…"
+        return (
+            f"{file} line {lines[index]}: {reason}; expected {expectation(source)}; found {text!r}"
+        )
+
+    try:
+        for number, row in enumerate(slow_rows(file, source)):
+            if number == 0 and source.header:
+                continue
+            if problem := _misshapen(file, source, layout, row):
+                return first_bad() or problem
+            lines.append(row.line)
+            rows.append(row.fields)
+            if len(rows) == 100_000:
+                if bad := first_bad():
+                    return bad
+                lines.clear()
+                rows.clear()
+        return first_bad() or f"{file} cannot be read as {expectation(source)}: {fallback}"
+    except csv.Error as error:
+        after = f"{file} after line {lines[-1] if lines else 0}"
+        return first_bad() or f"{after}: expected {expectation(source)}: {error}"
+
+
+def _misshapen(file: RawFile, source: TextSource, layout: Layout, row: Row) -> str | None:
+    if row.is_open:
+        line = row.line + sum(field.count("\n") for field in row.fields[:-1])
+        return _stray_quote(file, line, "is not closed before the end of the file")
+    if len(row.fields) != layout.num_fields:
+        step = len(source.separator)
+        expected, found = ((n + step - 1) // step for n in (layout.num_fields, len(row.fields)))
+        return f"{file} line {row.line}: {WRONG_WIDTH}: expected {expected}, found {found}"
+    if any(row.fields[field] for field in layout.gaps):
+        return f"{file} line {row.line}: {GAP_FILLED} {source.separator!r}; found {row.fields}"
+    return None
+
+
+def expectation(source: TextSource) -> str:
+    """What a text file of this source looks like, for error messages."""
+    columns = ", ".join(repr(column) for column in source.columns())
+    header = "a header with" if source.header else "lines with fields number"
+    return f"{header} {columns} separated by {source.separator!r}"
