@@ -6,7 +6,7 @@ from pathlib import Path
 
 from skiprec.config.reading import parse_override
 from skiprec.data.ingest.grocery import build_grocery
-from skiprec.data.ingest.recipe import load_recipe
+from skiprec.data.ingest.recipe import Recipe, load_recipe
 from skiprec.terminal import moving_line
 
 RECIPE = Path(__file__).parent / "recipes" / "grocery.toml"
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
     try:
-        recipe = load_recipe(args.recipe, dict(parse_override(text) for text in args.set))
+        recipe = load_recipe(args.recipe, dict(parse_override(text, Recipe) for text in args.set))
         with moving_line() as line:
             manifest = build_grocery(recipe, args.output, progress=line.report)
     except ValueError as error:

@@ -13,7 +13,7 @@ from typing import Any
 from skiprec.config.reading import parse_override
 from skiprec.data.ingest.pipeline import build_dataset
 from skiprec.data.ingest.raw_files import content_of, expand_inputs
-from skiprec.data.ingest.recipe import load_recipe, make_recipe
+from skiprec.data.ingest.recipe import Recipe, load_recipe, make_recipe
 from skiprec.terminal import moving_line
 
 
@@ -193,7 +193,7 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
         "split": {"kind": args.split} if args.split else None,
     }
     overrides = {key: value for key, value in given.items() if value is not None}
-    return overrides | dict(parse_override(text) for text in args.set)
+    return overrides | dict(parse_override(text, Recipe) for text in args.set)
 
 
 def defaults_of(args: argparse.Namespace) -> dict[str, Any]:

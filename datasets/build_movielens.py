@@ -7,7 +7,7 @@ from pathlib import Path
 from skiprec.config.reading import parse_override
 from skiprec.data.ingest.download import download
 from skiprec.data.ingest.movielens import BASE_URL, EDITIONS, build_movielens
-from skiprec.data.ingest.recipe import load_recipe, make_recipe
+from skiprec.data.ingest.recipe import Recipe, load_recipe, make_recipe
 from skiprec.terminal import moving_line
 
 CACHE = Path("data/downloads")
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     if args.archive and (args.base_url or args.cache):
         parser.error("--base-url and --cache have no effect with --archive")
     try:
-        overrides = dict(parse_override(text) for text in args.set)
+        overrides = dict(parse_override(text, Recipe) for text in args.set)
         if args.recipe:
             recipe = load_recipe(args.recipe, overrides)
         else:

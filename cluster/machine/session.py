@@ -34,7 +34,7 @@ def ray_session(num_cpus: int | None = None, with_dashboard: bool = False) -> It
             killed.
 
     Raises:
-        ValueError: nothing listens at RAY_ADDRESS.
+        ValueError: RAY_ADDRESS is no address of a Ray, or nothing listens there.
     """
     if ray.is_initialized():  # The caller has a session; nested jobs share it.
         yield
@@ -68,9 +68,20 @@ def ray_session(num_cpus: int | None = None, with_dashboard: bool = False) -> It
 
 def _refuse_dead_address(address: str) -> None:
     """Raises ValueError if nothing listens there; Ray would try for a quarter of an hour."""
+    if address in ("auto", "local"):
+        return  # Ray itself resolves these
+    if address.startswith(("http://", "https://")):
+        raise ValueError(
+            f"RAY_ADDRESS={address} is the address of a job server; send a job there with "
+            f"`ray job submit --address {address} -- python …`, or set RAY_ADDRESS to the head's "
+            "own address, such as 127.0.0.1:6379"
+        )
     host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not (colon and port.isdigit()):
-        return  # "auto", or another form that Ray itself resolves
+    if not (colon and host and port.isdigit()):
+        raise ValueError(
+            f"RAY_ADDRESS={address} is no address; expected host:port of a head, such as "
+            "127.0.0.1:6379, or ray://host:10001, or auto: unset it to use only this machine"
+        )
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except OSError as error:

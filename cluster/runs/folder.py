@@ -38,10 +38,10 @@ def open_run(config: RunConfig) -> dict[str, Any] | None:
     """Creates or checks the run's folder; returns the result of a finished run, else None.
 
     Raises:
-        ValueError: the folder holds a run with another configuration.
+        ValueError: the folder holds a run with another configuration, or cannot be created.
     """
     folder = config.folder
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     saved = folder / "config.json"
     if saved.exists():
         changes = changed_configuration(config)
@@ -56,6 +56,16 @@ def open_run(config: RunConfig) -> dict[str, Any] | None:
         write_text_durably(saved, config.model_dump_json(indent=1))
     result = folder / "result.json"
     return json.loads(result.read_text()) if result.exists() else None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"the run's folder {folder} cannot be created ({error.strerror}: {error.filename}); "
+            "expected a root where you may write: set another one with --set root=…"
+        ) from error
 
 
 def changed_configuration(config: RunConfig) -> list[str]:
@@ -73,7 +83,7 @@ def lease(config: RunConfig) -> Iterator[str]:
         RunAliveError: the name is held by a process that is alive.
     """
     path = config.folder / "lease.json"
-    config.folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(config.folder)
     holder = _holder()
     while True:
         try:

@@ -92,7 +92,7 @@ def apply_overrides(tree: dict[str, Any], overrides: list[str] | tuple[str, ...]
 
     `dotted.key=` takes the key out, so that its default holds again.
     """
-    return with_overrides(tree, map(parse_override, overrides))
+    return with_overrides(tree, (parse_override(text, RunConfig) for text in overrides))
 
 
 def parse_config(tree: dict[str, Any], source: str) -> RunConfig:

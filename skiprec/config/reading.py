@@ -9,7 +9,8 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -36,10 +37,11 @@ def read_toml(path: Path, noun: str, shipped: str) -> dict[str, Any]:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
 
 
-def parse_override(text: str) -> tuple[str, Any]:
+def parse_override(text: str, model: type[BaseModel]) -> tuple[str, Any]:
     """The key and the value of `dotted.key=value`. The value is None in `dotted.key=`.
 
-    The value is read as TOML. Text that is not a TOML value is taken as it stands.
+    The value is read as TOML. Text that is not a TOML value is taken as it stands, and so is every
+    value of a key that `model` takes for text: `name=2024` is the name "2024".
     """
     key, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not key:
@@ -47,9 +49,30 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not value:
         return key, None
     try:
-        return key, tomllib.loads(f"value = {value}")["value"]
+        parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key, value
+    return key, value if _takes_text(model, key.split(".")) and value[0] not in "'\"" else parsed
+
+
+def _takes_text(model: type[BaseModel], keys: list[str]) -> bool:
+    """Whether a key is one whose value is always text, in every kind of its sections."""
+    *parents, leaf = keys
+    sections = [model]
+    for parent in parents:
+        fields = [s.model_fields[parent] for s in sections if parent in s.model_fields]
+        sections = [below for field in fields for below in _sections(field)]
+    fields = [s.model_fields[leaf] for s in sections if leaf in s.model_fields]
+    return bool(fields) and all(_is_text(field.annotation) for field in fields)
+
+
+def _is_text(annotation: Any) -> bool:
+    if get_origin(annotation) is Annotated:
+        return _is_text(get_args(annotation)[0])
+    options = get_args(annotation)
+    if options and get_origin(annotation) in (Union, UnionType, Literal):
+        return all(option is NoneType or _is_text(option) for option in options)
+    return annotation is str or isinstance(annotation, str)  # a value of a Literal
 
 
 def with_overrides(tree: dict[str, Any], overrides: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def test_overrides_are_set_in_order_in_a_copy() -> None:
 @pytest.mark.parametrize("text", ["a", "=3", " =", ""])
 def test_text_that_is_no_override(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected dotted\.key=value"):
-        parse_override(text)
+        parse_override(text, Drawing)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

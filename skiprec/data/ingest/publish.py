@@ -24,7 +24,13 @@ def publishing(output: Path) -> Iterator[Path]:
     """
     refuse_existing(output)
     temporary = output.parent / f".{output.name}.partial"
-    temporary.mkdir(parents=True, exist_ok=True)
+    try:
+        temporary.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{output} cannot be created ({error.strerror}: {error.filename}); expected a folder "
+            "where you may write"
+        ) from error
     descriptor = os.open(temporary, os.O_RDONLY)
     try:
         _lock(descriptor, temporary, output)

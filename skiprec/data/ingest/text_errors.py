@@ -72,12 +72,15 @@ def ends_in_quotes(line: bytes, source: TextSource) -> bool:
     """Whether a quoted field is open at the end of a line."""
     reader = _csv_reader(iter([line.decode(errors="replace"), '"']), source)
     next(reader)
-    return reader.line_num > 1
+    return bool(reader.line_num > 1)
 
 
 def _csv_reader(lines: Iterator[str], source: TextSource) -> Any:
-    quoting = csv.QUOTE_MINIMAL if source.quoted else csv.QUOTE_NONE
-    return csv.reader(lines, delimiter=source.separator[0], quoting=quoting)
+    return csv.reader(
+        lines,
+        delimiter=source.separator[0],
+        quoting=csv.QUOTE_MINIMAL if source.quoted else csv.QUOTE_NONE,
+    )
 
 
 def refuse_swallowed_lines(file: RawFile, source: TextSource, layout: Layout) -> None:

@@ -103,12 +103,13 @@ def score_baselines(rows: Rows, place_V: NDArray[np.int64], exclude_seen: bool) 
 
 
 def describe_rows(rows: Rows) -> dict[str, NDArray[np.int32] | NDArray[np.int64]]:
-    """The user, the row number, the target and the number of real inputs of each row."""
+    """The user, the row number, the target, the real inputs and the whole history of each row."""
     return {
         "user": rows.user_R,
         "row": rows.row_R,
         "target": rows.items_RW[:, -1],
         "history_length": (rows.items_RW[:, :-1] != PADDING).sum(1).astype(np.int32),
+        "history_items": rows.end_R - 1,
     }
 
 

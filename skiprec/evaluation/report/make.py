@@ -27,6 +27,7 @@ from skiprec.evaluation.measure.frontier import Bracket
 from skiprec.evaluation.measure.operating_points import Curve
 from skiprec.evaluation.measure.scoring import SHARED_COLUMN, TOP
 from skiprec.evaluation.measure.timing import WARMUP_ROUNDS, Seconds
+from skiprec.evaluation.report.by_length import accuracy_by_length
 from skiprec.evaluation.report.schema import (
     METRICS,
     SPEEDUPS,
@@ -90,6 +91,7 @@ def make_report(measured: Measured, conditions: MeasuredConditions) -> Report:
         "differences": [_difference(summary, rival) for rival in RIVALS if has_policy],
         "frontier": _frontier(summary, measured) if has_policy else None,
         "policy": _policy(measured, conditions["num_items"]) if has_policy else None,
+        "by_length": accuracy_by_length(measured.table),
         "flops": _flops(measured, has_policy),
         "timing": {str(size): numbers for size, numbers in timing.items()},
         "conditions": all_conditions,

@@ -284,14 +284,30 @@ class Conditions(MeasuredConditions):
     warmup_rounds: int
 
 
+_LengthRange = TypedDict("_LengthRange", {"from": int, "to": int | None})
+
+
+@with_config(COMPLETE)
+class LengthRow(_LengthRange):
+    """The rows whose history has `from` to `to` items before the target; the last has no end."""
+
+    rows: int
+    accuracy: dict[str, Accuracy]
+    kept_blocks: NotRequired[float]
+
+
 @with_config(COMPLETE)
 class Report(TypedDict):
-    """The contents of `report.json`. Without a policy, `frontier` and `policy` are None."""
+    """The contents of `report.json`. Without a policy, `frontier` and `policy` are None.
+
+    Early reports have no `by_length`.
+    """
 
     rows: list[Row]
     differences: list[Difference]
     frontier: Frontier | None
     policy: PolicyNumbers | None
+    by_length: NotRequired[list[LengthRow]]
     flops: Flops
     timing: dict[str, Timing]
     conditions: Conditions

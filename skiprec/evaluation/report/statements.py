@@ -61,6 +61,8 @@ def _against_baselines(rows: dict[str, Row]) -> str:
     )
     if _metric(network) > _metric(best):
         return f"The network is ahead of the best baseline without one: {text}."
+    if _metric(network) == _metric(best):
+        return f"The network ties with the best baseline without one and has shown nothing: {text}."
     return f"THE NETWORK LOSES to a baseline without one and so has shown nothing: {text}."
 
 

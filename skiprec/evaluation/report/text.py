@@ -11,6 +11,7 @@ from skiprec.evaluation.report.schema import (
     Amdahl,
     Frontier,
     LearnedPoint,
+    LengthRow,
     PolicyNumbers,
     PolicyPoint,
     Report,
@@ -84,6 +85,8 @@ def report_markdown(report: Report, pictures: list[str]) -> str:
     if policy is not None and frontier is not None:
         lines += ["## The frontier of fixed sets", "", *frontier_lines(frontier), ""]
         lines += ["## Per user", "", *_policy(policy), ""]
+    if report.get("by_length"):
+        lines += ["## By length of the history", "", *_by_length(report["by_length"]), ""]
     if report["timing"]:
         lines += ["## Times", "", *_times(report), ""]
     lines += [f"![{ALT_TEXTS[name]}]({name})" for name in pictures]
@@ -215,6 +218,22 @@ def _policy(policy: PolicyNumbers) -> list[str]:
         "- keep rate of each block: "
         + " ".join(f"{rate:.2f}" for rate in policy["keep_rate_of_block"]),
     ]
+
+
+def _by_length(ranges: Sequence[LengthRow]) -> list[str]:
+    lines = []
+    for line in ranges:
+        end = "" if line["to"] is None else str(line["to"])
+        lines.append(
+            {"items before the target": f"{line['from']}-{end}", "rows": f"{line['rows']:,}"}
+            | {
+                name: f"{accuracy['mrr@20']:.4f} {_bounds(accuracy)}"
+                for name, accuracy in line["accuracy"].items()
+            }
+            | ({"kept": f"{line['kept_blocks']:.2f}"} if "kept_blocks" in line else {})
+        )
+    table = _table(tuple(lines[0]), lines)
+    return [*table, "", "MRR@20 with 95 % intervals over users; kept: mean number of blocks."]
 
 
 def _times(report: Report) -> list[str]:

@@ -116,6 +116,15 @@ def test_a_changed_configuration_names_its_keys(tmp_path: Path) -> None:
         open_run(run(tmp_path, seed=3))
 
 
+def test_a_root_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for root in (tmp_path / "file", Path("/proc/shop")):
+        config = run(root)
+        for start in (open_run, lambda config: lease(config).__enter__()):
+            with pytest.raises(ValueError, match=rf"{root}.*cannot be created .*--set root="):
+                start(config)
+
+
 def test_a_finished_run_gives_its_result(tmp_path: Path) -> None:
     config = run(tmp_path)
     open_run(config)

@@ -55,6 +55,14 @@ def test_a_killed_build_leaves_no_dataset_and_the_next_one_clears_up(tmp_path: P
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file" / "out", Path("/proc/shop")):
+        with pytest.raises(ValueError, match=rf"{output} cannot be created .*may write"):
+            with publishing(output):
+                pass
+
+
 def test_whoever_comes_second_does_not_replace_the_first(tmp_path: Path) -> None:
     output = tmp_path / "out"
 

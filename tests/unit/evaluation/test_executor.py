@@ -50,6 +50,27 @@ def test_a_request_is_answered_alike_alone_and_in_a_batch() -> None:
             assert torch.equal(alone[0], together[row])
 
 
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([1, 2, 3], r"of shape \[3\]; a single history needs a dimension in front"),
+        ([[1.0, 2.0]], "got torch.float32"),
+        ([], "of shape"),
+        ([[]], r"of shape \[1, 0\]"),
+        ([[1, 2], [0, 10_000]], r"row 1 holds \[0, 10000\]; expected ids of the catalogue"),
+        ([[1, -2]], "row 0 .* expected ids of the catalogue"),
+        ([[1, 2], [0, 0]], "row 1 .* newest item in the last position"),
+        ([[1, 2, 0]], "row 0 .* padding .0. only to the left"),
+        ([[1, 0, 2]], "row 0 .* padding .0. only to the left"),
+    ],
+)
+def test_what_is_no_history_is_refused(items: list[object], message: str) -> None:
+    network = build_network(model_config(), policy_config("gumbel")).eval()
+    with pytest.raises(ValueError, match=message):
+        recommend(network, torch.tensor(items), 5, False)
+    recommend(network, torch.tensor([[0, 0, 1, NUM_ITEMS]]), 5, False)  # control
+
+
 def test_another_way_to_decide_replaces_the_policy() -> None:
     network = build_network(model_config("nextitnet_plus"), policy_config("gumbel")).eval()
     items_BT = random_batch(12).input_BT

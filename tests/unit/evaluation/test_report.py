@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from skiprec.evaluation.measure import intervals
 from skiprec.evaluation.measure.arms import Arm, arms_of
 from skiprec.evaluation.measure.compute_cost import ComputeCost
 from skiprec.evaluation.measure.intervals import SEED
 from skiprec.evaluation.measure.operating_points import Curve
+from skiprec.evaluation.report.by_length import accuracy_by_length
 from skiprec.evaluation.report.make import Measured, correlation, make_report
 from skiprec.evaluation.report.pictures import draw_pictures
 from skiprec.evaluation.report.statements import statements
@@ -19,6 +21,7 @@ from skiprec.evaluation.report.table import column, kept_matrix, per_user_table
 from skiprec.evaluation.report.text import report_markdown, terminal_table
 from skiprec.evaluation.report.timing_numbers import timing_of
 from skiprec.policy.kinds import policy_section
+from skiprec.ranking import metric_values
 
 COST = ComputeCost(embedding=10, policy=50, block_L=(100, 100, 100, 100), head=200)
 CONDITIONS = {"name": "tiny", "num_items": 500, "exclude_seen": False}
@@ -50,6 +53,7 @@ def make_table(keep_RL: np.ndarray, **given: int | np.ndarray) -> pa.Table:
         "row": np.arange(NUM_ROWS),
         "target": np.ones(NUM_ROWS, np.int32),
         "history_length": np.arange(NUM_ROWS, dtype=np.int32),
+        "history_items": np.arange(NUM_ROWS, dtype=np.int32),
         "rank_popularity": ranks_around(300, seed=2),
         "top20_shared": np.where(np.arange(NUM_ROWS) < 15, 20, 10).astype(np.int32),
         **{f"rank_{name}": rank_R for name, rank_R in ranks.items()},
@@ -179,8 +183,11 @@ def test_a_tie_with_a_control_is_said_and_a_win_over_all_as_well() -> None:
     assert any("does not beat shuffled or frontier" in text for text in tie["statements"])
     win = report_of(varied_decisions(), skiprec=1)
     assert any("The per-user part is shown" in text for text in win["statements"])
-    loss = report_of(varied_decisions(), skiprec=400)
+    loss = report_of(varied_decisions(), skiprec=400, popularity=1)
     assert any("LOSES to a baseline" in text for text in loss["statements"])
+    tie = report_of(varied_decisions(), skiprec=9, popularity=9)
+    assert any("ties with the best baseline" in text for text in tie["statements"])
+    assert not any("LOSES" in text for text in tie["statements"])
     assert any("skipping loses" in text for text in loss["statements"])
 
 
@@ -353,6 +360,26 @@ def test_texts_and_pictures_show_the_rows() -> None:
     assert "Amdahl" in text
     for statement in report["statements"]:
         assert statement in text
+
+
+def test_accuracy_by_length_covers_every_history_once() -> None:
+    keep_RL = varied_decisions()
+    table = make_table(keep_RL)
+    lines = accuracy_by_length(table)
+    ranges = [(line["from"], line["to"]) for line in lines]
+    assert ranges == [(1, 4), (5, 9), (10, 19), (20, 49), (50, 99)]
+    assert sum(line["rows"] for line in lines) == NUM_ROWS - 1  # one row has no history at all
+    of_line = slice(20, 50)
+    rank_R = torch.from_numpy(np.array(table.column("rank_skiprec").to_numpy()[of_line], np.int64))
+    found = lines[3]["accuracy"]["skiprec"]
+    assert found["mrr@20"] == pytest.approx(float(metric_values(rank_R)["mrr@20"].mean()))
+    low, high = found["mrr@20_interval"]
+    assert low < found["mrr@20"] < high
+    assert lines[3]["kept_blocks"] == pytest.approx(keep_RL.sum(1)[of_line].mean())
+    assert lines[0]["kept_blocks"] < lines[-1]["kept_blocks"]  # long histories keep more here
+    text = report_markdown(report_of(keep_RL), [])
+    assert "| 50-99 | 10 |" in text
+    assert accuracy_by_length(table.drop_columns(["history_items"])) == []  # an earlier table
 
 
 def test_decisions_survive_the_table() -> None:
