@@ -156,9 +156,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     )
     dataset.add_argument(
         "--split",
-        choices=("by_user", "leave_one_out", "by_window"),
-        help="how rows are split into training, validation and test (default: by_user, or 'given' "
-        "with --test-input)",
+        choices=("by_time", "by_user", "leave_one_out", "by_window"),
+        help="how rows are split into training, validation and test; by_time is the one for new "
+        "data, and needs times (default: by_user, or 'given' with --test-input)",
     )
     dataset.add_argument(
         "--set",

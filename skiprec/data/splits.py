@@ -136,10 +136,10 @@ class ByTime(_Ends):
     kind: Literal["by_time"] = "by_time"
     """Two cut-offs in time: what was before the first is trained on, what came after the second is
     tested. The recipe for new data: a model in use has not seen the future of other users."""
-    validation_from: CutOff
+    validation_from: CutOff = 0.8
     """Time of the first cut-off: a date such as `2024-01-31`, or the share of the interactions that
     lie before it, such as 0.8."""
-    test_from: CutOff
+    test_from: CutOff = 0.9
     """Time of the second cut-off, not before the first."""
     seed: Seed = 0
     """Seed of the draw of ends."""
