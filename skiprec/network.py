@@ -46,7 +46,7 @@ class SkipRecNetwork(nn.Module):
         else:
             self.stack = WholeEncoder(blocks[0], model.dropout, activation_checkpointing)
         self.num_blocks = len(blocks)
-        self.head = architecture.head(num_items, model.width)
+        self.head = architecture.head(model, num_items)
 
     @property
     def device(self) -> torch.device:

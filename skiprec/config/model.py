@@ -28,6 +28,8 @@ class ModelConfig(Section):
     """Number of attention heads of a block. None: 2."""
     max_positions: int | None = Field(None, ge=1)
     """Longest input, in items, that the table of learned positions covers. None: 200."""
+    final_norm: bool | None = None
+    """Whether a LayerNorm stands between the last block and the item scores. None: no norm."""
     stochastic_depth: float | None = Field(None, gt=0, lt=1)
     """Probability that a training row leaves out the last block, in a run without a policy. The
     probability grows linearly over the blocks, from 0 before the first. None: no block is left

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skiprec.config.model import ModelConfig
 from skiprec.scores import DotProduct, Scores
 
 
@@ -13,11 +14,16 @@ class ItemHead(nn.Module):
     """The output matrix, which is not tied to the embedding. Row v scores item v + 1.
 
     `sparse` means the same as in `nn.Embedding`: gradients are lists of the rows that were used.
+
+    Args:
+        has_norm: whether a LayerNorm comes first. The output of a stack of residual blocks grows
+            with every block that runs; a norm gives the scores one scale at any depth.
     """
 
-    def __init__(self, num_items: int, width: int):
+    def __init__(self, num_items: int, width: int, has_norm: bool = False):
         super().__init__()
         self.sparse = False
+        self.norm = nn.LayerNorm(width) if has_norm else None
         self.weight_VD = nn.Parameter(torch.empty(num_items, width))
         self.bias_V = nn.Parameter(torch.full((num_items,), 0.1))
 
@@ -30,4 +36,11 @@ class ItemHead(nn.Module):
 
         `use` runs inside the module's call, because ZeRO-3 gathers the whole matrix only there.
         """
+        if self.norm is not None:
+            x_ND = self.norm(x_ND)
         return use(x_ND, DotProduct(self.weight_VD, self.bias_V, self.sparse))
+
+
+def item_head(config: ModelConfig, num_items: int) -> nn.Module:
+    """The head of the backbones."""
+    return ItemHead(num_items, config.width, bool(config.final_norm))

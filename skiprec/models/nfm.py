@@ -129,6 +129,11 @@ class NfmHead(nn.Module):
         return use(x_ND, NfmScores(self.weight_VD, self.bias_V, layer, self.sparse))
 
 
+def nfm_head(config: ModelConfig, num_items: int) -> nn.Module:
+    """The head of NFM."""
+    return NfmHead(num_items, config.width)
+
+
 def nfm_encoder(config: ModelConfig) -> list[nn.Module]:
     """A list of one module. The one hidden layer, the best depth in the paper, is in the head.
 

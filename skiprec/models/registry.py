@@ -14,9 +14,9 @@ from torch import nn
 from skiprec.config.model import ModelConfig
 from skiprec.models.caser import caser_encoder
 from skiprec.models.gru4rec import gru4rec_encoder
-from skiprec.models.head import ItemHead
+from skiprec.models.head import item_head
 from skiprec.models.nextitnet import dilation_cycle, nextitnet_blocks, nextitnet_plus_blocks
-from skiprec.models.nfm import NfmHead, nfm_encoder
+from skiprec.models.nfm import nfm_encoder, nfm_head
 from skiprec.models.sasrec import end_positions, sasrec_plus_authors_blocks, sasrec_plus_blocks
 
 
@@ -30,14 +30,14 @@ class Architecture:
         options: the keys of `OPTIONAL` that have an effect.
         entry: makes the module that changes the embedded items before the first block, such as
             learned positions. None: there is no such module.
-        head: makes the head from (num_items, width).
+        head: makes the head from (config, num_items).
     """
 
     blocks: Callable[[ModelConfig], list[nn.Module]]
     is_residual: bool = True
     options: frozenset[str] = frozenset()
     entry: Callable[[ModelConfig], nn.Module] | None = None
-    head: Callable[[int, int], nn.Module] = ItemHead
+    head: Callable[[ModelConfig, int], nn.Module] = item_head
 
 
 ATTENTION_OPTIONS = frozenset({"num_heads", "max_positions"})
@@ -52,7 +52,7 @@ BACKBONES: dict[str, Architecture] = {
 BASELINES: dict[str, Architecture] = {
     "gru4rec": Architecture(gru4rec_encoder, is_residual=False),
     "caser": Architecture(caser_encoder, is_residual=False),
-    "nfm": Architecture(nfm_encoder, is_residual=False, head=NfmHead),
+    "nfm": Architecture(nfm_encoder, is_residual=False, head=nfm_head),
 }
 # The keys of `ModelConfig` that only some architectures read.
 OPTIONAL = ("dilations", "num_heads", "max_positions")
@@ -75,11 +75,12 @@ def architecture_of(config: ModelConfig) -> Architecture:
             raise ValueError(
                 f"model.{option} has no effect with model.backbone={config.backbone!r}; remove it"
             )
-    if config.stochastic_depth is not None and not architecture.is_residual:
-        raise ValueError(
-            f"model.stochastic_depth has no effect with model.backbone={config.backbone!r}, which "
-            "has no residual blocks; remove it"
-        )
+    for option in () if architecture.is_residual else ("stochastic_depth", "final_norm"):
+        if getattr(config, option) is not None:
+            raise ValueError(
+                f"model.{option} has no effect with model.backbone={config.backbone!r}, which has "
+                "no residual blocks; remove it"
+            )
     return architecture
 
 

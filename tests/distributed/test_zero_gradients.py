@@ -53,7 +53,11 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"kind": "cost", "width": 8, "nest_sizes": [1, 2, 3, 5], "explore_frac": 0.5},
         {},
     ),
-    "stochastic depth": ("dense", {"kind": "none"}, {"stochastic_depth": 0.9}),
+    "stochastic depth": (
+        "dense",
+        {"kind": "none"},
+        {"stochastic_depth": 0.9, "final_norm": True},
+    ),
     "SASRec+ and a GRU": ("gathered", {**REINFORCE, "encoder": "gru"}, SASREC),
     "SASRec+ and attention": (
         "masked",

@@ -18,10 +18,12 @@ from tests.testkit.networks import (
 @pytest.mark.parametrize("backbone", BACKBONE_NAMES)
 @pytest.mark.parametrize("policy", POLICY_NAMES)
 @pytest.mark.parametrize("exclude_seen", [False, True])
+@pytest.mark.parametrize("final_norm", [None, True])
 def test_lists_are_those_of_masked_execution(
-    backbone: str, policy: str, exclude_seen: bool
+    backbone: str, policy: str, exclude_seen: bool, final_norm: bool | None
 ) -> None:
-    network = build_network(model_config(backbone), policy_config(policy)).eval()
+    model = model_config(backbone, final_norm=final_norm)
+    network = build_network(model, policy_config(policy)).eval()
     items_BT = random_batch(12).input_BT
     items_BK, scores_BK = recommend(network, items_BT, 5, exclude_seen)
     with torch.no_grad():

@@ -212,3 +212,22 @@ def test_parts_have_no_0_dimensional_parameter(backbone: str) -> None:
     """DeepSpeed 0.19 cannot broadcast a 0-dimensional parameter."""
     for block in build_blocks(model_config(backbone)):
         assert all(parameter.dim() > 0 for parameter in block.parameters())
+
+
+@each_backbone
+def test_a_final_norm_gives_the_scores_one_scale(backbone: str) -> None:
+    """Scores are those of the normalised output; the blocks do not change."""
+    plain, normed = (
+        build_network(model_config(backbone, final_norm=norm)).eval() for norm in (None, True)
+    )
+    batch = random_batch(6)
+    x_TBD = hidden(plain, batch)
+    assert torch.equal(hidden(normed, batch), x_TBD)
+    head = normed.head
+    expected = F.layer_norm(x_TBD[-1], x_TBD.shape[-1:], head.norm.weight, head.norm.bias)
+    found = head(x_TBD[-1], lambda x_BD, scores: x_BD)
+    torch.testing.assert_close(found, expected)
+    larger = head(10 * x_TBD[-1], lambda x_BD, scores: x_BD)
+    torch.testing.assert_close(larger, expected, rtol=1e-3, atol=1e-4)
+    assert torch.equal(plain.head(x_TBD[-1], lambda x_BD, scores: x_BD), x_TBD[-1])  # control
+    assert "head.norm.weight" not in plain.state_dict()  # networks of before have none

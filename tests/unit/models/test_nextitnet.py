@@ -8,6 +8,7 @@ from torch import Tensor
 from skiprec.config.model import ModelConfig
 from skiprec.layers import CausalConv, MaskedNormRelu, _NormReluMask, _ShiftedProducts
 from skiprec.models.nextitnet import NextItNetBlock, nextitnet_blocks, nextitnet_plus_blocks
+from tests.testkit.networks import NUM_ITEMS, build_network
 
 WIDTH, POSITIONS, ROWS = 6, 7, 4
 
@@ -146,3 +147,27 @@ def test_only_the_plus_variant_has_a_residual_scale_and_it_starts_at_zero() -> N
     for block in nextitnet_plus_blocks(config):
         assert block.scale.shape == (1,)
         assert block.scale.item() == 0.0
+
+
+@pytest.mark.parametrize(("dilations", "sees"), [((1, 7), 49), ((1, 4), 31)])
+def test_how_far_two_blocks_see(dilations: tuple[int, ...], sees: int) -> None:
+    """Dilations 1 and 7 see 49 inputs without a gap, the whole of a window of 50."""
+    config = ModelConfig(num_blocks=2, width=8, dilations=dilations)
+    network = build_network(config).eval()
+    positions = 60
+    items_BT = torch.arange(positions).remainder(NUM_ITEMS).add(1)[None]
+
+    def last(items_BT: Tensor) -> Tensor:
+        history = network.embed(items_BT, torch.zeros(1, dtype=torch.int64))
+        return network.encode(history, None, "dense")[-1]
+
+    before, moved = last(items_BT), []
+    for back in range(positions):
+        other_BT = items_BT.clone()
+        other_BT[0, -1 - back] = other_BT[0, -1 - back] % NUM_ITEMS + 1
+        moved.append(bool((last(other_BT) - before).abs().max() > 1e-6))
+    if dilations == (1, 7):
+        assert moved == [True] * sees + [False] * (positions - sees)
+    else:  # control: another choice sees less, so a deeper net would also see farther
+        assert sum(moved) == sees
+        assert not any(moved[sees:])
