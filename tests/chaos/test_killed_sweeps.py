@@ -1,8 +1,9 @@
-"""A sweep resumes after its trial, a driver or its own process is killed; trials lose nothing."""
+"""A sweep goes on after its trial, a driver or its own process is killed; trials lose nothing."""
 
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -27,12 +28,12 @@ pytestmark = pytest.mark.slow
 SWEEP = """
 name = "k"
 scheduler = "none"
-num_trials = {num_trials}
-max_samples = 2560
+num_trials = 2
+max_samples = 4480
 report_samples = 640
 [space]
-"training.learning_rate" = {{ low = 1e-3, high = 1e-2, log = true }}
-"policy.target_keep_frac" = {{ low = 0.2, high = 0.8 }}
+"training.learning_rate" = { low = 1e-3, high = 1e-2, log = true }
+"policy.target_keep_frac" = { low = 0.2, high = 0.8 }
 """
 SETTINGS = (
     "evaluation.num_workers=0",
@@ -40,63 +41,80 @@ SETTINGS = (
     "evaluation.timing_repeats=3",
     "model.num_blocks=24",  # slow enough to be killed in mid-run
 )
-# A sweep that dies takes its whole Ray along; so its trials need no workers of their own there.
-WITHOUT_WORKERS = ("cluster.num_workers=0", "training.engine=torch")
-READ = {
-    "the trial's worker killed": "rank 0 died; restarting from the newest good checkpoint",
-    "the trial's driver killed": "Tune starts the trial again, which goes on",
-    "the sweep killed": "the same command goes on with it",
-    "the sweep ended by Ctrl-C": "interrupted; the same command goes on",
-}
 
 
-@pytest.fixture(scope="module")
-def alone() -> dict[str, RunConfig]:
-    """By its settings, the first trial as a run of its own: each sweep draws the same."""
-    return {}
+class Sweep:
+    """The job of a sweep, and its first trial."""
+
+    def __init__(self, root: Path) -> None:
+        (root / "sweep.toml").write_text(SWEEP)
+        self.arguments = ["--config", str(SMOKE), "--sweep", str(root / "sweep.toml")]
+        for override in (f"root={root}", f"data.path={root}/data", *SETTINGS):
+            self.arguments += ["--set", override]
+        self.log = root / "log.txt"
+        self.trial = load_config(SMOKE, (f"root={root}", "name=k-00000"))
+        self.process = self.start()
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        return start_job("tune_policy.py", *self.arguments, log=self.log)
+
+    def kill_worker(self) -> None:
+        os.kill(worker_pid(self.trial.folder), signal.SIGKILL)
+
+    def kill_driver(self) -> None:
+        lease = json.loads((self.trial.folder / "lease.json").read_text())
+        os.kill(lease["pid"], signal.SIGKILL)
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(60) == 130
+        assert self.log.read_text().endswith("interrupted; the same command goes on\n")
+        assert not (Path(self.trial.root) / "k/best.toml").exists()
+        self.process = self.start()
+
+    def kill(self) -> None:
+        kill_session(self.process)
+        self.process = self.start()
 
 
-@pytest.mark.parametrize("what", READ)
-def test_what_is_killed_goes_on_and_nothing_is_lost(
-    tmp_path: Path, what: str, alone: dict[str, RunConfig]
-) -> None:
+# One after the other in one sweep: what happens to the trial at a step, and what a user reads.
+FAULTS = (
+    (
+        "the trial's worker killed",
+        12,
+        Sweep.kill_worker,
+        "rank 0 died; restarting from the newest good checkpoint",
+    ),
+    (
+        "the trial's driver killed",
+        25,
+        Sweep.kill_driver,
+        "Tune starts the trial again, which goes on",
+    ),
+    ("the sweep ended by Ctrl-C", 38, Sweep.interrupt, "interrupted; the same command goes on"),
+    ("the sweep killed", 51, Sweep.kill, "the same command goes on with it"),
+)
+
+
+def test_what_is_killed_goes_on_and_nothing_is_lost(tmp_path: Path) -> None:
     build_smoke_data(tmp_path)
-    file = tmp_path / "sweep.toml"
-    has_workers = what.startswith("the trial's")
-    num_trials = 1 if has_workers else 2
-    file.write_text(SWEEP.format(num_trials=num_trials))
-    arguments = ["--config", str(SMOKE), "--sweep", str(file)]
-    settings = SETTINGS + (() if has_workers else WITHOUT_WORKERS)
-    for override in (f"root={tmp_path}", f"data.path={tmp_path}/data", *settings):
-        arguments += ["--set", override]
-    log = tmp_path / "log.txt"
-    process = start_job("tune_policy.py", *arguments, log=log)
-    first = load_config(SMOKE, (f"root={tmp_path}", "name=k-00000"))
-    wait_for_step(first.folder, 12)
-    killed_at = time.time()
-    if what == "the trial's worker killed":
-        os.kill(worker_pid(first.folder), signal.SIGKILL)
-    elif what == "the trial's driver killed":
-        os.kill(json.loads((first.folder / "lease.json").read_text())["pid"], signal.SIGKILL)
-    else:
-        if what == "the sweep killed":
-            kill_session(process)
-        else:
-            process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 130
-            assert log.read_text().endswith("interrupted; the same command goes on\n")
-            assert not (tmp_path / "k/best.toml").exists()
-        process = start_job("tune_policy.py", *arguments, log=log)
-    text = finish(process, log, timeout_s=240)
-    assert [row["complete"] for row in read_trials(tmp_path / "k")] == [True] * num_trials, text
-    after = [start["time"] for start in starts(first) if start["time"] > killed_at]
-    assert len(after) == 1
+    sweep = Sweep(tmp_path)
+    times = []
+    for _, step, strike, _ in FAULTS:
+        wait_for_step(sweep.trial.folder, step)
+        times.append(time.time())
+        strike(sweep)
+    text = finish(sweep.process, sweep.log, timeout_s=240)
+    assert [row["complete"] for row in read_trials(tmp_path / "k")] == [True, True], text
 
-    saved = json.loads((first.folder / "config.json").read_text())
-    drawn = json.dumps([saved["training"], saved["policy"]])
-    if drawn not in alone:
-        alone[drawn] = RunConfig.model_validate(saved | {"root": str(tmp_path / "alone")})
-        launch_training(alone[drawn])
-    assert metric(first, "train/loss") == metric(alone[drawn], "train/loss")
-    assert same_weights(last_weights(first), last_weights(alone[drawn]))
-    note_fault(what, "nothing", after[0] - killed_at, READ[what])
+    begun = [start["time"] for start in starts(sweep.trial)]
+    assert len(begun) == 1 + len(FAULTS)
+    for (fault, _, _, read), struck, again in zip(FAULTS, times, begun[1:], strict=True):
+        assert struck < again
+        note_fault(fault, "nothing", again - struck, read)
+
+    saved = json.loads((sweep.trial.folder / "config.json").read_text())
+    alone = RunConfig.model_validate(saved | {"root": str(tmp_path / "alone")})
+    launch_training(alone)
+    assert metric(sweep.trial, "train/loss") == metric(alone, "train/loss")
+    assert same_weights(last_weights(sweep.trial), last_weights(alone))
