@@ -23,7 +23,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="dataset folder (required)"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of a dataset, built by a script of datasets/ (required)",
     )
     parser.add_argument(
         "--split",
