@@ -2,7 +2,8 @@
 
 Each build runs in its own process with the command of a user, and time and peak memory are those of
 that process. Further builds, with a quarter of the users and with the lines shuffled, show how
-memory depends on the input. All files are in a temporary folder outside of the repository.
+memory depends on the input; one has a time for each item, a split by time, rows that end anywhere,
+and no repeats. All files are in a temporary folder outside of the repository.
 """
 
 import os
@@ -23,6 +24,12 @@ from skiprec.data.shards import ShardSet
 ROOT = Path(__file__).parents[1]
 NUM_RATINGS, NUM_USERS, NUM_ITEMS = 27_750_000, 283_000, 54_000
 USERS_A_PIECE = 10_000
+WITH_TIMES = (
+    "times=true",
+    "source.time_unit=s",
+    'split={kind = "by_time", evaluation_ends = "random", max_ends = 3}',
+    "filters.drop_repeats=all",
+)
 LIMIT_S, LIMIT_GB, LIMIT_GROWTH = 180, 4.0, 1.1
 # Training of 16 blocks of width 64, full softmax, 2 cores: 41,674 windows in 55 s.
 TRAINING_ROWS_A_SECOND, LIMIT_READER = 760, 50
@@ -59,11 +66,12 @@ def write_ratings(path: Path, num_users: int, *, shuffled: bool) -> int:
     return rows
 
 
-def build(ratings: Path, output: Path) -> tuple[float, float]:
+def build(ratings: Path, output: Path, settings: tuple[str, ...]) -> tuple[float, float]:
     """(seconds, peak memory in GB) of build_interactions.py in its own process."""
     script, recipe = ROOT / "datasets/build_interactions.py", ROOT / "datasets/recipes"
     command = [sys.executable, script, "--recipe", recipe / "slides_ml20.toml"]
     command += ["--input", ratings, "--output", output]
+    command += [part for setting in settings for part in ("--set", setting)]
     started = time.perf_counter()
     child = subprocess.Popen(
         [str(part) for part in command],
@@ -123,14 +131,15 @@ def main() -> int:
     print(f"{'input':24}{'rows':>12}{'s':>8}{'rows/s':>12}{'peak GB':>9}{'output rows':>13}")
     seconds, peak, readers = {}, {}, {}
     with tempfile.TemporaryDirectory(prefix="bench-data-") as temporary:
-        for name, num_users, shuffled in (
-            ("quarter, by user", NUM_USERS // 4, False),
-            ("full, by user", NUM_USERS, False),
-            ("full, shuffled", NUM_USERS, True),
+        for name, num_users, shuffled, settings in (
+            ("quarter, by user", NUM_USERS // 4, False, ()),
+            ("full, by user", NUM_USERS, False, ()),
+            ("full, with times", NUM_USERS, False, WITH_TIMES),
+            ("full, shuffled", NUM_USERS, True, ()),
         ):
             ratings, output = Path(temporary) / "ratings.csv", Path(temporary) / name
             rows = write_ratings(ratings, num_users, shuffled=shuffled)
-            seconds[name], peak[name] = build(ratings, output)
+            seconds[name], peak[name] = build(ratings, output, settings)
             made = sum(split.rows for split in read_manifest(output).splits.values())
             rate = rows / seconds[name]
             print(
@@ -141,6 +150,8 @@ def main() -> int:
     passed = [
         check("seconds, full, by user", seconds["full, by user"], LIMIT_S),
         check("peak GB, full, by user", peak["full, by user"], LIMIT_GB),
+        check("seconds, full, with times", seconds["full, with times"], LIMIT_S),
+        check("peak GB, full, with times", peak["full, with times"], LIMIT_GB),
         check("seconds, full, shuffled", seconds["full, shuffled"], LIMIT_S),
         check("peak GB, full, shuffled", peak["full, shuffled"], LIMIT_GB),
         check("peak memory, full / quarter", growth, LIMIT_GROWTH),
