@@ -2,13 +2,14 @@
 
 import re
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skiprec.data.ingest.parsing import convert_each, parse_numbers
+from skiprec.data.ingest.parsing import parse_numbers
 from skiprec.data.ingest.times import parse_iso8601
 
 Bools = npt.NDArray[np.bool_]
@@ -105,17 +106,23 @@ def _comparable(condition: Condition, values: pa.Array) -> tuple[pa.Array, pa.Sc
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         if time is None:
             raise _unlike(condition, kind, "a time such as 2024-01-31 or 2024-01-31T18:00Z")
-        stamp, readable_N = convert_each(values, lambda part: part.cast(pa.timestamp("us")))
-        return stamp.cast(pa.int64()), pa.scalar(time), readable_N
+        if pa.types.is_timestamp(kind) and kind.unit == "ns":
+            nanoseconds = min(max(time * 1_000, -(2**63)), 2**63 - 1)
+            return values.cast(pa.int64()), pa.scalar(nanoseconds), all_N
+        return values.cast(pa.timestamp("us")).cast(pa.int64()), pa.scalar(time), all_N
     if pa.types.is_time(kind):
         clock = _time_of_day(condition)
         if clock is None:
             raise _unlike(condition, kind, "a time of day such as 18:30")
-        return values.cast(pa.time64("us")).cast(pa.int64()), pa.scalar(clock), all_N
-    if pa.types.is_integer(kind) and re.fullmatch(r"[+-]?\d{1,18}", condition.value):
-        return values, pa.scalar(int(condition.value)), all_N
+        return values.cast(pa.time64("us"), safe=False).cast(pa.int64()), pa.scalar(clock), all_N
+    if pa.types.is_integer(kind) and re.fullmatch(r"[+-]?\d{1,37}", condition.value):
+        # Whole numbers of any size are compared exactly.
+        return values.cast(pa.decimal128(38)), pa.scalar(Decimal(condition.value)), all_N
+    if pa.types.is_integer(kind):
+        values = values.cast(pa.float64(), safe=False)
     if pa.types.is_duration(kind):
-        values = pc.divide(values.cast(pa.duration("us")).cast(pa.int64()).cast(pa.float64()), 1e6)
+        whole = values.cast(pa.duration("us"), safe=False).cast(pa.int64())
+        values = pc.divide(whole.cast(pa.float64(), safe=False), 1e6)
     elif not (pa.types.is_string(kind) or _is_number(kind)):
         raise ValueError(
             f"column {condition.column!r} holds {kind}, which has no order; "

@@ -44,7 +44,9 @@ def time_at_share(share: float, read_times: Callable[[], Iterable[Longs]]) -> in
     wanted = share * sum(count for _, _, count in pieces)
     below = 0  # interactions before `low`
     while high - low > 1:
-        edges = np.unique(np.linspace(low, high, _BINS + 1).astype(np.int64))
+        width = -(-(high - low) // _BINS)  # whole numbers: a float is not exact here
+        edges = np.arange(low, high + width, width, dtype=np.int64)
+        edges[-1] = high
         counts = np.zeros(len(edges) - 1, np.int64)
         for ms_N in read_times():
             inside_N = ms_N[(ms_N >= low) & (ms_N < high)]

@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skiprec.data.ingest.chunks import Chunk, Part, Tally
+from skiprec.data.ingest.columns import locate_columns
+from skiprec.data.ingest.parsing import plain_type
 from skiprec.data.ingest.raw_files import RawFile, ZipMember, content_of, damage_named
 from skiprec.data.ingest.read_sequences import first_line_with_items, read_sequences
 from skiprec.data.ingest.read_table import read_table, refuse_unlike_times, schema_of
@@ -76,7 +78,8 @@ def _refuse_other_content(recipe: Recipe, file: RawFile) -> None:
     """Raises ValueError if a file is not of the kind that the recipe reads."""
     kind = recipe.source.kind
     content = content_of(file)
-    if content == kind or (content in ("text", "jsonl") and kind in ("text", "jsonl", "sequences")):
+    # A CSV may begin like JSON, and JSON lines may begin with blank ones.
+    if content == kind or {content, kind} in ({"text", "jsonl"}, {"text", "sequences"}):
         return
     raise ValueError(
         f"{file} holds {_CONTENTS[content]}, and recipe {recipe.name} reads {kind!r}; expected "
@@ -91,9 +94,10 @@ def clock_of_inputs(recipe: Recipe, files: Files) -> Clock | None:
         return None
     kind = pa.string()
     if isinstance(source, ParquetSource | ArrowSource):
-        path = files[0][0]
-        assert isinstance(path, Path)  # `_batches` refuses an archive
-        kind = schema_of(path, source).field(source.time_column).type
+        file = files[0][0]
+        schema = schema_of(file, source)
+        at = locate_columns((source.time_column,), schema.names, str(file))
+        kind = plain_type(schema.field(at[source.time_column]).type)
     return clock_of(kind, source.time_format or "number", source.time_unit)
 
 

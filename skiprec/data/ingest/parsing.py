@@ -18,7 +18,7 @@ Longs = npt.NDArray[np.int64]
 def parse_numbers(values: pa.Array) -> tuple[Doubles, Bools]:
     """`(number_N, readable_N)`: float64 values. Finite numbers are readable; the others are 0."""
     number, readable_N = convert_each(values, lambda part: part.cast(pa.float64()))
-    number_N = number.to_numpy(zero_copy_only=False).astype(np.float64)
+    number_N = pc.fill_null(number, 0.0).to_numpy(zero_copy_only=False).astype(np.float64)
     readable_N &= np.isfinite(number_N)
     return np.where(readable_N, number_N, 0.0), readable_N
 
@@ -26,7 +26,7 @@ def parse_numbers(values: pa.Array) -> tuple[Doubles, Bools]:
 def parse_integers(values: pa.Array) -> tuple[Longs, Bools]:
     """`(integer_N, readable_N)`: int64 values. Whole numbers are readable; the others are 0."""
     number, readable_N = convert_each(values, lambda part: part.cast(pa.int64()))
-    return number.to_numpy(zero_copy_only=False).astype(np.int64), readable_N
+    return pc.fill_null(number, 0).to_numpy(zero_copy_only=False).astype(np.int64), readable_N
 
 
 def parse_ids(values: pa.Array) -> tuple[pa.Array, Bools]:
@@ -63,6 +63,11 @@ def plain(values: pa.Array) -> tuple[pa.Array, Bools]:
     return values, np.ones(len(values), np.bool_)
 
 
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of what `plain` returns for a column of this type."""
+    return plain(pa.nulls(0, kind))[0].type
+
+
 def is_bytes(kind: pa.DataType) -> bool:
     """Whether a type holds bytes."""
     return bool(
@@ -80,13 +85,14 @@ def is_list(kind: pa.DataType) -> bool:
         or pa.types.is_large_list(kind)
         or pa.types.is_fixed_size_list(kind)
         or pa.types.is_list_view(kind)
+        or pa.types.is_large_list_view(kind)
     )
 
 
 def convert_each(
     values: pa.Array, conversion: Callable[[pa.Array], pa.Array]
 ) -> tuple[pa.Array, Bools]:
-    """The converted values, with 0 where that is impossible, and whether each one was converted.
+    """The converted values, null where that is impossible, and whether each one was converted.
 
     Converts all values in one call. If that fails, each half is tried, down to single values.
     """
@@ -100,4 +106,4 @@ def convert_each(
             return pa.concat_arrays([low, high]), np.concatenate([low_N, high_N])
         converted = conversion(pa.nulls(1, values.type))
     readable_N = np.array(pc.is_valid(converted).to_numpy(zero_copy_only=False))
-    return pc.fill_null(converted, pa.scalar(0).cast(converted.type)), readable_N
+    return converted, readable_N

@@ -9,6 +9,7 @@ import codecs
 import gzip
 import io
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -74,22 +75,29 @@ def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
 
 def _expand(given: Path) -> Iterator[Path]:
     if given.is_dir():
-        parts = sorted(p for p in given.rglob("*") if p.is_file() and not _is_hidden(p, given))
+        parts = [
+            Path(folder) / name
+            for folder, _, names in os.walk(given, followlinks=True)
+            for name in names
+        ]
+        parts = sorted(part for part in parts if not _is_hidden(part.relative_to(given)))
         if not parts:
             raise ValueError(f"{given} is a folder without files; expected parts of a log in it")
         yield from parts
     elif not given.exists() and any(sign in str(given) for sign in "*?["):
         root = Path(given.anchor) if given.is_absolute() else Path()
-        matches = sorted(p for p in root.glob(str(given.relative_to(root))) if p.is_file())
+        found = root.glob(str(given.relative_to(root)))
+        matches = sorted(path for path in found if not _is_hidden(Path(path.name)))
         if not matches:
             raise ValueError(f"no file matches {given}; expected at least one")
-        yield from matches
+        for match in matches:
+            yield from _expand(match)
     else:
         yield given
 
 
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)
 
 
 def content_of(file: RawFile) -> Content:
@@ -113,12 +121,28 @@ def content_of(file: RawFile) -> Content:
     return "jsonl" if is_object else "text"
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file is compressed, or an archive."""
+    with path.open("rb") as stream:
+        return stream.read(6).startswith((_ZIP, _ZSTD, *_COMPRESSIONS))
+
+
 @contextmanager
 def damage_named(file: RawFile) -> Iterator[None]:
     """Turns an error of reading a damaged file into a ValueError that names the file."""
     try:
         yield
-    except (OSError, EOFError, BadZipFile, zlib.error, lzma.LZMAError) as error:
+    except (pa.ArrowException, UnicodeError):
+        raise  # about the content
+    except (
+        OSError,
+        EOFError,
+        BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        RuntimeError,  # an encrypted zip archive
+        NotImplementedError,  # a compression that zipfile does not know
+    ) as error:
         raise ValueError(
             f"{file} cannot be read to its end ({error}); expected a whole file: it may have "
             "been cut in a copy or a download, so copy it again"
@@ -216,11 +240,12 @@ class TextStream(io.RawIOBase):
         try:
             text = self._decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
-            line = self._line + raw[: error.start].count(b"\n")
+            before = raw[: error.start]
+            line = self._line + (before.count(b"\n") or before.count(b"\r"))
             raise ValueError(
                 f"{self.file} line {line}: expected text in {self.encoding}: {error}"
             ) from error
-        self._line += text.count("\n")
+        self._line += text.count("\n") or text.count("\r")
         return text.encode()
 
     def _one_line_end(self, block: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import pyarrow.parquet
 from skiprec.data.ingest.chunks import Chunk, Tally
 from skiprec.data.ingest.columns import locate_columns
 from skiprec.data.ingest.conditions import apply_condition, parse_condition
-from skiprec.data.ingest.parsing import is_list, plain
-from skiprec.data.ingest.raw_files import RawFile, lines_of
+from skiprec.data.ingest.parsing import is_list, plain, plain_type
+from skiprec.data.ingest.raw_files import RawFile, is_packed, lines_of
 from skiprec.data.ingest.recipe import JsonSource, TypedSource
 from skiprec.data.ingest.table import interpret, note
 
@@ -32,38 +33,55 @@ def read_table(
         ValueError: the file, or a row of it (counted from 1), cannot be read.
     """
     start = 0
-    try:
-        for batch in _batches(file, source, batch_rows):
-            columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-            if start == 0 or isinstance(source, JsonSource):
-                refuse_types(batch.schema, source, file)
+    for batch in _batches(file, source, batch_rows):
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        if start == 0 or isinstance(source, JsonSource):
+            refuse_types(batch.schema, source, file)
+        try:
             result = interpret(columns, source, f"{number}:", start)
-            if first := result.first_bad():
-                index, reason = first
-                problem = f"{file} row {start + index + 1}: {reason}"
-                if source.on_bad_row == "error":
-                    row = {name: column[index].as_py() for name, column in columns.items()}
-                    raise ValueError(f"{problem}; found {row}")
-                tally.first_bad_row = tally.first_bad_row or problem
-            start += batch.num_rows
-            note(result, tally)
-            yield result.chunk
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{file}: expected a whole file of {source.kind}: {error}") from error
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            types = ", ".join(f"{field.name}: {field.type}" for field in batch.schema)
+            raise ValueError(f"{file}: a column cannot be read ({types}): {error}") from error
+        if first := result.first_bad():
+            index, reason = first
+            problem = f"{file} row {start + index + 1}: {reason}"
+            if source.on_bad_row == "error":
+                row = {name: column[index].as_py() for name, column in columns.items()}
+                raise ValueError(f"{problem}; found {row}")
+            tally.first_bad_row = tally.first_bad_row or problem
+        start += batch.num_rows
+        note(result, tally)
+        yield result.chunk
     if start == 0:
         raise ValueError(f"{file} has no rows; expected at least one interaction")
 
 
-def schema_of(file: Path, source: TypedSource) -> pa.Schema:
+def schema_of(file: RawFile, source: TypedSource) -> pa.Schema:
     """The columns of a Parquet or Arrow file and their types.
 
     Raises:
-        pa.ArrowInvalid: the file is not what the source says.
+        ValueError: the file is packed, or is not what the source says.
     """
-    if source.kind == "parquet":
-        return pyarrow.parquet.read_schema(file)
-    with _open_arrow(file) as reader:
-        return reader.schema
+    with _content_named(file, source):
+        if source.kind == "parquet":
+            return pyarrow.parquet.read_schema(_unpacked(file, source))
+        with _open_arrow(_unpacked(file, source)) as reader:
+            return reader.schema
+
+
+@contextmanager
+def _content_named(file: RawFile, source: TypedSource) -> Iterator[None]:
+    """Turns an error of Arrow's readers into a ValueError that names the file."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{file}: expected a whole file of {source.kind}: {error}") from error
+
+
+def _unpacked(file: RawFile, source: TypedSource) -> Path:
+    if not isinstance(file, Path) or is_packed(file):
+        raise ValueError(f"{file}: {source.kind} is not read from an archive; unpack it first")
+    return file
 
 
 def refuse_types(schema: pa.Schema, source: TypedSource, file: RawFile) -> None:
@@ -73,6 +91,11 @@ def refuse_types(schema: pa.Schema, source: TypedSource, file: RawFile) -> None:
         is_history = column == source.item_column and source.row_holds == "history"
         if is_history and is_list(kind):
             kind = kind.value_type
+        elif is_history and not pa.types.is_string(plain_type(kind)):
+            raise ValueError(
+                f"{file}: column {column!r} holds {kind}; expected a history in each row: a list, "
+                "or text with blanks between the items"
+            )
         if any(is_nested(kind) for is_nested in _NESTED):
             hint = ""
             if column == source.item_column and is_list(kind):
@@ -97,12 +120,11 @@ def refuse_unlike_times(files: list[Path], source: TypedSource) -> None:
     """
     file_of: dict[str, Path] = {}
     for file in files:
-        try:
-            schema = schema_of(file, source)
-        except pa.ArrowInvalid:
-            continue  # `read_table` raises the error
+        schema = schema_of(file, source)
         if source.time_column in schema.names:
-            file_of.setdefault(_kind_of_time(schema.field(source.time_column).type), file)
+            kind = plain_type(schema.field(source.time_column).type)
+            if not pa.types.is_null(schema.field(source.time_column).type):
+                file_of.setdefault(_kind_of_time(kind), file)
     if len(file_of) > 1:
         (first, path), (second, other), *_ = file_of.items()
         raise ValueError(
@@ -125,19 +147,32 @@ def _batches(file: RawFile, source: TypedSource, batch_rows: int) -> Iterator[pa
     """The wanted columns of a file, some rows at a time."""
     if isinstance(source, JsonSource):
         yield from _json_batches(file, source, batch_rows)
-    elif not isinstance(file, Path):
-        raise ValueError(f"{file}: {source.kind} is not read from an archive; unpack it first")
-    elif source.kind == "parquet":
+        return
+    names = schema_of(file, source).names
+    # A column may have another name in the file, such as user:token for user.
+    name_of = {
+        column: names[place]
+        for column, place in locate_columns(source.columns(), names, str(file)).items()
+    }
+    with _content_named(file, source):
+        for batch in _arrow_batches(
+            _unpacked(file, source), source, list(name_of.values()), batch_rows
+        ):
+            columns = [batch.column(name) for name in name_of.values()]
+            yield pa.record_batch(columns, names=list(name_of))
+
+
+def _arrow_batches(
+    file: Path, source: TypedSource, names: list[str], batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    if source.kind == "parquet":
         with pyarrow.parquet.ParquetFile(file, pre_buffer=False) as opened:
-            locate_columns(source.columns(), opened.schema_arrow.names, str(file))
-            yield from opened.iter_batches(batch_rows, columns=list(source.columns()))
+            yield from opened.iter_batches(batch_rows, columns=names)
     else:
         with _open_arrow(file) as reader:
-            locate_columns(source.columns(), reader.schema.names, str(file))
             for batch in _each_batch(reader):
-                wanted = batch.select(source.columns())
-                for start in range(0, wanted.num_rows, batch_rows):
-                    yield wanted.slice(start, batch_rows)
+                for start in range(0, batch.num_rows, batch_rows):
+                    yield batch.select(names).slice(start, batch_rows)
 
 
 def _open_arrow(file: Path) -> Any:
@@ -162,9 +197,10 @@ def _json_batches(file: RawFile, source: JsonSource, batch_rows: int) -> Iterato
     while piece := list(islice(rows, batch_rows)):
         if is_first:
             names = dict.fromkeys(name for row in piece for name in row)
-            locate_columns(source.columns(), list(names), str(file))
+            at = locate_columns(source.columns(), list(names), str(file))
+            key_of = {column: list(names)[place] for column, place in at.items()}
             is_first = False
-        columns = {name: [row.get(name) for row in piece] for name in source.columns()}
+        columns = {column: [row.get(key) for row in piece] for column, key in key_of.items()}
         yield pa.record_batch({name: _json_column(values) for name, values in columns.items()})
 
 
@@ -189,15 +225,21 @@ def _json_column(values: list[Any]) -> pa.Array:
     if any(isinstance(value, dict) for value in values):
         return pa.array([value if isinstance(value, dict) else None for value in values])
     if any(isinstance(value, list) for value in values):
-        lists = [value if isinstance(value, list) or value is None else [value] for value in values]
+        lists = [value.split() if isinstance(value, str) else value for value in values]
         return pa.array(
-            [None if some is None else [_json_text(value) for value in some] for some in lists],
+            [
+                [_json_text(item) for item in some] if isinstance(some, list) else None
+                for some in lists
+            ],
             pa.list_(pa.string()),
         )
     return pa.array([_json_text(value) for value in values], pa.string())
 
 
 def _json_text(value: Any) -> str | None:
+    """A value of JSON as text; None for what is no single value, and for NaN."""
+    if isinstance(value, dict | list) or value != value:
+        return None
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:

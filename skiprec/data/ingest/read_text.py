@@ -43,7 +43,8 @@ def read_text(
     """
     layout = _read_layout(file, source)
     skips = source.on_bad_row == "skip"
-    rows, lock = 0, threading.Lock()  # the parser may call the handler from several threads
+    # The parser calls the handler ahead of the batches, from several threads.
+    rows, good_rows, lock = 0, 0, threading.Lock()
 
     def on_wrong_width(_row: Any) -> str:
         nonlocal rows
@@ -57,11 +58,12 @@ def read_text(
     try:
         with open_text(file, source.encoding) as stream:
             for batch in _open_csv(stream, source, layout, block_bytes, on_wrong_width):
-                result = _interpret(batch, source, layout, f"{number}:", rows)
+                result = _interpret(batch, source, layout, f"{number}:", good_rows)
                 if result.bad and not skips:
                     raise ValueError(explain(file, source, layout, _judge(source, layout)))
                 with lock:
                     rows += batch.num_rows
+                good_rows += batch.num_rows
                 note(result, tally)
                 yield result.chunk
             has_line_ends_in_fields = stream.lines > rows + source.header
@@ -105,6 +107,7 @@ def _read_layout(file: RawFile, source: TextSource) -> Layout:
             )
     gaps = tuple(field for field in range(len(fields)) if field % step)
     positions = {name: index * step for name, index in at.items()}
+    line += sum(field.count("\n") for field in fields)  # the header may have line breaks
     return Layout(line if source.header else 0, len(fields), positions, gaps)
 
 

@@ -1,6 +1,5 @@
 """The schema of a recipe: the settings that, with the input files, determine a dataset."""
 
-import codecs
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -29,12 +28,17 @@ def _known_time_format(time_format: str) -> str:
             f"{time_format!r}; expected number, integer, iso8601 or a strptime pattern such as "
             "%d/%m/%Y"
         )
+    if "%Z" in time_format:
+        raise ValueError(
+            f"{time_format!r} has a name of a time zone, which may mean several; expected an "
+            "offset (%z), or times in UTC without %Z"
+        )
     return time_format
 
 
 def _known_encoding(encoding: str) -> str:
     try:
-        codecs.lookup(encoding)
+        b"text".decode(encoding, errors="replace")  # refuses rot13, too, which encodes no text
     except LookupError:
         raise ValueError(
             f"{encoding!r} is no encoding that Python knows; expected for example utf-8, latin-1, "

@@ -74,7 +74,7 @@ def interpret(
 
     size_N, histories = np.ones(num_rows, np.int64), None
     if source.row_holds == "history":
-        histories = _histories(columns[source.item_column])
+        histories = _histories(read(source.item_column))
         size_N = np.maximum(1, pc.list_value_length(histories).to_numpy(zero_copy_only=False))
     for text in source.keep:
         condition = parse_condition(text)
@@ -124,9 +124,12 @@ def _histories(values: pa.Array) -> pa.Array:
 
     Text is split at blanks.
     """
+    if pa.types.is_list_view(values.type) or pa.types.is_large_list_view(values.type):
+        # The cast of Arrow 26 from views to lists is wrong.
+        values = pa.array(values.to_pylist(), pa.list_(values.type.value_type))
     if not is_list(values.type):
-        text, _ = plain(values)
-        values = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(pc.fill_null(text, "")))
+        text = pc.fill_null(values.cast(pa.string()), "")
+        values = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(text))
     elif not pa.types.is_list(values.type):
         values = values.cast(pa.list_(values.type.value_type))
     is_empty = pc.equal(pc.fill_null(pc.list_value_length(values), 0), 0)

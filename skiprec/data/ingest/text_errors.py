@@ -105,7 +105,7 @@ def refuse_swallowed_lines(file: RawFile, source: TextSource, layout: Layout) ->
                     rows_of[line] = swallowed
             line += field.count("\n")
     for line, count in rows_of.items():
-        if not others or count >= 3:
+        if not others or count >= 2:
             raise ValueError(_stray_quote(file, line, f"has swallowed {count} whole rows"))
 
 
@@ -114,7 +114,8 @@ def _rows_in(field: str, index: int, num_fields: int, separator: str) -> int:
     pieces = [piece for piece in field.split("\n")[1:] if piece]
     separators = [piece.count(separator) for piece in pieces]
     fits = separators == [num_fields - 1] * (len(pieces) - 1) + [index]
-    return len(pieces) if fits else 0
+    # Two lines of text in the first field look like that, too.
+    return len(pieces) if fits and (index or len(pieces) > 1) else 0
 
 
 def _stray_quote(file: RawFile, line: int, problem: str) -> str:

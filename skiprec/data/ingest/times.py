@@ -6,6 +6,7 @@ a zone is read as UTC.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,10 @@ UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}  # units in 
 # A float64 holds every whole number below 2^53 exactly; 2^53 and 2^53 + 1 are the same float64.
 _LARGEST_EXACT = float(2**53)
 _UNKNOWN = "??"  # stands for an unknown day or month, as in 1921.??.??
+_YEARS_1_TO_9999 = (-62_135_596_800_000, 253_402_300_799_999)  # in milliseconds since 1970
+
+# What Arrow's strptime knows and Python's does not.
+_SHORT_FOR = {"%F": "%Y-%m-%d", "%T": "%H:%M:%S", "%R": "%H:%M", "%D": "%m/%d/%y", "%e": "%d"}
 
 _DATE = r"(?P<year>\d{4})(?:-(?P<month>\d\d|\?\?)(?:-(?P<day>\d\d|\?\?))?)?"
 _CLOCK = r"(?P<hour>\d\d)(?::(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<fraction>\d+))?)?)?"
@@ -37,10 +42,23 @@ class Clock:
     per_second: int
 
     def milliseconds(self, key_N: Longs) -> Longs:
-        """int64 milliseconds since 1970 of some keys, rounded down (of a fraction: rounded)."""
+        """int64 milliseconds since 1970 of some keys, rounded down (of a fraction: rounded).
+
+        Raises:
+            ValueError: a time is not in the years 1 to 9999.
+        """
+        number_N: npt.NDArray[Any] = key_N
         if self.is_float:
             bits_N = np.where(key_N >= 0, key_N, np.int64(-(2**63)) - key_N)
             number_N = bits_N.view(np.float64)
+        first, last = (bound * self.per_second // 1_000 for bound in _YEARS_1_TO_9999)
+        is_outside_N = (number_N < first) | (number_N > last)
+        if is_outside_N.any():
+            raise ValueError(
+                f"the time {number_N[is_outside_N][0]} is no date of the years 1 to 9999 if its "
+                f"unit is 1/{self.per_second} s; expected another unit: --time-unit s, ms, us or ns"
+            )
+        if self.is_float:
             return np.rint(number_N * (1_000 / self.per_second)).astype(np.int64)
         if self.per_second <= 1_000:
             return key_N * (1_000 // self.per_second)
@@ -161,18 +179,47 @@ def _parse_pattern(values: pa.Array, pattern: str) -> tuple[Longs, Bools, int]:
     """Microseconds of times in a pattern of strptime; `??` stands for an unknown day or month."""
     has_unknown = pc.fill_null(pc.match_substring(values, _UNKNOWN), False)
     if pc.any(has_unknown).as_py():
-        has_year = pc.invert(pc.match_substring(values, _UNKNOWN * 2))
-        values = pc.if_else(has_year, pc.replace_substring(values, _UNKNOWN, "01"), None)
+        for _ in range(2):  # two of them may share the sign between them
+            pattern_of_one = r"(^|[^0-9?])\?\?($|[^0-9?])"
+            values = pc.replace_substring_regex(values, pattern_of_one, r"\101\2")
+        # What is left is a year that is known in part, such as 19??.
+        values = pc.if_else(pc.match_substring(values, "?"), None, values)
     if "%f" in pattern:
         stamp, readable_N = _parse_fractions(values, pattern)
     else:
         stamp, readable_N = convert_each(values, lambda part: pc.strptime(part, pattern, "us"))
+        stamp, readable_N = _without_lenient(values, stamp, readable_N, pattern)
     partial = np.array(has_unknown.to_numpy(zero_copy_only=False)) & readable_N
     return _whole(stamp), readable_N, int(partial.sum())
 
 
+def _without_lenient(
+    values: pa.Array, stamp: pa.Array, readable_N: Bools, pattern: str
+) -> tuple[pa.Array, Bools]:
+    """Reads again, strictly, what Arrow may have read leniently, such as the 31st of February.
+
+    A time that is written in the pattern as it was read needs no second look.
+    """
+    if "%s" in pattern:  # seconds since 1970, which no other reader knows
+        return stamp, readable_N
+    is_same_N = np.zeros(len(values), np.bool_)
+    if "%z" not in pattern:  # Arrow does not write the zone that it has read
+        written = pc.strftime(stamp.cast(pa.timestamp("s"), safe=False), pattern)
+        is_same_N = np.array(pc.fill_null(pc.equal(written, values), False))
+    again = np.flatnonzero(readable_N & ~is_same_N)
+    if not len(again):
+        return stamp, readable_N
+    strict, is_strict_N = _parse_fractions(values.take(pa.array(again)), pattern)
+    readable_N[again] = is_strict_N
+    key_N = np.array(pc.fill_null(stamp.cast(pa.int64()), 0))
+    key_N[again] = np.array(strict.cast(pa.int64()))
+    return pa.array(key_N, pa.timestamp("us")), readable_N
+
+
 def _parse_fractions(values: pa.Array, pattern: str) -> tuple[pa.Array, Bools]:
     """Timestamps by Python's strptime, for Arrow's has no `%f`; each distinct text is read once."""
+    for short, long in _SHORT_FOR.items():
+        pattern = pattern.replace(short, long)
     encoded = values.dictionary_encode()
     stamps = [_parse_one(text, pattern) for text in encoded.dictionary.to_pylist()]
     found = pa.array(stamps, pa.timestamp("us")).take(encoded.indices)
@@ -182,9 +229,9 @@ def _parse_fractions(values: pa.Array, pattern: str) -> tuple[pa.Array, Bools]:
 def _parse_one(text: str, pattern: str) -> datetime | None:
     try:
         found = datetime.strptime(text, pattern)
-    except ValueError:
+        return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
+    except (ValueError, OverflowError):
         return None
-    return found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
 
 
 def _whole(stamp: pa.Array) -> Longs:

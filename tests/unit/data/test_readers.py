@@ -17,7 +17,7 @@ import pytest
 from skiprec.data.ingest import build_dataset, make_recipe
 from skiprec.data.ingest.conditions import apply_condition, parse_condition
 from skiprec.data.ingest.inputs import check_inputs
-from skiprec.data.ingest.parsing import plain
+from skiprec.data.ingest.parsing import parse_ids, plain
 from skiprec.data.ingest.raw_files import content_of, expand_inputs
 from skiprec.data.ingest.recipe import Recipe
 from skiprec.data.ingest.times import order_key, parse_times
@@ -344,6 +344,14 @@ DAYS = [date(2024, 1, 1), date(2024, 1, 2), None]
         ("c >= 90", pa.array([timedelta(seconds=89.9), timedelta(minutes=1.5)]), [False, True]),
         ("c > 1.5", pa.array([Decimal("1.50"), Decimal("1.51")]), [False, True]),
         ("c == 9007199254740993", pa.array([2**53, 2**53 + 1]), [False, True]),
+        ("c >= 1700000000000000001", pa.array([17 * 10**17, 17 * 10**17 + 1]), [False, True]),
+        ("c > 18446744073709551614", pa.array([2**64 - 1, 0], pa.uint64()), [True, False]),
+        ("c > 1.5", pa.array([2**62, 1]), [True, False]),
+        (
+            "c >= 1970-01-01",
+            pa.array([-1, 1], pa.int64()).cast(pa.timestamp("ns")),
+            [False, True],
+        ),
         ("c is empty", pa.array([None, None]), [True, True]),
     ],
     ids=str,
@@ -387,3 +395,84 @@ def test_order_keys_sort_as_the_numbers_do() -> None:
     assert readable.tolist() == [abs(n) < 2**53 for n in numbers]
     zeros = order_key(pa.array([0.0, -0.0]).to_numpy())
     assert zeros[0] == zeros[1]
+
+
+BYTES = [b"a", None, b"\xff", b""]
+
+
+def test_a_missing_value_is_missing_in_every_column() -> None:
+    """Null stays null among bytes, and bytes that are no text are unreadable."""
+    values, is_text_N = plain(pa.array(BYTES))
+    assert values.to_pylist() == ["a", None, None, ""]
+    assert is_text_N.tolist() == [True, True, False, True]
+    empty, _ = apply_condition(parse_condition("c is empty"), values)
+    assert empty.tolist() == [False, True, True, True]
+    _, readable_N = parse_ids(values)
+    assert readable_N.tolist() == [True, False, False, False]
+    _, readable_N, _ = parse_times(pa.array([1, None, 3]), "number")
+    assert readable_N.tolist() == [True, False, True]
+    assert parse_ids(pa.array([1.0, 2.5, None, float("nan")]))[1].tolist() == [True] + [False] * 3
+
+
+@pytest.mark.parametrize("view", [pa.list_view, pa.large_list_view, pa.large_list])
+def test_lists_of_every_kind_are_histories(tmp_path: Path, view: Any) -> None:
+    lists = pa.array([[1, 2, 3], None, [4, 2, 1, 1], []], view(pa.int64()))
+    columns = {"user": pa.array([b"a", b"b", b"c", b"d"]), "item": lists}
+    with pa.ipc.new_file(str(tmp_path / "log.arrow"), pa.table(columns).schema) as writer:
+        writer.write_table(pa.table(columns))
+    source = {"kind": "arrow", "user_column": "user", "item_column": "item"}
+    more = {"row_holds": "history", "on_bad_row": "skip"}
+    manifest = build(tmp_path, tmp_path / "log.arrow", source | more)
+    assert manifest.num_interactions == 7
+    assert manifest.counts.bad_rows == {"no item id in column 'item'": 2}
+
+
+def test_categories_of_times_are_dates(tmp_path: Path) -> None:
+    times = pa.array([86_400 * n for n in range(9)]).dictionary_encode()
+    columns = {"user": ["a", "b", "c"] * 3, "item": ["x", "y", "z"] * 3, "time": times}
+    with pa.ipc.new_file(str(tmp_path / "log.arrow"), pa.table(columns).schema) as writer:
+        writer.write_table(pa.table(columns))
+    manifest = build(tmp_path, tmp_path / "log.arrow", {"kind": "arrow", "time_unit": "s"} | NAMED)
+    assert manifest.profile is not None
+    spans = manifest.profile.spans.values()
+    assert max(last for _, last in spans) == "1970-01-09T00:00:00Z"
+
+
+def test_a_pattern_takes_folders_and_leaves_hidden_files(tmp_path: Path) -> None:
+    (tmp_path / "2024-01").mkdir()
+    for name in ("2024-01/0.csv", "2024-01/_SUCCESS", "2024-02.csv", ".2024-02.csv.crc"):
+        write(tmp_path / name, "user,item")
+    found = expand_inputs([tmp_path / "*2024-*"])
+    assert found == [tmp_path / "2024-01/0.csv", tmp_path / "2024-02.csv"]
+
+
+def test_json_lines_that_hold_no_single_value_are_bad_rows(tmp_path: Path) -> None:
+    rows = [{"user": "a", "item": i} for i in (1, 2, [3], {"id": 4}, float("nan"), 5)]
+    file = write(tmp_path / "log.jsonl", "\n".join(json.dumps(row) for row in rows))
+    source = {"kind": "jsonl", "user_column": "user", "item_column": "item"}
+    with pytest.raises(ValueError, match=r"column 'item' holds (list|struct)"):
+        build(tmp_path, file, source)
+    lists = [["a", "b", "c"], "d e f", [[1], 2, 3], None]
+    file = write(
+        tmp_path / "h.jsonl",
+        "\n".join(json.dumps({"user": n, "item": i}) for n, i in enumerate(lists)),
+    )
+    more = {"row_holds": "history", "on_bad_row": "skip"}
+    manifest = build(tmp_path, file, source | more)
+    assert manifest.num_users == 2
+    assert manifest.num_items == 6
+
+
+def test_typed_columns_of_recbole_are_found(tmp_path: Path, content_hash: str) -> None:
+    names = {"user": "user:token", "item": "item:token", "time": "time:float"}
+    users, items, times = zip(*LOG, strict=True)
+    columns = {names["user"]: users, names["item"]: items, names["time"]: times}
+    pq.write_table(
+        pa.table({name: list(values) for name, values in columns.items()}), tmp_path / "p"
+    )
+    assert (
+        build(
+            tmp_path, (tmp_path / "p").rename(tmp_path / "a.parquet"), {"kind": "parquet"} | NAMED
+        ).content_hash
+        == content_hash
+    )

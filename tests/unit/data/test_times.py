@@ -127,3 +127,27 @@ def test_times_without_a_date_have_an_order_and_no_clock() -> None:
     assert clock_of(pa.date32(), "number", None) is not None
     key_N, _, _ = parse_times(pa.array([date(2020, 1, 2), date(2020, 1, 1)]), "number")
     assert np.diff(key_N)[0] < 0
+
+
+def test_patterns_are_read_strictly_and_fast_where_arrow_is_strict_enough() -> None:
+    texts = pa.array(["31/02/2024", "29/02/2024", "1/3/2024", "29/02/2023", "01/13/2024"])
+    _, readable_N, _ = parse_times(texts, "%d/%m/%Y")
+    assert readable_N.tolist() == [False, True, True, False, False]
+    _, readable_N, _ = parse_times(pa.array(["24-01-01", "2024-01-01"]), "%F")
+    assert readable_N.tolist() == [False, True]
+    key_N, readable_N, _ = parse_times(pa.array(["1700000000", "x"]), "%s")
+    assert readable_N.tolist() == [True, False]
+    assert key_N[0] == 1_700_000_000_000_000
+    _, readable_N, partial = parse_times(pa.array(["19??.??.??", "1900.??.12"]), "%Y.%m.%d")
+    assert readable_N.tolist() == [False, True]
+    assert partial == 1
+
+
+@pytest.mark.parametrize(("kind", "unit"), [("integer", "s"), ("number", "s"), ("integer", "ms")])
+def test_a_wrong_unit_is_an_error_and_no_overflow(kind: str, unit: str) -> None:
+    key_N, readable_N, _ = parse_times(pa.array(["1700000000000000"]), kind)  # microseconds
+    clock = clock_of(pa.string(), kind, unit)
+    assert readable_N.all()
+    assert clock is not None
+    with pytest.raises(ValueError, match=r"no date of the years 1 to 9999 .*--time-unit"):
+        clock.milliseconds(key_N)
