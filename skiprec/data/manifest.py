@@ -60,6 +60,7 @@ class Counts(Frozen):
     short_histories_interactions: int
     leftover_interactions: int  # in kept histories, but in no row of any split
     users_without_evaluation: int  # by_time, leave_one_out: nothing to hold out; all are in train
+    empty_files: int = 0  # inputs without rows, beside others with rows
     partial_dates: int = 0  # rows whose day or month is unknown and was taken to be the first
 
     def describe(self) -> str:

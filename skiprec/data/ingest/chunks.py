@@ -23,6 +23,10 @@ class Chunk:
     order_N: npt.NDArray[np.int64] | None
 
 
+class EmptyInputError(ValueError):
+    """A file has no rows. Of several files, one may be empty: some programs write such parts."""
+
+
 @dataclass
 class Tally:
     """Running counts of the readers.
@@ -34,6 +38,7 @@ class Tally:
     filtered_rows: int
     bad_rows: dict[str, int]
     partial_dates: int = 0
+    empty_files: int = 0
     first_bad_row: str | None = None
 
     def skip(self, reason: str, count: int) -> None:

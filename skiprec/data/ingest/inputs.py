@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skiprec.data.ingest.chunks import Chunk, Part, Tally
+from skiprec.data.ingest.chunks import Chunk, EmptyInputError, Part, Tally
 from skiprec.data.ingest.columns import locate_columns
 from skiprec.data.ingest.parsing import plain_type
 from skiprec.data.ingest.raw_files import RawFile, ZipMember, content_of, damage_named
@@ -57,14 +57,15 @@ def check_inputs(recipe: Recipe, files: Files) -> None:
         path = file.archive if isinstance(file, ZipMember) else file
         if not path.is_file():
             raise ValueError(f"{path}: no such file; expected an input of recipe {recipe.name}")
-        if path.stat().st_size == 0:
+        if path.stat().st_size == 0 and len(files) == 1:
             raise ValueError(f"{path} is empty (0 bytes); expected interactions")
     if len({file.resolve() if isinstance(file, Path) else file for file, _ in files}) < len(files):
         raise ValueError("an input file is given twice; expected each once")
-    for file, _ in files:
+    filled = [file for file, _ in files if not _is_empty(file)]
+    for file in filled:
         _refuse_other_content(recipe, file)
     if isinstance(recipe.source, ParquetSource | ArrowSource):
-        refuse_unlike_times([file for file, _ in files if isinstance(file, Path)], recipe.source)
+        refuse_unlike_times([file for file in filled if isinstance(file, Path)], recipe.source)
     if (recipe.times or isinstance(recipe.split, ByTime)) and not clock_of_inputs(recipe, files):
         reason = "times" if recipe.times else "split by_time"
         raise ValueError(
@@ -72,6 +73,10 @@ def check_inputs(recipe: Recipe, files: Files) -> None:
             "expected source.time_column with dates or, for numbers since 1970, source.time_unit "
             "(s, ms, us or ns)"
         )
+
+
+def _is_empty(file: RawFile) -> bool:
+    return isinstance(file, Path) and file.stat().st_size == 0
 
 
 def _refuse_other_content(recipe: Recipe, file: RawFile) -> None:
@@ -94,7 +99,7 @@ def clock_of_inputs(recipe: Recipe, files: Files) -> Clock | None:
         return None
     kind = pa.string()
     if isinstance(source, ParquetSource | ArrowSource):
-        file = files[0][0]
+        file = next((file for file, _ in files if not _is_empty(file)), files[0][0])
         schema = schema_of(file, source)
         at = locate_columns((source.time_column,), schema.names, str(file))
         kind = plain_type(schema.field(at[source.time_column]).type)
@@ -116,9 +121,16 @@ def read_inputs(
             tally.rows_read += len(chunk.users_N)
             yield chunk, "train"
     for number, (file, part) in enumerate(files, start=1):
-        with damage_named(file):
-            for chunk in _read_file(recipe, file, number, tally, block_bytes):
-                yield chunk, part
+        try:
+            with damage_named(file):
+                if _is_empty(file):
+                    raise EmptyInputError(f"{file} is empty (0 bytes); expected interactions")
+                for chunk in _read_file(recipe, file, number, tally, block_bytes):
+                    yield chunk, part
+        except EmptyInputError:
+            if len(files) == 1:
+                raise
+            tally.empty_files += 1
 
 
 def _read_file(

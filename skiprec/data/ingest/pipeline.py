@@ -122,6 +122,7 @@ def build_dataset(
                 leftover_interactions=assembler.leftover_interactions,
                 users_without_evaluation=assembler.users_without_evaluation,
                 partial_dates=tally.partial_dates,
+                empty_files=tally.empty_files,
             ),
             profile=written.profile,
             inputs=tuple(describe_input(file, part) for file, part in files),

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skiprec.data.ingest.chunks import Chunk, Tally
+from skiprec.data.ingest.chunks import Chunk, EmptyInputError, Tally
 from skiprec.data.ingest.raw_files import RawFile, lines_of, open_text
 from skiprec.data.ingest.recipe import SequenceSource
 
@@ -56,7 +56,7 @@ def read_sequences(
             yield Chunk(users.take(pa.array(line_N[is_item_N])), items, None, None)
         first_line += block.count(b"\n")
     if not found_any:
-        raise ValueError(
+        raise EmptyInputError(
             f"{file} has no items; expected one history on each line, its items separated by blanks"
         )
 

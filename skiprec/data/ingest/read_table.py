@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from skiprec.data.ingest.chunks import Chunk, Tally
+from skiprec.data.ingest.chunks import Chunk, EmptyInputError, Tally
 from skiprec.data.ingest.columns import locate_columns
 from skiprec.data.ingest.conditions import apply_condition, parse_condition
 from skiprec.data.ingest.parsing import is_list, plain, plain_type
@@ -53,7 +53,7 @@ def read_table(
         note(result, tally)
         yield result.chunk
     if start == 0:
-        raise ValueError(f"{file} has no rows; expected at least one interaction")
+        raise EmptyInputError(f"{file} has no rows; expected at least one interaction")
 
 
 def schema_of(file: RawFile, source: TypedSource) -> pa.Schema:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
-from skiprec.data.ingest.chunks import Chunk, Tally
+from skiprec.data.ingest.chunks import Chunk, EmptyInputError, Tally
 from skiprec.data.ingest.columns import locate_columns
 from skiprec.data.ingest.raw_files import RawFile, TextStream, open_text
 from skiprec.data.ingest.recipe import TextSource
@@ -74,7 +74,7 @@ def read_text(
     if has_line_ends_in_fields or ends_in_quotes(last_line, source):
         refuse_swallowed_lines(file, source, layout)
     if not rows:
-        raise ValueError(f"{file} has a header and no rows; expected {expectation(source)}")
+        raise EmptyInputError(f"{file} has a header and no rows; expected {expectation(source)}")
     if len(tally.bad_rows) > bad_before and tally.first_bad_row is None:
         tally.first_bad_row = explain(file, source, layout, _judge(source, layout))
 
@@ -94,7 +94,7 @@ def _read_layout(file: RawFile, source: TextSource) -> Layout:
     try:
         first = next(slow_rows(file, source))
     except StopIteration:
-        raise ValueError(f"{file} is empty; expected {expectation(source)}") from None
+        raise EmptyInputError(f"{file} is empty; expected {expectation(source)}") from None
     line, fields, step = first.line, first.fields, len(source.separator)
     if source.header:
         at = locate_columns(source.columns(), fields[::step], f"{file} line {line}")

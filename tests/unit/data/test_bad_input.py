@@ -151,6 +151,19 @@ def test_empty_files(tmp_path: Path) -> None:
     refuse(path, TEXT, "no such file")
 
 
+def test_an_empty_part_among_others_is_counted(tmp_path: Path) -> None:
+    parts = [write(tmp_path, *GOOD).rename(tmp_path / "0.csv"), write(tmp_path), tmp_path / "2.csv"]
+    parts[2].touch()
+    content = {"name": "t", "window": 4, "source": TEXT, "split": {"kind": "leave_one_out"}}
+    recipe = make_recipe(content, {}, origin="test")
+    manifest = build_dataset(recipe, parts, tmp_path / "out", progress=str)
+    assert manifest.counts.rows_read == 30
+    assert manifest.counts.empty_files == 2
+    assert "2 empty files" in manifest.describe()
+    with pytest.raises(ValueError, match="no history is left of 0 rows"):
+        build_dataset(recipe, parts[1:], tmp_path / "none", progress=str)
+
+
 def test_users_with_one_item(tmp_path: Path) -> None:
     path = write(tmp_path, *[f"u{n},i1,1" for n in range(5)])
     message = r"log\.csv line 2 \(user 'u0' with 1 item\): no history is left.* at least 3 items"
