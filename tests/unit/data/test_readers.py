@@ -381,3 +381,16 @@ def test_typed_columns_of_recbole_are_found(tmp_path: Path, content_hash: str) -
         ).content_hash
         == content_hash
     )
+
+
+def test_histories_in_bytes_that_are_no_text_are_bad_rows(tmp_path: Path) -> None:
+    items = pa.array([b"x y z", b"\xff y z", None], pa.binary())
+    pq.write_table(pa.table({"user": ["a", "b", "c"], "item": items}), tmp_path / "log.parquet")
+    source = {"kind": "parquet", "user_column": "user", "item_column": "item"}
+    more = {"row_holds": "history", "on_bad_row": "skip"}
+    manifest = build(tmp_path, tmp_path / "log.parquet", source | more)
+    assert manifest.num_items == 3
+    assert sorted(manifest.counts.bad_rows) == [
+        "bytes that are not UTF-8 in column 'item'",
+        "no item id in column 'item'",
+    ]
