@@ -14,7 +14,7 @@ from typing import Any
 
 import ray.train
 import torch
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 
 from cluster.machine.room import wait_for_room, worker_resources
 from cluster.machine.session import ray_session
@@ -27,6 +27,7 @@ from cluster.training.failures import FailureReports, RunFailedError
 from cluster.training.progress import shown_progress
 from cluster.training.rank import run_rank
 from cluster.training.surroundings import Surroundings
+from cluster.training.trainer import Trainer
 from cluster.training.worker import ray_train_worker
 from skiprec.checkpoints.files import newest_good, read_state
 from skiprec.checkpoints.network import start_from_backbone
@@ -145,7 +146,7 @@ def _train_on_ray(config: RunConfig, lease_token: str) -> None:
     # Each start has its own name, so that Ray finds no earlier state to restore: Ray writes that
     # state in place, so it may be torn. We resume from our own verified checkpoint instead.
     name = f"start-{len(list(attempts.iterdir())):04d}"
-    trainer = TorchTrainer(
+    trainer = Trainer(
         ray_train_worker,
         train_loop_config={
             "config": config.model_dump(mode="json"),

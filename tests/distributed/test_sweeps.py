@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,13 @@ SHORT_EVALUATION = (
     "evaluation.timing_batches=[1]",
     "evaluation.timing_repeats=3",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    """One Ray of two CPUs for all sweeps of this module; it has a dashboard, as a sweep's own."""
+    with ray_session(num_cpus=2, with_dashboard=True):
+        yield
 
 
 def tree(root: Path, *overrides: str) -> dict[str, Any]:
@@ -65,11 +73,10 @@ def test_a_stopped_trial_frees_its_cpus_and_the_best_one_can_be_trained_again(
     build_smoke_data(tmp_path)
     monkeypatch.setattr("cluster.sweeps.search._scheduler", lambda *_: StopsTheFirst())
     asha = sweep(num_trials=2, grace_samples=REPORT_STEPS * STEP_ROWS, steps=40)
-    with ray_session(num_cpus=2):
-        folder = run_sweep(asha, {"gumbel": tree(tmp_path)}, "a command")
-        assert_all_cpus_are_free()
-        again = load_config(folder / "best.toml").model_copy(update={"name": "again"})
-        launch_training(again)
+    folder = run_sweep(asha, {"gumbel": tree(tmp_path)}, "a command")
+    assert_all_cpus_are_free()
+    again = load_config(folder / "best.toml").model_copy(update={"name": "again"})
+    launch_training(again)
     trials = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
     assert len(trials) == 2
     assert not any(row["failed"] for row in trials)
@@ -109,9 +116,8 @@ def test_optuna_finds_a_front_of_two_objectives_and_times_it(tmp_path: Path) -> 
         space={"training.learning_rate": SPACE["training.learning_rate"]},
         space_of={"gumbel": {"policy.target_keep_frac": [0.2, 0.8]}},
     )
-    with ray_session(num_cpus=2):
-        folder = run_sweep(two, {"gumbel": tree(tmp_path, *HERE), "reinforce": rl}, "a command")
-        assert_all_cpus_are_free()
+    folder = run_sweep(two, {"gumbel": tree(tmp_path, *HERE), "reinforce": rl}, "a command")
+    assert_all_cpus_are_free()
     trials = read_trials(folder)
     assert all(row["complete"] for row in trials)
     assert {row["kind"] for row in trials} <= {"gumbel", "reinforce"}
@@ -141,9 +147,8 @@ def test_pbt_copies_the_better_trial_and_loses_no_sample(tmp_path: Path) -> None
         perturb_samples=REPORT_STEPS * STEP_ROWS,
         space={"training.learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}},
     )
-    with ray_session(num_cpus=2):
-        folder = run_sweep(pbt, {"gumbel": tree(tmp_path, *HERE)}, "a command")
-        assert_all_cpus_are_free()
+    folder = run_sweep(pbt, {"gumbel": tree(tmp_path, *HERE)}, "a command")
+    assert_all_cpus_are_free()
     trials = read_trials(folder)
     assert [row["complete"] for row in trials] == [True, True]
     copies = [row for row in trials if "-from-" in row["run"]]
