@@ -6,6 +6,7 @@ knows a key.
 
 import copy
 import difflib
+import json
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -43,11 +44,13 @@ def parse_override(text: str, model: type[BaseModel]) -> tuple[str, Any]:
     The value is read as TOML. Text that is not a TOML value is taken as it stands, and so is every
     value of a key that `model` takes for text: `name=2024` is the name "2024".
     """
-    key, equals, value = (part.strip() for part in text.partition("="))
+    key, equals, raw = text.partition("=")
+    key, value = key.strip(), raw.strip()
     if not equals or not key:
         raise ValueError(f"--set {text!r}: expected dotted.key=value")
     if not value:
-        return key, None
+        # A tab or a blank is a value of a key for text, such as a separator.
+        return key, raw if raw and _takes_text(model, key.split(".")) else None
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -127,10 +130,14 @@ def _explain(model: type[BaseModel], problem: dict[str, Any]) -> str:
     if problem["type"] == "union_tag_not_found" and section is not None:
         options = _sections_by_kind(section.model_fields[keys[-1]])
         return f"{key}.kind is missing; expected one of {', '.join(map(repr, options))}"
+    if problem["type"] in ("tuple_type", "list_type"):
+        found = problem["input"]
+        return f"{key}: expected a list such as [{json.dumps(found, default=str)}], found {found!r}"
     if problem["type"] == "missing" and kind is not None:
         return f"{above}.kind={kind!r} needs {key}"
     if problem["type"] != "extra_forbidden" or section is None:
-        return f"{key}: {problem['msg']}" if key else str(problem["msg"])
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        return f"{key}: {message}" if key else message
     if any(keys[-1] in other.model_fields for other in kinds.values()):
         return f"{key} has no effect with {above}.kind={kind!r}; remove it"
     near = closest(keys[-1], section.model_fields)

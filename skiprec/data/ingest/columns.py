@@ -12,7 +12,7 @@ def locate_columns(wanted: tuple[str, ...], header: list[str], where: str) -> di
     Raises:
         ValueError: a column is missing or there twice; the message has the nearest column.
     """
-    names = header if set(wanted) <= set(header) else [_without_type(name) for name in header]
+    names = header if set(wanted) <= set(header) else [without_type(name) for name in header]
     for column in wanted:
         if names.count(column) != 1:
             count = "twice" if column in names else "nowhere"
@@ -25,6 +25,7 @@ def locate_columns(wanted: tuple[str, ...], header: list[str], where: str) -> di
     return {column: names.index(column) for column in wanted}
 
 
-def _without_type(name: str) -> str:
+def without_type(name: str) -> str:
+    """A column's name without the type that RecBole adds to it."""
     stem, _, kind = name.rpartition(":")
     return stem if stem and kind in _RECBOLE_TYPES else name

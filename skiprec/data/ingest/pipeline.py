@@ -217,5 +217,6 @@ def _nothing_left(recipe: Recipe, files: Files, tally: Tally, filtered: FilterCo
         f"{start}: no history is left of {tally.rows_read:,} rows; expected a user with at least "
         f"{recipe.filters.min_history} items. {filtered.short_histories:,} users had fewer; "
         f"conditions dropped {tally.filtered_rows:,} rows, item filters "
-        f"{filtered.filtered_items_interactions:,}, bad rows {sum(tally.bad_rows.values()):,}"
+        f"{filtered.filtered_items_interactions:,}, repeats {filtered.dropped_repeats:,}, "
+        f"bad rows {sum(tally.bad_rows.values()):,}"
     )

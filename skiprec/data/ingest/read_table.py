@@ -1,20 +1,23 @@
 """Reads files whose columns have names and types: Parquet, Arrow IPC and JSON lines."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 
 from skiprec.data.ingest.chunks import Chunk, EmptyInputError, Tally
 from skiprec.data.ingest.columns import locate_columns
 from skiprec.data.ingest.conditions import apply_condition, parse_condition
+from skiprec.data.ingest.json_rows import json_batches
 from skiprec.data.ingest.parsing import is_list, plain, plain_type
-from skiprec.data.ingest.raw_files import RawFile, is_packed, lines_of
+from skiprec.data.ingest.raw_files import RawFile, is_packed
 from skiprec.data.ingest.recipe import JsonSource, TypedSource
 from skiprec.data.ingest.table import interpret, note
 
@@ -22,18 +25,19 @@ _NESTED = (pa.types.is_struct, pa.types.is_map, pa.types.is_union, is_list)
 
 
 def read_table(
-    file: RawFile, number: int, source: TypedSource, tally: Tally, batch_rows: int
+    file: RawFile, number: int, source: TypedSource, tally: Tally, batch_items: int
 ) -> Iterator[Chunk]:
     """The interactions of a file of typed columns; `tally` counts them.
 
     Args:
         number: number of the file among the inputs, from 1.
+        batch_items: about how many interactions are read at a time.
 
     Raises:
-        ValueError: the file, or a row of it (counted from 1), cannot be read.
+        ValueError: the file, or a row of it (counted from 1; of JSON its line), cannot be read.
     """
     start = 0
-    for batch in _batches(file, source, batch_rows):
+    for batch, line_N in _batches(file, source, batch_items):
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         if start == 0 or isinstance(source, JsonSource):
             refuse_types(batch.schema, source, file)
@@ -44,10 +48,11 @@ def read_table(
             raise ValueError(f"{file}: a column cannot be read ({types}): {error}") from error
         if first := result.first_bad():
             index, reason = first
-            problem = f"{file} row {start + index + 1}: {reason}"
+            row = f"row {start + index + 1}" if line_N is None else f"line {line_N[index]}"
+            problem = f"{file} {row}: {reason}"
             if source.on_bad_row == "error":
-                row = {name: column[index].as_py() for name, column in columns.items()}
-                raise ValueError(f"{problem}; found {row}")
+                found = {name: column[index].as_py() for name, column in columns.items()}
+                raise ValueError(f"{problem}; found {found}")
             tally.first_bad_row = tally.first_bad_row or problem
         start += batch.num_rows
         note(result, tally)
@@ -143,10 +148,12 @@ def _kind_of_time(kind: pa.DataType) -> str:
     return "dates" if pa.types.is_temporal(kind) else "text"
 
 
-def _batches(file: RawFile, source: TypedSource, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """The wanted columns of a file, some rows at a time."""
+def _batches(
+    file: RawFile, source: TypedSource, batch_items: int
+) -> Iterator[tuple[pa.RecordBatch, npt.NDArray[np.int64] | None]]:
+    """The wanted columns of a file, some rows at a time; of JSON, also the line of each row."""
     if isinstance(source, JsonSource):
-        yield from _json_batches(file, source, batch_rows)
+        yield from json_batches(file, source, batch_items)
         return
     names = schema_of(file, source).names
     # A column may have another name in the file, such as user:token for user.
@@ -156,10 +163,31 @@ def _batches(file: RawFile, source: TypedSource, batch_rows: int) -> Iterator[pa
     }
     with _content_named(file, source):
         for batch in _arrow_batches(
-            _unpacked(file, source), source, list(name_of.values()), batch_rows
+            _unpacked(file, source), source, list(name_of.values()), batch_items
         ):
             columns = [batch.column(name) for name in name_of.values()]
-            yield pa.record_batch(columns, names=list(name_of))
+            renamed = pa.record_batch(columns, names=list(name_of))
+            for piece in _pieces(renamed, source, batch_items):
+                yield piece, None
+
+
+def _pieces(
+    batch: pa.RecordBatch, source: TypedSource, batch_items: int
+) -> Iterator[pa.RecordBatch]:
+    """The batch in pieces of about `batch_items` interactions, of which a row may have many."""
+    if source.row_holds != "history" or not batch.num_rows:
+        yield batch
+        return
+    values = batch.column(source.item_column)
+    if is_list(values.type):
+        size_N = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
+    else:  # two bytes of text are an item and a blank, at least
+        text = plain(values)[0].cast(pa.string())
+        size_N = pc.fill_null(pc.binary_length(text), 0).to_numpy(zero_copy_only=False) // 2
+    piece_N = np.cumsum(size_N.astype(np.int64)) // batch_items
+    starts = [0, *(np.flatnonzero(np.diff(piece_N)) + 1).tolist(), batch.num_rows]
+    for start, end in pairwise(starts):
+        yield batch.slice(start, end - start)
 
 
 def _arrow_batches(
@@ -188,60 +216,3 @@ def _each_batch(reader: Any) -> Iterator[pa.RecordBatch]:
         yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
     else:
         yield from reader
-
-
-def _json_batches(file: RawFile, source: JsonSource, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """The wanted columns of JSON lines; blank lines are no rows."""
-    rows = _json_rows(file, source)
-    is_first = True
-    while piece := list(islice(rows, batch_rows)):
-        if is_first:
-            names = dict.fromkeys(name for row in piece for name in row)
-            at = locate_columns(source.columns(), list(names), str(file))
-            key_of = {column: list(names)[place] for column, place in at.items()}
-            is_first = False
-        columns = {column: [row.get(key) for row in piece] for column, key in key_of.items()}
-        yield pa.record_batch({name: _json_column(values) for name, values in columns.items()})
-
-
-def _json_rows(file: RawFile, source: JsonSource) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(lines_of(file, source.encoding), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{file} line {number}: expected a JSON object: {error}") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{file} line {number}: expected a JSON object, found {line[:80]!r}")
-        yield row
-
-
-def _json_column(values: list[Any]) -> pa.Array:
-    """Values as text, so that a column may mix numbers and text, or as lists of text.
-
-    A column with an object is returned as Arrow types it, and refused later.
-    """
-    if any(isinstance(value, dict) for value in values):
-        return pa.array([value if isinstance(value, dict) else None for value in values])
-    if any(isinstance(value, list) for value in values):
-        lists = [value.split() if isinstance(value, str) else value for value in values]
-        return pa.array(
-            [
-                [_json_text(item) for item in some] if isinstance(some, list) else None
-                for some in lists
-            ],
-            pa.list_(pa.string()),
-        )
-    return pa.array([_json_text(value) for value in values], pa.string())
-
-
-def _json_text(value: Any) -> str | None:
-    """A value of JSON as text; None for what is no single value, and for NaN."""
-    if isinstance(value, dict | list) or value != value:
-        return None
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))  # 5.0 and 5 are one number in JSON
-    return json.dumps(value)

@@ -21,6 +21,7 @@ from skiprec.data.ingest.text_errors import (
     WRONG_WIDTH,
     Judge,
     Layout,
+    describe_long_row,
     ends_in_quotes,
     expectation,
     explain,
@@ -69,7 +70,10 @@ def read_text(
             has_line_ends_in_fields = stream.lines > rows + source.header
             last_line = stream.last_line()
     except pa.ArrowInvalid as error:
-        problem = explain(file, source, layout, _judge(source, layout), str(error))
+        reason = str(error)
+        if "straddling" in reason:
+            reason = describe_long_row(file, source, block_bytes)
+        problem = explain(file, source, layout, _judge(source, layout), reason)
         raise ValueError(problem) from error
     if has_line_ends_in_fields or ends_in_quotes(last_line, source):
         refuse_swallowed_lines(file, source, layout)

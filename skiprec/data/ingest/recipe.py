@@ -127,6 +127,7 @@ class TextSource(_Columns):
     @field_validator("separator")
     @classmethod
     def _is_one_character_perhaps_repeated(cls, separator: str) -> str:
+        separator = separator.replace("\\t", "\t")  # as a shell passes it
         if not separator or len(set(separator)) != 1 or not separator.isascii():
             raise ValueError(
                 f"separator {separator!r}; expected one ASCII character, which may be repeated"

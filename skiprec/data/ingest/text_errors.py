@@ -164,6 +164,16 @@ def explain(
         return first_bad() or f"{after}: expected {expectation(source)}: {error}"
 
 
+def describe_long_row(file: RawFile, source: TextSource, block_bytes: int) -> str:
+    """The longest row, of a file with a row that fits in no block."""
+    longest = max(slow_rows(file, source), key=lambda row: sum(map(len, row.fields)))
+    return (
+        f"line {longest.line} holds a row of {sum(map(len, longest.fields)):,} characters; "
+        f"expected rows of less than {block_bytes // 2:,} bytes: put long histories into Parquet "
+        "or JSON lines, or, if quotes are ordinary characters in this file, give --no-quotes"
+    )
+
+
 def _misshapen(file: RawFile, source: TextSource, layout: Layout, row: Row) -> str | None:
     if row.is_open:
         line = row.line + sum(field.count("\n") for field in row.fields[:-1])

@@ -19,7 +19,7 @@ _BLOCK_ROWS = 16_384
 
 @dataclass(frozen=True)
 class OrderMeasured:
-    """The ranks of the targets of held-out rows by models of the orders 0..K, and the sample.
+    """The ranks of the targets of held-out rows by models of the orders 0 to K - 1, and the sample.
 
     `length_R` counts the items of the user before the target, also those beyond the window.
     """
@@ -39,14 +39,20 @@ def measure_order(data: Path, split: str, max_rows: int, max_train_items: int) -
     Both are sampled at even spaces, down to `max_rows` rows and `max_train_items` items.
 
     Raises:
-        ValueError: no dataset, no such split, or no rows.
+        ValueError: no dataset, no such split, no rows, or rows of less than three items.
     """
     train, held_out = ShardSet.open(data, "train"), ShardSet.open(data, split)
+    if train.window < 3:
+        raise ValueError(
+            f"the rows of {data} hold {train.window} items, so they have no order beyond the last "
+            f"one; expected a window of at least {MAX_ORDER + 1} items: build the data with that"
+        )
     row_R = evenly_spaced_rows(held_out.num_rows, max_rows)
     if not len(row_R):
         raise ValueError(f"split {split!r} of {data} has no rows; choose another with --split")
     rows = held_out.take(row_R)
-    model = MarkovModel(rows.items_RW[:, :-1], held_out.num_items, MAX_ORDER)
+    order = min(MAX_ORDER, train.window - 1)
+    model = MarkovModel(rows.items_RW[:, :-1], held_out.num_items, order)
     train_rows = max(1, max_train_items // train.window)
     train_R = evenly_spaced_rows(train.num_rows, train_rows)
     model.count(_blocks(train, train_R))

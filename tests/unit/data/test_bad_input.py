@@ -305,3 +305,9 @@ def test_a_split_with_nothing_to_train_on(tmp_path: Path) -> None:
     path = write(tmp_path, *GOOD)
     split = {"kind": "by_user", "validation_frac": 0.0, "test_frac": 0.999}
     refuse(path, TEXT, "split 'train' of t has no rows: 3 users gave", split=split)
+
+
+def test_a_row_that_fits_in_no_block_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path, *GOOD[:10], f"u1,{'i' * 300},3", *GOOD[10:])
+    refuse(file, TEXT, r"log\.csv .* line 12 holds a row of 303 characters", block_bytes=64)
+    assert build(file, TEXT).num_items == 6

@@ -351,23 +351,6 @@ def test_a_pattern_takes_folders_and_leaves_hidden_files(tmp_path: Path) -> None
     assert found == [tmp_path / "2024-01/0.csv", tmp_path / "2024-02.csv"]
 
 
-def test_json_lines_that_hold_no_single_value_are_bad_rows(tmp_path: Path) -> None:
-    rows = [{"user": "a", "item": i} for i in (1, 2, [3], {"id": 4}, float("nan"), 5)]
-    file = write(tmp_path / "log.jsonl", "\n".join(json.dumps(row) for row in rows))
-    source = {"kind": "jsonl", "user_column": "user", "item_column": "item"}
-    with pytest.raises(ValueError, match=r"column 'item' holds (list|struct)"):
-        build(tmp_path, file, source)
-    lists = [["a", "b", "c"], "d e f", [[1], 2, 3], None]
-    file = write(
-        tmp_path / "h.jsonl",
-        "\n".join(json.dumps({"user": n, "item": i}) for n, i in enumerate(lists)),
-    )
-    more = {"row_holds": "history", "on_bad_row": "skip"}
-    manifest = build(tmp_path, file, source | more)
-    assert manifest.num_users == 2
-    assert manifest.num_items == 6
-
-
 def test_typed_columns_of_recbole_are_found(tmp_path: Path, content_hash: str) -> None:
     names = {"user": "user:token", "item": "item:token", "time": "time:float"}
     users, items, times = zip(*LOG, strict=True)
