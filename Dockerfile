@@ -9,10 +9,10 @@
 # dependencies, and the versions of constraints.txt would be installed over them.
 FROM python:3.11-slim-bookworm
 
-# make runs the installation. Triton needs gcc and libc6-dev to compile a launcher on the first GPU
-# step. KubeRay's probes of a pod call wget.
+# make runs the installation. g++ compiles the native executor, and Triton needs gcc and libc6-dev to
+# compile a launcher on the first GPU step. KubeRay's probes of a pod call wget.
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends make gcc libc6-dev wget \
+ && apt-get install --yes --no-install-recommends make g++ libc6-dev wget \
  && rm -rf /var/lib/apt/lists/*
 
 # The user is not root, because a job can run any code. KubeRay mounts its volumes for this user id.
@@ -25,7 +25,12 @@ WORKDIR /opt/skiprec
 ARG PIP_ARGS=""
 COPY --chown=ray Makefile pyproject.toml constraints.txt README.md ./
 RUN mkdir skiprec cluster && touch skiprec/__init__.py cluster/__init__.py \
- && PIP_NO_CACHE_DIR=1 make install PIP_ARGS="$PIP_ARGS"
+ && PIP_NO_CACHE_DIR=1 make packages PIP_ARGS="$PIP_ARGS"
+
+# The executor is compiled again only when its sources change. It goes into the environment, so that
+# the jobs that Ray unpacks elsewhere find it.
+COPY --chown=ray skiprec/inference/native skiprec/inference/native
+RUN touch skiprec/inference/__init__.py && make install
 
 COPY --chown=ray . .
 

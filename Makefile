@@ -12,13 +12,19 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c c
 # The file's name contains a checksum of the dependencies, so a second run installs nothing.
 STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 
+# The native executor, compiled again when its sources change; without a compiler it is left out.
+NATIVE := $(VENV)/native-$(shell cat skiprec/inference/native/build.py skiprec/inference/native/src/* 2>/dev/null | cksum | cut -d' ' -f1)
+READY := $(STAMP) $(NATIVE)
+
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-rest test-all lint types chaos bench bench-data clean
+.PHONY: help packages install quickstart test test-rest test-all lint types chaos bench bench-data clean
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 14
 
-install: $(STAMP) ## creates .venv at the versions of constraints.txt, once
+install: $(READY) ## creates .venv at the versions of constraints.txt, once
+
+packages: $(STAMP)
 
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) else \
@@ -32,35 +38,40 @@ $(STAMP):
 	@rm -f $(VENV)/installed-*
 	@touch $@
 
-quickstart: $(STAMP) ## trains and evaluates on real purchases, in minutes on two cores
+$(NATIVE): $(STAMP)
+	$(PY) -m skiprec.inference.native.build
+	@rm -f $(VENV)/native-*
+	@touch $@
+
+quickstart: $(READY) ## trains and evaluates on real purchases, in minutes on two cores
 	$(PY) jobs/run_quickstart.py
 
-test: $(STAMP) ## runs linters, types and every test that is not marked slow
+test: $(READY) ## runs linters, types and every test that is not marked slow
 	$(PY) tests/run_tiers.py quick
 
-test-rest: $(STAMP) ## runs the tests that `make test` leaves out
+test-rest: $(READY) ## runs the tests that `make test` leaves out
 	$(PY) tests/run_tiers.py slow
 
-test-all: $(STAMP) ## runs both, whatever the first one says
+test-all: $(READY) ## runs both, whatever the first one says
 	@status=0; for which in quick slow total; do $(PY) tests/run_tiers.py $$which || status=1; done; \
 	exit $$status
 
-lint: $(STAMP) ## runs ruff and the rules on imports
+lint: $(READY) ## runs ruff and the rules on imports
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
 
-types: $(STAMP) ## runs mypy, strict on skiprec and cluster
+types: $(READY) ## runs mypy, strict on skiprec and cluster
 	$(VENV)/bin/mypy
 
-chaos: $(STAMP) ## tests every fault that a run must survive
+chaos: $(READY) ## tests every fault that a run must survive
 	$(PY) tests/run_tiers.py all --tier chaos
 
-bench: $(STAMP) ## runs every benchmark but bench-data
+bench: $(READY) ## runs every benchmark but bench-data
 	@status=0; for bench in $(filter-out benchmarks/bench_data.py, $(wildcard benchmarks/bench_*.py)); do \
 	  echo "== $$bench"; $(PY) $$bench || status=1; done; exit $$status
 
-bench-data: $(STAMP) ## benchmarks building shards from a file of the size of ml-latest
+bench-data: $(READY) ## benchmarks building shards from a file of the size of ml-latest
 	$(PY) benchmarks/bench_data.py
 
 clean: ## removes .venv and every cache; keeps runs/

@@ -14,6 +14,7 @@ import torch
 
 from skiprec.evaluation.measure.arms import BASELINES as UNTRAINED
 from skiprec.evaluation.measure.arms import REPORTED, TIMED_ONLY
+from skiprec.inference.native.library import levels as native_levels
 from skiprec.models.growth import Growth
 from skiprec.models.registry import BACKBONES, BASELINES
 from skiprec.policy.encoders import ENCODERS
@@ -56,8 +57,17 @@ def describe() -> list[tuple[str, str]]:
         ("memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GB free"),
         ("disk here", f"{disk.free / 2**30:.1f} of {disk.total / 2**30:.1f} GB free"),
         ("compiler", shutil.which("g++") or "none: torch.compile is out of reach, nothing else"),
+        ("native", _native_executor()),
     ]
     return lines
+
+
+def _native_executor() -> str:
+    """The instruction sets of the native executor on this machine, or why there is none."""
+    try:
+        return f"executor for {', '.join(native_levels())}"
+    except FileNotFoundError as error:
+        return f"no executor: {error}; requests run in PyTorch"
 
 
 def problems() -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skiprec import keyed_random
+from skiprec.policy.base import LinearRule
 from skiprec.policy.cost.options import Options
 from skiprec.policy.priced import PricedPolicy, PriceKnob
 from skiprec.policy.prices import cheapest
@@ -52,6 +53,11 @@ class Policy(PricedPolicy):
         block_L = torch.arange(self.num_blocks, device=cost_BM.device)
         keep_BL = (block_L < self.size_M[choice_B, None]).float()
         return KeepDecision(keep_BL, None, cost_BM)
+
+    @property
+    def linear_rule(self) -> LinearRule:
+        """See `PolicyModule`."""
+        return LinearRule("cheapest_set", float(self.price_1), self.sizes)
 
     @property
     def knob(self) -> PriceKnob:

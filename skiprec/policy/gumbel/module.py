@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from skiprec import keyed_random
+from skiprec.policy.base import LinearRule
 from skiprec.policy.decisions import KEEP, argmax_keep
 from skiprec.policy.gumbel.options import Options
 from skiprec.policy.knobs import Knob, ThresholdKnob
@@ -58,6 +59,13 @@ class Policy(PricedPolicy):
             # The released code samples in serving, too. Our noise comes from the row's key.
             return gumbel_keep(logits_BL2, self.options.temperature_end, history.key_B)
         return argmax_keep(logits_BL2)
+
+    @property
+    def linear_rule(self) -> LinearRule | None:
+        """See `PolicyModule`. Noise at inference is no rule of the output alone."""
+        if self.options.noise_at_inference:
+            return None
+        return LinearRule("sigmoids" if self.options.logits == "sigmoid" else "two_logits")
 
     @property
     def knob(self) -> Knob:

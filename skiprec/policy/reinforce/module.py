@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from skiprec import keyed_random
-from skiprec.policy.base import PolicyModule
+from skiprec.policy.base import LinearRule, PolicyModule
 from skiprec.policy.decisions import KEEP, argmax_keep
 from skiprec.policy.knobs import Knob, ThresholdKnob
 from skiprec.policy.reinforce.options import Options
@@ -44,6 +44,11 @@ class Policy(PolicyModule):
         prob_BL = torch.cat([torch.ones_like(prob_BL[:, :num_held]), prob_BL[:, num_held:]], dim=1)
         coin_BL = keyed_random.uniform(history.key_B, "reinforce", self.num_blocks)
         return KeepDecision((coin_BL < prob_BL.detach()).float(), prob_BL)
+
+    @property
+    def linear_rule(self) -> LinearRule:
+        """See `PolicyModule`."""
+        return LinearRule("two_logits")
 
     @property
     def knob(self) -> Knob:

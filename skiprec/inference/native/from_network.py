@@ -1,0 +1,124 @@
+"""From a network of PyTorch to a model of the native library."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skiprec.inference.native.library import Answer, NativeModel, Shape
+from skiprec.inference.native.pack import BACKBONES, CONVOLUTIONS, RULES, pack_weights
+from skiprec.models.nextitnet import dilation_cycle
+from skiprec.models.sasrec import num_heads
+from skiprec.network import SkipRecNetwork
+from skiprec.policy.base import LinearRule
+from skiprec.policy.encoders import ConvEncoder
+from skiprec.policy.trunk import PolicyTrunk
+from skiprec.types import PADDING
+
+
+def why_not_native(network: SkipRecNetwork) -> str | None:
+    """What the library does not know of a network, in words; None if it knows all of it."""
+    backbone = network.model_config.backbone
+    if backbone not in BACKBONES:
+        return f"model.backbone={backbone!r} (it knows {', '.join(BACKBONES)})"
+    if network.embedding.table.weight.dtype != torch.float32:
+        return f"weights in {network.embedding.table.weight.dtype} (it knows float32)"
+    return None
+
+
+def why_policy_not_native(network: SkipRecNetwork) -> str | None:
+    """What the library does not know of a network's policy; None if it can decide itself.
+
+    A policy that learns nothing has no network: its decisions are given to the library.
+    """
+    trunk = _trunk(network)
+    if network.policy is None or trunk is None:
+        return None
+    if network.policy.linear_rule is None:
+        return "a policy that does not decide by a linear head alone"
+    if not isinstance(trunk.encoder, ConvEncoder):
+        return "policy.encoder (it knows 'conv')"
+    return None
+
+
+class NativeNetwork:
+    """A network in the native library, which answers what `executor.recommend` answers.
+
+    Args:
+        network: its weights are copied.
+        window: the longest history that is read, in items.
+        level: name of the instruction set; None: the best that this machine has.
+
+    Raises:
+        ValueError: the library does not know the network or its policy; the message says what.
+        FileNotFoundError: there is no library.
+    """
+
+    def __init__(
+        self,
+        network: SkipRecNetwork,
+        window: int,
+        level: str | None = None,
+        library: Path | None = None,
+    ):
+        unknown = why_not_native(network) or why_policy_not_native(network)
+        if unknown is not None:
+            raise ValueError(f"the native executor does not know {unknown}; use PyTorch")
+        weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+        self.rule = _rule_of(network)
+        config, sets = network.model_config, self.rule.set_sizes if self.rule else ()
+        kind = BACKBONES[config.backbone]
+        is_conv = kind == CONVOLUTIONS
+        cycle = dilation_cycle(config) if is_conv else (1,)
+        policy_bias = weights.get("policy.trunk.encoder.convs.0.bias_E", np.empty(0))
+        shape = Shape(
+            backbone=kind,
+            items=network.num_items,
+            width=config.width,
+            blocks=network.num_blocks,
+            window=window,
+            heads=0 if is_conv else num_heads(config),
+            positions_table=0 if is_conv else len(weights["entry.table_PD"]),
+            has_final_norm=bool(config.final_norm),
+            rule=0 if self.rule is None else RULES[self.rule.kind],
+            policy_width=policy_bias.size,
+            policy_has_table="policy.trunk.embedding.table.weight" in weights,
+            sets=len(sets),
+        )
+        dilations = tuple(cycle[index % len(cycle)] for index in range(network.num_blocks))
+        packed_N = pack_weights(weights, shape)
+        self.model = NativeModel(shape, dilations, sets, packed_N, level, library)
+
+    def recommend(
+        self,
+        items_BT: Tensor,
+        k: int,
+        exclude_seen: bool,
+        keep_BL: NDArray[np.bool_] | None = None,
+        threads: int = 1,
+    ) -> Answer:
+        """The best items of left-padded histories; the policy decides unless `keep_BL` is given."""
+        item_N, end_B = flat_histories(items_BT)
+        setting = 0.0 if self.rule is None else self.rule.setting
+        return self.model.recommend(
+            item_N, end_B, k, exclude_seen, keep_BL, setting, threads=threads
+        )
+
+
+def flat_histories(items_BT: Tensor) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Left-padded histories as `(item_N, end_B)`: all items, and where each history ends."""
+    items = items_BT.numpy()
+    is_item = items != PADDING
+    return items[is_item].astype(np.int32), np.cumsum(is_item.sum(1), dtype=np.int64)
+
+
+def _trunk(network: SkipRecNetwork) -> PolicyTrunk | None:
+    """The network of a learned policy."""
+    return getattr(network.policy, "trunk", None)
+
+
+def _rule_of(network: SkipRecNetwork) -> LinearRule | None:
+    is_learned = network.policy is not None and _trunk(network) is not None
+    return network.policy.linear_rule if is_learned else None  # type: ignore[union-attr]

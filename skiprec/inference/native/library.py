@@ -1,0 +1,226 @@
+"""The native library, called through ctypes, which releases the interpreter's lock meanwhile."""
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skiprec.inference.native.places import find_library
+
+MESSAGE_BYTES = 512
+
+
+class Shape(ctypes.Structure):
+    """The shape of a model; the fields of `Shape` in kernels.h, in that order."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int32)
+        for name in (
+            *("backbone", "items", "width", "blocks", "window", "heads", "positions_table"),
+            *("has_final_norm", "rule", "policy_width", "policy_has_table", "sets"),
+        )
+    )
+
+
+class _Request(ctypes.Structure):
+    """The fields of `Request` in kernels.h, in that order."""
+
+    _fields_ = (
+        ("items", ctypes.c_void_p),
+        ("ends", ctypes.c_void_p),
+        ("given_keep", ctypes.c_void_p),
+        ("allowed", ctypes.c_void_p),
+        ("setting", ctypes.c_float),
+        ("k", ctypes.c_int32),
+        ("excludes_seen", ctypes.c_int32),
+        ("rows", ctypes.c_int32),
+        ("items_out", ctypes.c_void_p),
+        ("scores_out", ctypes.c_void_p),
+        ("keep_out", ctypes.c_void_p),
+    )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Lists of items, best first, and the decision behind them."""
+
+    items_BK: NDArray[np.int32]
+    """Item ids from 1; 0 where a row has no more items."""
+    scores_BK: NDArray[np.float32]
+    keep_BL: NDArray[np.bool_]
+
+
+class NativeModel:
+    """A model in the native library. Threads may share it.
+
+    Args:
+        dilations: of each block, for a backbone of convolutions; else empty.
+        set_sizes: of the nested sets that the policy offers; empty without such a policy.
+        weights_N: all weights, in the order of `pack.py`.
+        level: name of the instruction set; None: the best that this machine has.
+        library: the file; None: that of the wheel or of the environment.
+
+    Raises:
+        FileNotFoundError: there is no library.
+        ValueError: the library refuses the model; the message says why.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        dilations: tuple[int, ...],
+        set_sizes: tuple[int, ...],
+        weights_N: NDArray[np.float32],
+        level: str | None = None,
+        library: Path | None = None,
+    ):
+        self._library = open_library(library)
+        self._shape = shape
+        weights_N = np.ascontiguousarray(weights_N, np.float32)
+        message = ctypes.create_string_buffer(MESSAGE_BYTES)
+        self._handle = self._library.skiprec_load(
+            ctypes.byref(shape),
+            (ctypes.c_int32 * max(len(dilations), 1))(*dilations),
+            (ctypes.c_int32 * max(len(set_sizes), 1))(*set_sizes),
+            weights_N.ctypes.data,
+            weights_N.size,
+            None if level is None else level.encode(),
+            message,
+            MESSAGE_BYTES,
+        )
+        if not self._handle:
+            raise ValueError(f"the native executor refuses this model: {message.value.decode()}")
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self._library.skiprec_free(self._handle)
+
+    def recommend(
+        self,
+        item_N: NDArray[np.int32],
+        end_B: NDArray[np.int64],
+        k: int,
+        exclude_seen: bool = False,
+        keep_BL: NDArray[np.bool_] | None = None,
+        setting: float = 0.0,
+        allowed_V: NDArray[np.bool_] | None = None,
+        threads: int = 1,
+    ) -> Answer:
+        """The best `k` items of each history.
+
+        Args:
+            item_N: the items of all histories, one history after the other, oldest item first.
+                Of a history longer than the window the newest items are read.
+            end_B: where each history ends in `item_N`.
+            keep_BL: which blocks run. None: the policy decides, or all run without a policy.
+            setting: of the policy. Of logits: log(t / (1 - t)) of the threshold t on P(keep). Of
+                costs: the price of all blocks.
+            allowed_V: the items that may be recommended; entry v is item v + 1. None: all.
+
+        Raises:
+            ValueError: the library refuses the request; the message says why.
+        """
+        num_rows, num_blocks = len(end_B), self._shape.blocks
+        item_N = np.ascontiguousarray(item_N, np.int32)
+        start_and_ends = np.concatenate([[0], end_B]).astype(np.int64)
+        if num_rows and int(start_and_ends[-1]) > item_N.size:
+            raise ValueError(
+                f"histories end at {end_B[-1]}, behind the last of {item_N.size} items"
+            )
+        given = allowed = None
+        if keep_BL is not None:
+            if keep_BL.shape != (num_rows, num_blocks):
+                raise ValueError(
+                    f"expected decisions of shape {(num_rows, num_blocks)}, got {keep_BL.shape}"
+                )
+            given = np.ascontiguousarray(keep_BL, np.uint8)
+        if allowed_V is not None:
+            if allowed_V.shape != (self._shape.items,):
+                raise ValueError(
+                    f"expected one flag for each of {self._shape.items} items, got the shape "
+                    f"{allowed_V.shape}"
+                )
+            # One byte more, as the library reads whole bytes.
+            allowed = np.append(np.packbits(allowed_V, bitorder="little"), np.uint8(0))
+        answer = Answer(
+            np.zeros((num_rows, max(k, 0)), np.int32),
+            np.zeros((num_rows, max(k, 0)), np.float32),
+            np.zeros((num_rows, num_blocks), np.bool_),
+        )
+        request = _Request(
+            item_N.ctypes.data,
+            start_and_ends.ctypes.data,
+            None if given is None else given.ctypes.data,
+            None if allowed is None else allowed.ctypes.data,
+            setting,
+            k,
+            exclude_seen,
+            num_rows,
+            answer.items_BK.ctypes.data,
+            answer.scores_BK.ctypes.data,
+            answer.keep_BL.ctypes.data,
+        )
+        message = ctypes.create_string_buffer(MESSAGE_BYTES)
+        if self._library.skiprec_recommend(
+            self._handle, ctypes.byref(request), threads, message, MESSAGE_BYTES
+        ):
+            raise ValueError(f"the native executor refuses the request: {message.value.decode()}")
+        return answer
+
+    def scores(self, vector_BD: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`[B, V]`: the scores of all items, as the top-k computes them."""
+        vector_BD = np.ascontiguousarray(vector_BD, np.float32)
+        score_BV = np.empty((len(vector_BD), self._shape.items), np.float32)
+        self._library.skiprec_scores(
+            self._handle, vector_BD.ctypes.data, len(vector_BD), score_BV.ctypes.data
+        )
+        return score_BV
+
+
+def open_library(path: Path | None = None) -> ctypes.CDLL:
+    """The library with the types of its functions.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = path or find_library()
+    if path is None:
+        raise FileNotFoundError(
+            "the native executor is not built in this environment; `make install` builds it where "
+            "there is a C++ compiler"
+        )
+    return _open(path)
+
+
+@cache
+def _open(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    text = ctypes.c_char_p
+    types: dict[str, tuple[Any, list[Any]]] = {
+        "skiprec_level_name": (text, [number]),
+        "skiprec_load": (
+            pointer,
+            [pointer, pointer, pointer, pointer, size, text, text, size],
+        ),
+        "skiprec_free": (None, [pointer]),
+        "skiprec_recommend": (number, [pointer, pointer, number, text, size]),
+        "skiprec_scores": (None, [pointer, pointer, number, pointer]),
+    }
+    for name, (result, arguments) in types.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def levels(library: Path | None = None) -> list[str]:
+    """The instruction sets that the library can use on this machine, best first."""
+    opened = open_library(library)
+    names: list[str] = []
+    while (name := opened.skiprec_level_name(len(names))) is not None:
+        names.append(name.decode())
+    return names

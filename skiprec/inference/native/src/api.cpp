@@ -1,0 +1,233 @@
+// The C interface of the library: checks what comes from outside, chooses the level, spreads rows
+// over threads. Python calls it through ctypes (native/library.py).
+#include <atomic>
+#include <climits>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "kernels.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+namespace {
+
+constexpr int MAX_LENGTH = 1 << 20;  // of the window, the blocks, the table of positions
+constexpr int MAX_K = 10000;
+constexpr int ROWS_OF_TASK = 16;
+
+bool fail(char* message, size_t room, const char* text, long long found, long long limit) {
+  if (message && room) snprintf(message, room, text, found, limit);
+  return false;
+}
+
+std::vector<const Level*> usable_levels() {
+  std::vector<const Level*> levels;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (avx512 && __builtin_cpu_supports("avx512vnni")) levels.push_back(skiprec_level_avx512_vnni());
+  if (avx512) levels.push_back(skiprec_level_avx512());
+  if (avx2) levels.push_back(skiprec_level_avx2());
+#endif
+  levels.push_back(skiprec_level_generic());
+  return levels;
+}
+
+// A loaded model with the workspaces that are not in use.
+struct Handle {
+  const Level* level;
+  Shape shape;
+  void* model = nullptr;
+  std::mutex lock;
+  std::vector<void*> idle;
+
+  void* borrow() {
+    {
+      std::lock_guard<std::mutex> guard(lock);
+      if (!idle.empty()) {
+        void* workspace = idle.back();
+        idle.pop_back();
+        return workspace;
+      }
+    }
+    return level->make_workspace(model);
+  }
+
+  void give_back(void* workspace) {
+    std::lock_guard<std::mutex> guard(lock);
+    idle.push_back(workspace);
+  }
+
+  ~Handle() {
+    for (void* workspace : idle) level->free_workspace(workspace);
+    if (model) level->free_model(model);
+  }
+};
+
+bool check_shape(const Shape& s, char* message, size_t room) {
+  struct Bound {
+    const char* name;
+    int32_t value, low, high;
+  };
+  const Bound bounds[] = {
+      {"backbone", s.backbone, CONVOLUTIONS, AUTHORS_ATTENTION},
+      {"items", s.items, 1, INT_MAX / 8},
+      {"width", s.width, 1, MAX_WIDTH},
+      {"blocks", s.blocks, 1, 65536},
+      {"window", s.window, 1, MAX_LENGTH},
+      {"heads", s.heads, s.backbone == CONVOLUTIONS ? 0 : 1, s.width},
+      {"positions_table", s.positions_table, s.backbone == CONVOLUTIONS ? 0 : s.window, MAX_LENGTH},
+      {"has_final_norm", s.has_final_norm, 0, 1},
+      {"rule", s.rule, 0, 3},
+      {"policy_width", s.policy_width, s.rule ? 1 : 0, MAX_WIDTH},
+      {"policy_has_table", s.policy_has_table, 0, 1},
+      {"sets", s.sets, s.rule == 3 ? 1 : 0, 65536},
+  };
+  for (const Bound& bound : bounds)
+    if (bound.value < bound.low || bound.value > bound.high) {
+      snprintf(message, room, "%s is %d; expected %d to %d", bound.name, bound.value, bound.low,
+               bound.high);
+      return false;
+    }
+  if (s.backbone != CONVOLUTIONS && s.width % s.heads)
+    return fail(message, room, "a width of %lld does not divide into %lld heads", s.width, s.heads);
+  return true;
+}
+
+bool check_request(const Handle& handle, const Request& q, char* message, size_t room) {
+  if (q.rows < 0) return fail(message, room, "%lld rows; expected none or more", q.rows, 0);
+  if (q.k < 1 || q.k > MAX_K)
+    return fail(message, room, "k is %lld; expected 1 to %lld", q.k, MAX_K);
+  if (q.rows && q.ends[0] != 0)
+    return fail(message, room, "the first history starts at %lld; expected 0", q.ends[0], 0);
+  for (int r = 0; r < q.rows; r++)
+    if (q.ends[r + 1] < q.ends[r])
+      return fail(message, room, "history %lld ends before it starts", r, 0);
+  for (int64_t i = 0; q.rows && i < q.ends[q.rows]; i++)
+    if (q.items[i] < 1 || q.items[i] > handle.shape.items)
+      return fail(message, room, "item id %lld; expected 1 to %lld", q.items[i], handle.shape.items);
+  if (q.given_keep)
+    for (int64_t i = 0; i < (int64_t)q.rows * handle.shape.blocks; i++)
+      if (q.given_keep[i] > 1)
+        return fail(message, room, "a keep decision of %lld; expected 0 or 1", q.given_keep[i], 0);
+  return true;
+}
+
+}  // namespace
+
+extern "C" {
+
+// The name of level `index`, best first; null behind the last one.
+EXPORT const char* skiprec_level_name(int index) {
+  static const std::vector<const Level*> levels = usable_levels();
+  return index >= 0 && index < (int)levels.size() ? levels[index]->name : nullptr;
+}
+
+// A model, or null with the reason in `message`. `level` names one of the levels; null: the best.
+EXPORT void* skiprec_load(const Shape* shape, const int32_t* dilations, const int32_t* set_sizes,
+                   const float* weights, size_t num_weights, const char* level, char* message,
+                   size_t room) try {
+  if (!check_shape(*shape, message, room)) return nullptr;
+  const Level* chosen = nullptr;
+  for (const Level* one : usable_levels())
+    if (!chosen && (!level || !strcmp(level, one->name))) chosen = one;
+  if (!chosen) {
+    snprintf(message, room, "this machine has no level %s", level);
+    return nullptr;
+  }
+  size_t expected = chosen->num_weights(*shape);
+  if (num_weights != expected) {
+    fail(message, room, "found %lld weights; this shape needs %lld", num_weights, expected);
+    return nullptr;
+  }
+  for (size_t i = 0; i < num_weights; i++)
+    if (!std::isfinite(weights[i])) {
+      fail(message, room, "weight %lld of %lld is not finite", i, num_weights);
+      return nullptr;
+    }
+  for (int l = 0; shape->backbone == CONVOLUTIONS && l < shape->blocks; l++)
+    if (dilations[l] < 1 || dilations[l] > MAX_LENGTH) {
+      fail(message, room, "a dilation of %lld; expected 1 to %lld", dilations[l], MAX_LENGTH);
+      return nullptr;
+    }
+  for (int m = 0; m < shape->sets; m++)
+    if (set_sizes[m] < 0 || set_sizes[m] > shape->blocks) {
+      fail(message, room, "a set of %lld blocks; expected 0 to %lld", set_sizes[m], shape->blocks);
+      return nullptr;
+    }
+  Handle* handle = new Handle;
+  handle->level = chosen;
+  handle->shape = *shape;
+  handle->model = chosen->make_model(*shape, dilations, set_sizes, weights);
+  if (handle->model) return handle;
+  delete handle;
+  snprintf(message, room, "no memory for the model");
+  return nullptr;
+} catch (const std::bad_alloc&) {
+  snprintf(message, room, "no memory for the model");
+  return nullptr;
+}
+
+EXPORT void skiprec_free(void* handle) { delete (Handle*)handle; }
+
+// Answers a request on `threads` threads. 0: done; else the reason is in `message`.
+EXPORT int skiprec_recommend(void* of_model, const Request* request, int threads, char* message,
+                      size_t room) try {
+  Handle& handle = *(Handle*)of_model;
+  const Request& q = *request;
+  if (!check_request(handle, q, message, room)) return 1;
+  int tasks = (q.rows + ROWS_OF_TASK - 1) / ROWS_OF_TASK;
+  int workers = threads < tasks ? threads : tasks;
+  // Rows are split evenly, so that a small batch keeps all threads busy.
+  int rows_of_task = ROWS_OF_TASK;
+  if (threads > 1 && q.rows > 1) {
+    int even = (q.rows + threads - 1) / threads;
+    if (even < rows_of_task) rows_of_task = even;
+    tasks = (q.rows + rows_of_task - 1) / rows_of_task;
+    workers = threads < tasks ? threads : tasks;
+  }
+  std::atomic<int> next{0};
+  std::atomic<bool> has_memory{true};
+  auto work = [&] {
+    void* workspace = handle.borrow();
+    if (!workspace) {
+      has_memory = false;
+      return;
+    }
+    for (int task = next++; task < tasks && has_memory; task = next++) {
+      int first = task * rows_of_task;
+      int last = first + rows_of_task < q.rows ? first + rows_of_task : q.rows;
+      if (!handle.level->run(handle.model, workspace, q, first, last)) has_memory = false;
+    }
+    handle.give_back(workspace);
+  };
+  std::vector<std::thread> helpers;
+  try {
+    for (int i = 1; i < workers; i++) helpers.emplace_back(work);
+  } catch (const std::system_error&) {
+    // The machine gives no more threads: those that started do the work.
+  }
+  work();
+  for (std::thread& helper : helpers) helper.join();
+  if (has_memory) return 0;
+  snprintf(message, room, "no memory for the answer");
+  return 1;
+} catch (const std::exception& error) {
+  snprintf(message, room, "%s", error.what());
+  return 1;
+}
+
+// The scores of all items for vectors [rows, width], as the top-k computes them; for tests.
+EXPORT void skiprec_scores(void* of_model, const float* vectors, int rows, float* scores) {
+  Handle& handle = *(Handle*)of_model;
+  handle.level->score_all(handle.model, vectors, rows, scores);
+}
+}

@@ -1,0 +1,50 @@
+// What api.cpp calls of a level, and the numbers that describe a model. Plain C types only.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+enum Backbone { CONVOLUTIONS = 0, ATTENTION = 1, AUTHORS_ATTENTION = 2 };
+
+// The shape of a model, as Python passes it (native/pack.py has the same fields in this order).
+struct Shape {
+  int32_t backbone, items, width, blocks, window, heads, positions_table, has_final_norm;
+  int32_t rule, policy_width, policy_has_table, sets;
+};
+
+struct Request {
+  const int32_t* items;        // the histories, one after the other, oldest item first
+  const int64_t* ends;         // [rows + 1]: row r is items[ends[r] .. ends[r + 1])
+  const uint8_t* given_keep;   // [rows, blocks] or null: the policy decides
+  const uint8_t* allowed;      // one bit for each item, or null: every item
+  float setting;               // of the policy: the threshold or the price
+  int32_t k, excludes_seen, rows;
+  int32_t* items_out;          // [rows, k]
+  float* scores_out;           // [rows, k]
+  uint8_t* keep_out;           // [rows, blocks]
+};
+
+constexpr int MAX_WIDTH = 4096;
+
+// A model and a workspace are opaque: their layout depends on the level. A workspace serves one
+// thread at a time. Functions that return a pointer return null when there is no memory.
+struct Level {
+  const char* name;
+  size_t (*num_weights)(const Shape&);
+  void* (*make_model)(const Shape&, const int32_t* dilations, const int32_t* set_sizes,
+                      const float* weights);
+  void (*free_model)(void* model);
+  void* (*make_workspace)(const void* model);
+  void (*free_workspace)(void* workspace);
+  // Answers rows first..last of the request; false: out of memory.
+  bool (*run)(const void* model, void* workspace, const Request&, int first, int last);
+  // The scores of all items for vectors [rows, width], as the top-k computes them.
+  void (*score_all)(const void* model, const float* vectors, int rows, float* scores);
+};
+
+extern "C" {
+const Level* skiprec_level_generic();
+const Level* skiprec_level_avx2();
+const Level* skiprec_level_avx512();
+const Level* skiprec_level_avx512_vnni();
+}

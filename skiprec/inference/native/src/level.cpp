@@ -1,0 +1,356 @@
+// One level of the library: all kernels, compiled for one instruction set.
+//
+// The build compiles this file once for each level, with LEVEL and LEVEL_FUNCTION defined. It uses
+// no C++ library, because inline functions of it that are compiled for a new instruction set could
+// be linked into the code for an old one.
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace {
+#include "simd.h"
+#include "matmul.h"
+#include "norm.h"
+#include "conv_block.h"
+#include "attention_block.h"
+#include "policy.h"
+#include "top_items.h"
+#include "model.h"
+
+constexpr int TILE_ROWS = 16;  // users that go through the blocks together
+
+struct Model {
+  Shape shape;
+  Memory memory;
+  int stride;
+  const float *embedding, *positions;
+  Policy policy;
+  ConvBlock* conv_blocks;
+  AttentionBlock* attention_blocks;
+  Norm final_norm;
+  ItemTable table;
+};
+
+struct Workspace {
+  const Model* model;
+  Memory memory;
+  float* x;  // [TILE_ROWS, window, stride]
+  float* last;
+  uint8_t* keep;
+  int* kept;
+  int* every;
+  int* plan;
+  uint8_t* need;
+  PlannedBlock* planned;
+  ConvScratch conv;
+  AttentionScratch attention;
+  PolicyScratch policy;
+  Search* search;
+  uint8_t* excluded;  // [USERS_AT_ONCE, bytes of the bits]
+  float* largest;
+  int largest_room;
+};
+
+size_t bytes_of_bits(int items) { return (size_t)items / 8 + 1; }
+
+void* make_model(const Shape& shape, const int32_t* dilations, const int32_t* set_sizes,
+                  const float* weights) {
+  Model* m = (Model*)calloc(1, sizeof(Model));
+  if (!m) return nullptr;
+  m->shape = shape;
+  m->stride = round_up(shape.width, LANES);
+  Reader reader{m->memory, weights, false};
+  m->embedding = reader.rows(shape.items, shape.width);
+  if (shape.backbone != CONVOLUTIONS) m->positions = reader.rows(shape.positions_table, shape.width);
+  m->policy = reader.policy(shape, set_sizes);
+  if (shape.backbone == CONVOLUTIONS) {
+    m->conv_blocks = (ConvBlock*)take(m->memory, shape.blocks * sizeof(ConvBlock));
+    if (m->conv_blocks)
+      for (int l = 0; l < shape.blocks; l++)
+        m->conv_blocks[l] = reader.conv_block(shape, dilations[l]);
+    reader.failed |= !m->conv_blocks;
+  } else {
+    m->attention_blocks = (AttentionBlock*)take(m->memory, shape.blocks * sizeof(AttentionBlock));
+    if (m->attention_blocks)
+      for (int l = 0; l < shape.blocks; l++) m->attention_blocks[l] = reader.attention_block(shape);
+    reader.failed |= !m->attention_blocks;
+  }
+  if (shape.has_final_norm) m->final_norm = reader.norm(shape.width);
+  if (!reader.failed) m->table = reader.item_table(shape);
+  if (reader.failed) {
+    free_all(m->memory);
+    free(m);
+    return nullptr;
+  }
+  return m;
+}
+
+void free_model(void* model) {
+  if (!model) return;
+  free_all(((Model*)model)->memory);
+  free(model);
+}
+
+void free_workspace(void* workspace) {
+  Workspace* w = (Workspace*)workspace;
+  if (!w) return;
+  for (int u = 0; w->search && u < USERS_AT_ONCE; u++) free(w->search[u].candidate);
+  free(w->largest);
+  free_all(w->memory);
+  free(w);
+}
+
+void* make_workspace(const void* of_model) {
+  const Model* model = (const Model*)of_model;
+  const Shape& s = model->shape;
+  Workspace* w = (Workspace*)calloc(1, sizeof(Workspace));
+  if (!w) return nullptr;
+  w->model = model;
+  Memory& memory = w->memory;
+  bool failed = false;
+  auto bytes = [&](size_t count) {
+    void* result = take(memory, count);
+    failed |= !result;
+    return result;
+  };
+  auto floats = [&](size_t count) { return (float*)bytes(count * sizeof(float)); };
+  size_t window = s.window, stride = model->stride, policy_stride = model->policy.stride;
+  size_t widest = stride > policy_stride ? stride : policy_stride;
+  w->x = floats(TILE_ROWS * window * stride);
+  w->last = floats(TILE_ROWS * stride);
+  w->keep = (uint8_t*)bytes((size_t)TILE_ROWS * s.blocks);
+  w->kept = (int*)bytes((size_t)s.blocks * sizeof(int));
+  w->every = (int*)bytes(window * sizeof(int));
+  for (size_t i = 0; !failed && i < window; i++) w->every[i] = (int)i;
+  w->plan = (int*)bytes((size_t)TILE_ROWS * s.blocks * 2 * window * sizeof(int));
+  w->need = (uint8_t*)bytes(3 * window);
+  w->planned = (PlannedBlock*)bytes((size_t)TILE_ROWS * s.blocks * sizeof(PlannedBlock));
+  w->conv.rows = (const float**)bytes(TAPS * window * sizeof(float*));
+  w->conv.out = (float**)bytes(window * sizeof(float*));
+  w->conv.sums = floats(window * widest);
+  w->conv.hidden = floats(window * widest);
+  w->conv.zeros = floats(widest);
+  if (s.backbone != CONVOLUTIONS) {
+    size_t channels = round_up(s.width / s.heads, LANES), wide = s.heads * channels;
+    size_t row = wide > stride ? wide : stride, padded = round_up(s.window, LANES);
+    AttentionScratch& a = w->attention;
+    a.normed = floats(window * stride);
+    a.query = floats(window * row);
+    a.key = floats(window * row);
+    a.value = floats(window * row);
+    a.keys_by_channel = floats(channels * padded);
+    a.weights = floats(MAX_ROWS * padded);
+    a.added = floats(window * stride);
+    a.inner = floats(window * stride);
+    a.rows = (const float**)bytes(window * sizeof(float*) + MAX_ROWS * sizeof(float*));
+    a.out = (float**)bytes(window * sizeof(float*) + MAX_ROWS * sizeof(float*));
+  }
+  w->policy.x = floats(window * policy_stride);
+  w->policy.vector = floats(policy_stride);
+  w->policy.output = floats(round_up(model->policy.outputs + 1, LANES));
+  w->policy.every = w->every;
+  w->search = (Search*)bytes(USERS_AT_ONCE * sizeof(Search));
+  w->excluded = (uint8_t*)bytes(USERS_AT_ONCE * bytes_of_bits(s.items));
+  if (failed) {
+    free_workspace(w);
+    return nullptr;
+  }
+  return w;
+}
+
+// The items of a row that the network reads: the newest `window` of them.
+struct History {
+  const int32_t* item;
+  int positions;
+};
+
+History history_of(const Request& request, const Shape& shape, int row) {
+  int64_t begin = request.ends[row], end = request.ends[row + 1];
+  int64_t positions = end - begin < shape.window ? end - begin : shape.window;
+  return {request.items + end - positions, (int)positions};
+}
+
+void embed(const Model& m, History history, float* x) {
+  for (int i = 0; i < history.positions; i++) {
+    const float* vector = m.embedding + (size_t)(history.item[i] - 1) * m.stride;
+    float* row = x + (size_t)i * m.stride;
+    if (!m.positions) {
+      memcpy(row, vector, m.stride * sizeof(float));
+      continue;
+    }
+    const float* place =
+        m.positions + (size_t)(m.shape.positions_table - history.positions + i) * m.stride;
+    for (int j = 0; j < m.stride; j += LANES) store(row + j, load(vector + j) + load(place + j));
+  }
+}
+
+// Runs the kept blocks of a tile of rows, block by block, so that the rows share a block's weights
+// while the cache holds them.
+void run_blocks(const Model& m, Workspace& w, const Request& request, int first, int rows) {
+  const Shape& s = m.shape;
+  size_t row_floats = (size_t)s.window * m.stride;
+  int planned_of_row[TILE_ROWS], kept_of_row[TILE_ROWS], done[TILE_ROWS] = {};
+  for (int r = 0; r < rows; r++) {
+    const uint8_t* keep = w.keep + (size_t)r * s.blocks;
+    int count = 0;
+    for (int l = 0; l < s.blocks; l++)
+      if (keep[l]) w.kept[count++] = l;
+    kept_of_row[r] = count;
+    planned_of_row[r] = r * s.blocks;
+    int positions = history_of(request, s, first + r).positions;
+    if (s.backbone == CONVOLUTIONS && positions)
+      plan_positions(m.conv_blocks, w.kept, count, positions,
+                     w.plan + (size_t)r * s.blocks * 2 * s.window, w.need,
+                     w.planned + planned_of_row[r]);
+  }
+  AttentionShape shape{s.width, m.stride, s.heads, s.heads ? s.width / s.heads : 0};
+  for (int l = 0; l < s.blocks; l++) {
+    for (int r = 0; r < rows; r++) {
+      int positions = history_of(request, s, first + r).positions;
+      if (!w.keep[(size_t)r * s.blocks + l] || !positions) continue;
+      float* x = w.x + r * row_floats;
+      int turn = done[r]++;
+      if (s.backbone == CONVOLUTIONS) {
+        const PlannedBlock& planned = w.planned[planned_of_row[r] + turn];
+        run_conv_block(x, s.width, m.stride, planned.middle, planned.out, m.conv_blocks[l], w.conv);
+      } else {
+        int first_out = turn + 1 == kept_of_row[r] ? positions - 1 : 0;
+        run_attention_block(x, shape, positions, first_out, m.attention_blocks[l], w.attention);
+      }
+    }
+  }
+}
+
+bool grow(void* owner, int user) {
+  Search& s = ((Workspace*)owner)->search[user];
+  Candidate* larger = (Candidate*)realloc(s.candidate, 2 * (size_t)s.capacity * sizeof(Candidate));
+  if (!larger) return false;
+  s.candidate = larger;
+  s.capacity *= 2;
+  return true;
+}
+
+// The best items of rows first..first + count - 1, whose last vectors are `last`.
+bool find_items(const Model& m, Workspace& w, const Request& request, int first, int count,
+                const float* last) {
+  constexpr int ROOM = 1024;
+  if (w.largest_room < request.k) {
+    float* larger = (float*)realloc(w.largest, (size_t)USERS_AT_ONCE * request.k * sizeof(float));
+    if (!larger) return false;
+    w.largest = larger;
+    w.largest_room = request.k;
+  }
+  Search* search[USERS_AT_ONCE];
+  size_t bytes = bytes_of_bits(m.shape.items);
+  for (int u = 0; u < count; u++) {
+    Search& s = w.search[u];
+    search[u] = &s;
+    if (!s.candidate) {
+      s.candidate = (Candidate*)malloc(ROOM * sizeof(Candidate));
+      if (!s.candidate) return false;
+      s.capacity = ROOM;
+    }
+    code_query(m.table, last + (size_t)u * m.stride, s.query);
+    s.lower_bounds = {w.largest + (size_t)u * request.k, 0, request.k};
+    s.count = 0;
+    s.excluded = nullptr;
+    if (!request.excludes_seen) continue;
+    uint8_t* bits = w.excluded + u * bytes;
+    for (int64_t i = request.ends[first + u]; i < request.ends[first + u + 1]; i++)
+      bits[(request.items[i] - 1) >> 3] |= (uint8_t)(1 << ((request.items[i] - 1) & 7));
+    s.excluded = bits;
+  }
+  const uint8_t* allowed = request.allowed;
+  for (int u = 0; u < count;) {
+    int left = count - u, users = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    Search* const* group = search + u;
+    bool fits = users == 8   ? screen<8>(m.table, group, allowed, grow, &w, u)
+                : users == 4 ? screen<4>(m.table, group, allowed, grow, &w, u)
+                : users == 2 ? screen<2>(m.table, group, allowed, grow, &w, u)
+                             : screen<1>(m.table, group, allowed, grow, &w, u);
+    if (!fits) return false;
+    u += users;
+  }
+  for (int u = 0; u < count; u++) {
+    size_t out = (size_t)(first + u) * request.k;
+    rank_candidates(m.table, w.search[u], request.k, request.items_out + out,
+                    request.scores_out + out);
+    if (!request.excludes_seen) continue;
+    uint8_t* bits = w.excluded + u * bytes;
+    for (int64_t i = request.ends[first + u]; i < request.ends[first + u + 1]; i++)
+      bits[(request.items[i] - 1) >> 3] = 0;
+  }
+  return true;
+}
+
+bool run_tile(const Model& m, Workspace& w, const Request& request, int first, int rows) {
+  const Shape& s = m.shape;
+  size_t row_floats = (size_t)s.window * m.stride;
+  for (int r = 0; r < rows; r++) {
+    History history = history_of(request, s, first + r);
+    float* x = w.x + r * row_floats;
+    embed(m, history, x);
+    uint8_t* keep = w.keep + (size_t)r * s.blocks;
+    if (request.given_keep)
+      memcpy(keep, request.given_keep + (size_t)(first + r) * s.blocks, s.blocks);
+    else if (s.rule == RUN_ALL || !history.positions)
+      memset(keep, 1, s.blocks);
+    else
+      decide(m.policy, x, s.width, m.stride, history.item, history.positions, request.setting,
+             s.blocks, w.conv, w.policy, keep);
+    memcpy(request.keep_out + (size_t)(first + r) * s.blocks, keep, s.blocks);
+  }
+  run_blocks(m, w, request, first, rows);
+  for (int r = 0; r < rows; r++) {
+    int positions = history_of(request, s, first + r).positions;
+    float* last = w.last + (size_t)r * m.stride;
+    if (!positions) {
+      memset(last, 0, m.stride * sizeof(float));
+      continue;
+    }
+    const float* x = w.x + r * row_floats + (size_t)(positions - 1) * m.stride;
+    if (s.has_final_norm)
+      norm_row<STORE>(x, s.width, m.final_norm, 1.0f, last);
+    else
+      memcpy(last, x, m.stride * sizeof(float));
+  }
+  for (int r = 0; r < rows; r += USERS_AT_ONCE) {
+    int count = rows - r < USERS_AT_ONCE ? rows - r : USERS_AT_ONCE;
+    if (!find_items(m, w, request, first + r, count, w.last + (size_t)r * m.stride)) return false;
+  }
+  return true;
+}
+
+bool run(const void* model, void* workspace, const Request& request, int first, int last) {
+  for (int at = first; at < last; at += TILE_ROWS) {
+    int rows = last - at < TILE_ROWS ? last - at : TILE_ROWS;
+    if (!run_tile(*(const Model*)model, *(Workspace*)workspace, request, at, rows)) return false;
+  }
+  return true;
+}
+
+void score_all(const void* model, const float* vectors, int rows, float* scores) {
+  const Model& m = *(const Model*)model;
+  float x[MAX_WIDTH + LANES] = {};
+  for (int r = 0; r < rows; r++) {
+    memcpy(x, vectors + (size_t)r * m.shape.width, m.shape.width * sizeof(float));
+    for (int item = 0; item < m.shape.items; item++) *scores++ = exact_score(m.table, item, x);
+  }
+}
+
+size_t num_weights(const Shape& shape) { return count_weights(shape); }
+
+}  // namespace
+
+#define NAME_OF(level) #level
+#define NAME(level) NAME_OF(level)
+extern "C" const Level* LEVEL_FUNCTION() {
+  static const Level level = {NAME(LEVEL),    num_weights,    make_model, free_model,
+                              make_workspace, free_workspace, run,        score_all};
+  return &level;
+}

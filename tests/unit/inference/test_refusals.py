@@ -1,0 +1,80 @@
+"""What comes from outside and is wrong is refused with the reason; nothing crashes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from skiprec.inference.native.library import NativeModel, Shape, levels, open_library
+from tests.testkit.native import native_library
+
+GOOD = {"items": 5, "width": 4, "blocks": 2, "window": 3}
+NUM_WEIGHTS = 5 * 4 + 2 * (2 * (3 * 16 + 12) + 1) + 5 * 4 + 5
+
+
+def load(weights: int | Any = NUM_WEIGHTS, level: str | None = None, **changes: Any) -> NativeModel:
+    if isinstance(weights, int):
+        weights = np.ones(weights, np.float32)
+    dilations = changes.pop("dilations", (1, 2))
+    shape = Shape(**(GOOD | changes))
+    sets = changes.get("set_sizes", ())
+    return NativeModel(shape, dilations, sets, weights, level, native_library())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weights": NUM_WEIGHTS - 1}, f"found {NUM_WEIGHTS - 1} weights; .* needs {NUM_WEIGHTS}"),
+        ({"weights": 0}, "found 0 weights"),
+        ({"weights": np.full(NUM_WEIGHTS, np.nan, np.float32)}, "weight 0 of .* is not finite"),
+        ({"width": 0}, "width is 0; expected 1 to"),
+        ({"width": -3}, "width is -3"),
+        ({"width": 2**30}, "width is 1073741824"),
+        ({"width": 5}, "found .* weights; this shape needs"),
+        ({"items": 2**31 - 1}, "items is 2147483647"),
+        ({"items": 2**27, "width": 4096}, "found .* weights"),
+        ({"blocks": 0}, "blocks is 0"),
+        ({"window": 2**30}, "window is"),
+        ({"backbone": 7}, "backbone is 7"),
+        ({"rule": 9}, "rule is 9"),
+        ({"rule": 1}, "policy_width is 0"),
+        ({"rule": 3, "policy_width": 4}, "sets is 0"),
+        ({"backbone": 1, "heads": 3, "positions_table": 3}, "4 does not divide into 3 heads"),
+        ({"backbone": 1, "heads": 2, "positions_table": 2}, "positions_table is 2; expected 3"),
+        ({"dilations": (1, 0)}, "a dilation of 0"),
+        ({"level": "sse9"}, "no level sse9"),
+    ],
+)
+def test_a_wrong_model_is_refused(changes: dict[str, Any], message: str) -> None:
+    load()  # control: what the cases change is fine before
+    with pytest.raises(ValueError, match=message):
+        load(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"k": 0}, "k is 0; expected 1 to"),
+        ({"k": -1}, "k is -1"),
+        ({"k": 1_000_000}, "k is 1000000; expected 1 to 10000"),
+        ({"item_N": np.array([1, 0, 2])}, "item id 0; expected 1 to 5"),
+        ({"item_N": np.array([1, 6, 2])}, "item id 6"),
+        ({"item_N": np.array([-1, 1, 2])}, "item id -1"),
+        ({"end_B": np.array([2, 1])}, "history 1 ends before it starts"),
+        ({"end_B": np.array([2, 9])}, "behind the last of 3 items"),
+        ({"end_B": np.array([-1, 3])}, "history 0 ends before it starts"),
+        ({"keep_BL": np.ones((2, 3), bool)}, r"expected decisions of shape \(2, 2\)"),
+        ({"allowed_V": np.ones(4, bool)}, "one flag for each of 5 items"),
+    ],
+)
+def test_a_wrong_request_is_refused(changes: dict[str, Any], message: str) -> None:
+    model = load()
+    request: dict[str, Any] = {"item_N": np.array([1, 5, 2]), "end_B": np.array([2, 3]), "k": 2}
+    assert model.recommend(**request).items_BK.shape == (2, 2)
+    with pytest.raises(ValueError, match=message):
+        model.recommend(**request | changes)
+
+
+def test_levels_are_named_best_first() -> None:
+    assert levels(native_library())[-1] == "generic"
+    assert open_library(native_library()) is open_library(native_library())
