@@ -11,10 +11,9 @@
 
 extern "C" {
 const char* skiprec_level_name(int index);
-void* skiprec_load(const Shape*, const int32_t*, const int32_t*, const float*, size_t, const char*,
-                   char*, size_t);
+void* skiprec_load(const Shape*, const int32_t*, const int32_t*, const float*, size_t, const char*);
 void skiprec_free(void*);
-int skiprec_recommend(void*, const Request*, int, char*, size_t);
+int skiprec_recommend(void*, const Request*, int);
 }
 
 static std::mt19937 source;
@@ -31,7 +30,7 @@ static void call(void* model, const Shape& shape, int seed) {
   auto pick = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(own); };
   int rows = pick(0, 40), k = pick(1, 40);
   std::vector<int32_t> items;
-  std::vector<int64_t> ends{0};
+  std::vector<int64_t> ends;
   for (int r = 0; r < rows; r++) {
     int length = pick(0, 2 * shape.window);
     for (int i = 0; i < length; i++) items.push_back(pick(1, shape.items));
@@ -45,12 +44,11 @@ static void call(void* model, const Shape& shape, int seed) {
   std::vector<int32_t> items_out((size_t)rows * k);
   std::vector<float> scores_out(items_out.size());
   Request request{items.data(), ends.data(), pick(0, 1) ? keep.data() : nullptr,
-                  pick(0, 1) ? allowed.data() : nullptr, 0.1f, k, pick(0, 1), rows,
+                  pick(0, 1) ? allowed.data() : nullptr, 0.1f, (int64_t)items.size(), k, pick(0, 1), rows,
                   items_out.data(), scores_out.data(), keep_out.data()};
   bool is_bad = pick(0, 9) == 0 && !items.empty();
   if (is_bad) items[pick(0, (int)items.size() - 1)] = pick(0, 1) ? 0 : shape.items + 1;
-  char message[256];
-  int code = skiprec_recommend(model, &request, pick(1, 3), message, sizeof message);
+  int code = skiprec_recommend(model, &request, pick(1, 3));
   require((code != 0) == is_bad, "a bad request must be refused, a good one answered");
   if (code) return;
   for (int r = 0; r < rows; r++)
@@ -99,10 +97,8 @@ int main(int argc, char** argv) {
     std::normal_distribution<float> normal(0, 0.2f);
     for (float& one : weights) one = normal(source);
     weights.shrink_to_fit();
-    char message[256];
     void* model = skiprec_load(&shape, dilations.data(), sizes.data(), weights.data(),
-                               weights.size(), skiprec_level_name(draw(0, levels - 1)), message,
-                               sizeof message);
+                               weights.size(), skiprec_level_name(draw(0, levels - 1)));
     require((model == nullptr) == is_wrong, "a model of another size must be refused");
     if (!model) continue;
     loaded++;

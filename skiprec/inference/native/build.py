@@ -34,7 +34,8 @@ def find_compiler() -> list[str] | None:
         if shutil.which(name):
             return [name]
     has_zig = importlib.util.find_spec("ziglang") is not None
-    return [sys.executable, "-m", "ziglang", "c++"] if has_zig else None
+    # Without a processor, zig compiles for the one of this machine, also the level `generic`.
+    return [sys.executable, "-m", "ziglang", "c++", "-mcpu=baseline"] if has_zig else None
 
 
 def levels_of(machine: str) -> list[str]:
@@ -62,6 +63,7 @@ def build(library: Path, compiler: list[str], extra: tuple[str, ...] = ()) -> No
             objects.append(target)
         linked = f"{folder}/{library.name}"
         flags = [*COMMON, *extra, "-shared", "-pthread", str(SOURCES / "api.cpp")]
+        flags += [] if extra else ["-s"]  # without symbols, unless somebody looks for an error
         _run([*compiler, *flags, *objects, "-o", linked])
         os.replace(linked, library)
 
@@ -85,6 +87,8 @@ def main() -> int:
         return 0
     try:
         build(library, compiler)
+        for old in set(library.parent.glob("libskiprec-*.so")) - {library}:
+            old.unlink()  # of other sources; a process that has loaded it keeps it
     except subprocess.CalledProcessError as error:
         print(
             f"the native executor is not built, because the compiler failed; everything else "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skiprec.inference.native.places import find_library
 
-MESSAGE_BYTES = 512
+MAX_K = 10_000  # as in api.cpp
 
 
 class Shape(ctypes.Structure):
@@ -30,11 +30,12 @@ class _Request(ctypes.Structure):
     """The fields of `Request` in kernels.h, in that order."""
 
     _fields_ = (
-        ("items", ctypes.c_void_p),
-        ("ends", ctypes.c_void_p),
-        ("given_keep", ctypes.c_void_p),
-        ("allowed", ctypes.c_void_p),
+        ("items", ctypes.c_char_p),
+        ("ends", ctypes.c_char_p),
+        ("given_keep", ctypes.c_char_p),
+        ("allowed", ctypes.c_char_p),
         ("setting", ctypes.c_float),
+        ("num_items", ctypes.c_int64),
         ("k", ctypes.c_int32),
         ("excludes_seen", ctypes.c_int32),
         ("rows", ctypes.c_int32),
@@ -44,7 +45,7 @@ class _Request(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answer:
     """Lists of items, best first, and the decision behind them."""
 
@@ -81,7 +82,6 @@ class NativeModel:
         self._library = open_library(library)
         self._shape = shape
         weights_N = np.ascontiguousarray(weights_N, np.float32)
-        message = ctypes.create_string_buffer(MESSAGE_BYTES)
         self._handle = self._library.skiprec_load(
             ctypes.byref(shape),
             (ctypes.c_int32 * max(len(dilations), 1))(*dilations),
@@ -89,11 +89,9 @@ class NativeModel:
             weights_N.ctypes.data,
             weights_N.size,
             None if level is None else level.encode(),
-            message,
-            MESSAGE_BYTES,
         )
         if not self._handle:
-            raise ValueError(f"the native executor refuses this model: {message.value.decode()}")
+            raise ValueError(f"the native executor refuses this model: {self._reason()}")
 
     def __del__(self) -> None:
         if getattr(self, "_handle", None):
@@ -101,8 +99,8 @@ class NativeModel:
 
     def recommend(
         self,
-        item_N: NDArray[np.int32],
-        end_B: NDArray[np.int64],
+        item_N: NDArray[np.integer[Any]],
+        end_B: NDArray[np.integer[Any]],
         k: int,
         exclude_seen: bool = False,
         keep_BL: NDArray[np.bool_] | None = None,
@@ -125,19 +123,13 @@ class NativeModel:
             ValueError: the library refuses the request; the message says why.
         """
         num_rows, num_blocks = len(end_B), self._shape.blocks
-        item_N = np.ascontiguousarray(item_N, np.int32)
-        start_and_ends = np.concatenate([[0], end_B]).astype(np.int64)
-        if num_rows and int(start_and_ends[-1]) > item_N.size:
-            raise ValueError(
-                f"histories end at {end_B[-1]}, behind the last of {item_N.size} items"
-            )
         given = allowed = None
         if keep_BL is not None:
             if keep_BL.shape != (num_rows, num_blocks):
                 raise ValueError(
                     f"expected decisions of shape {(num_rows, num_blocks)}, got {keep_BL.shape}"
                 )
-            given = np.ascontiguousarray(keep_BL, np.uint8)
+            given = keep_BL.astype(np.bool_, copy=False).tobytes()
         if allowed_V is not None:
             if allowed_V.shape != (self._shape.items,):
                 raise ValueError(
@@ -145,31 +137,29 @@ class NativeModel:
                     f"{allowed_V.shape}"
                 )
             # One byte more, as the library reads whole bytes.
-            allowed = np.append(np.packbits(allowed_V, bitorder="little"), np.uint8(0))
-        answer = Answer(
-            np.zeros((num_rows, max(k, 0)), np.int32),
-            np.zeros((num_rows, max(k, 0)), np.float32),
-            np.zeros((num_rows, num_blocks), np.bool_),
-        )
+            allowed = np.packbits(allowed_V, bitorder="little").tobytes() + b"\0"
+        # Refused before memory for the lists is taken: k may be anything.
+        room = k if 0 < k <= MAX_K else 0
+        items_BK = np.empty((num_rows, room), np.int32)
+        scores_BK = np.empty((num_rows, room), np.float32)
+        kept_BL = np.empty((num_rows, num_blocks), np.bool_)
         request = _Request(
-            item_N.ctypes.data,
-            start_and_ends.ctypes.data,
-            None if given is None else given.ctypes.data,
-            None if allowed is None else allowed.ctypes.data,
+            _int32(item_N).tobytes(),
+            end_B.astype(np.int64, copy=False).tobytes(),
+            given,
+            allowed,
             setting,
+            item_N.size,
             k,
             exclude_seen,
             num_rows,
-            answer.items_BK.ctypes.data,
-            answer.scores_BK.ctypes.data,
-            answer.keep_BL.ctypes.data,
+            _address(items_BK),
+            _address(scores_BK),
+            _address(kept_BL),
         )
-        message = ctypes.create_string_buffer(MESSAGE_BYTES)
-        if self._library.skiprec_recommend(
-            self._handle, ctypes.byref(request), threads, message, MESSAGE_BYTES
-        ):
-            raise ValueError(f"the native executor refuses the request: {message.value.decode()}")
-        return answer
+        if self._library.skiprec_recommend(self._handle, ctypes.byref(request), threads):
+            raise ValueError(f"the native executor refuses the request: {self._reason()}")
+        return Answer(items_BK, scores_BK, kept_BL)
 
     def scores(self, vector_BD: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[B, V]`: the scores of all items, as the top-k computes them."""
@@ -179,6 +169,25 @@ class NativeModel:
             self._handle, vector_BD.ctypes.data, len(vector_BD), score_BV.ctypes.data
         )
         return score_BV
+
+    def _reason(self) -> str:
+        reason: bytes = self._library.skiprec_error()
+        return reason.decode()
+
+
+def _int32(item_N: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+    """Ids in 32 bits. One that does not fit becomes -1, which the library refuses."""
+    if item_N.dtype == np.int32:
+        return item_N
+    fits_N = (item_N >= 0) & (item_N < 2**31)
+    return np.where(fits_N, item_N, -1).astype(np.int32)
+
+
+def _address(array: NDArray[Any]) -> int | None:
+    """Where a writable array's data are; `array.ctypes` would take three times as long."""
+    if not array.size:
+        return None
+    return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
 
 
 def open_library(path: Path | None = None) -> ctypes.CDLL:
@@ -203,12 +212,10 @@ def _open(path: Path) -> ctypes.CDLL:
     text = ctypes.c_char_p
     types: dict[str, tuple[Any, list[Any]]] = {
         "skiprec_level_name": (text, [number]),
-        "skiprec_load": (
-            pointer,
-            [pointer, pointer, pointer, pointer, size, text, text, size],
-        ),
+        "skiprec_error": (text, []),
+        "skiprec_load": (pointer, [pointer, pointer, pointer, pointer, size, text]),
         "skiprec_free": (None, [pointer]),
-        "skiprec_recommend": (number, [pointer, pointer, number, text, size]),
+        "skiprec_recommend": (number, [pointer, pointer, number]),
         "skiprec_scores": (None, [pointer, pointer, number, pointer]),
     }
     for name, (result, arguments) in types.items():

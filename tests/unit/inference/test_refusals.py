@@ -60,6 +60,7 @@ def test_a_wrong_model_is_refused(changes: dict[str, Any], message: str) -> None
         ({"item_N": np.array([1, 0, 2])}, "item id 0; expected 1 to 5"),
         ({"item_N": np.array([1, 6, 2])}, "item id 6"),
         ({"item_N": np.array([-1, 1, 2])}, "item id -1"),
+        ({"item_N": np.array([1, 2**32 + 1, 2])}, "item id -1"),
         ({"end_B": np.array([2, 1])}, "history 1 ends before it starts"),
         ({"end_B": np.array([2, 9])}, "behind the last of 3 items"),
         ({"end_B": np.array([-1, 3])}, "history 0 ends before it starts"),

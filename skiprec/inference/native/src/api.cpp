@@ -11,6 +11,10 @@
 #include <thread>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "kernels.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -21,21 +25,42 @@ constexpr int MAX_LENGTH = 1 << 20;  // of the window, the blocks, the table of 
 constexpr int MAX_K = 10000;
 constexpr int ROWS_OF_TASK = 16;
 
-bool fail(char* message, size_t room, const char* text, long long found, long long limit) {
-  if (message && room) snprintf(message, room, text, found, limit);
+thread_local char message[256];  // the reason of this thread's last failure
+
+bool fail(const char* text, long long found = 0, long long limit = 0) {
+  snprintf(message, sizeof message, text, found, limit);
   return false;
 }
+
+#if defined(__x86_64__)
+struct Features {
+  bool avx2, avx512, vnni;
+};
+
+// What the processor has and the system saves between threads. The compilers' own function for this
+// is not there with every one of them.
+Features features() {
+  unsigned a, b, c, d, b7, c7;
+  if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d) || !__get_cpuid(1, &a, &b, &c, &d)) return {};
+  bool has_fma = c >> 12 & 1, has_xsave = c >> 27 & 1;
+  if (!has_fma || !has_xsave) return {};
+  unsigned low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  bool saves_ymm = (low & 0x06) == 0x06, saves_zmm = (low & 0xe6) == 0xe6;
+  bool avx2 = saves_ymm && (b7 >> 5 & 1);
+  bool foundation = b7 >> 16 & 1, dwords = b7 >> 17 & 1, bytes = b7 >> 30 & 1, shorter = b7 >> 31 & 1;
+  bool avx512 = avx2 && saves_zmm && foundation && dwords && bytes && shorter;
+  return {avx2, avx512, avx512 && (c7 >> 11 & 1)};
+}
+#endif
 
 std::vector<const Level*> usable_levels() {
   std::vector<const Level*> levels;
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (avx512 && __builtin_cpu_supports("avx512vnni")) levels.push_back(skiprec_level_avx512_vnni());
-  if (avx512) levels.push_back(skiprec_level_avx512());
-  if (avx2) levels.push_back(skiprec_level_avx2());
+  Features has = features();
+  if (has.vnni) levels.push_back(skiprec_level_avx512_vnni());
+  if (has.avx512) levels.push_back(skiprec_level_avx512());
+  if (has.avx2) levels.push_back(skiprec_level_avx2());
 #endif
   levels.push_back(skiprec_level_generic());
   return levels;
@@ -72,7 +97,7 @@ struct Handle {
   }
 };
 
-bool check_shape(const Shape& s, char* message, size_t room) {
+bool check_shape(const Shape& s) {
   struct Bound {
     const char* name;
     int32_t value, low, high;
@@ -93,31 +118,31 @@ bool check_shape(const Shape& s, char* message, size_t room) {
   };
   for (const Bound& bound : bounds)
     if (bound.value < bound.low || bound.value > bound.high) {
-      snprintf(message, room, "%s is %d; expected %d to %d", bound.name, bound.value, bound.low,
+      snprintf(message, sizeof message, "%s is %d; expected %d to %d", bound.name, bound.value, bound.low,
                bound.high);
       return false;
     }
   if (s.backbone != CONVOLUTIONS && s.width % s.heads)
-    return fail(message, room, "a width of %lld does not divide into %lld heads", s.width, s.heads);
+    return fail("a width of %lld does not divide into %lld heads", s.width, s.heads);
   return true;
 }
 
-bool check_request(const Handle& handle, const Request& q, char* message, size_t room) {
-  if (q.rows < 0) return fail(message, room, "%lld rows; expected none or more", q.rows, 0);
+bool check_request(const Handle& handle, const Request& q) {
+  if (q.rows < 0) return fail("%lld rows; expected none or more", q.rows);
   if (q.k < 1 || q.k > MAX_K)
-    return fail(message, room, "k is %lld; expected 1 to %lld", q.k, MAX_K);
-  if (q.rows && q.ends[0] != 0)
-    return fail(message, room, "the first history starts at %lld; expected 0", q.ends[0], 0);
+    return fail("k is %lld; expected 1 to %lld", q.k, MAX_K);
   for (int r = 0; r < q.rows; r++)
-    if (q.ends[r + 1] < q.ends[r])
-      return fail(message, room, "history %lld ends before it starts", r, 0);
-  for (int64_t i = 0; q.rows && i < q.ends[q.rows]; i++)
+    if (q.end(r) < q.begin(r)) return fail("history %lld ends before it starts", r);
+  if (q.rows && q.end(q.rows - 1) > q.num_items)
+    return fail("a history ends at %lld, behind the last of %lld items", q.end(q.rows - 1),
+                q.num_items);
+  for (int64_t i = 0; q.rows && i < q.end(q.rows - 1); i++)
     if (q.items[i] < 1 || q.items[i] > handle.shape.items)
-      return fail(message, room, "item id %lld; expected 1 to %lld", q.items[i], handle.shape.items);
+      return fail("item id %lld; expected 1 to %lld", q.items[i], handle.shape.items);
   if (q.given_keep)
     for (int64_t i = 0; i < (int64_t)q.rows * handle.shape.blocks; i++)
       if (q.given_keep[i] > 1)
-        return fail(message, room, "a keep decision of %lld; expected 0 or 1", q.given_keep[i], 0);
+        return fail("a keep decision of %lld; expected 0 or 1", q.given_keep[i]);
   return true;
 }
 
@@ -131,36 +156,38 @@ EXPORT const char* skiprec_level_name(int index) {
   return index >= 0 && index < (int)levels.size() ? levels[index]->name : nullptr;
 }
 
-// A model, or null with the reason in `message`. `level` names one of the levels; null: the best.
+// Why this thread's last call of the library failed.
+EXPORT const char* skiprec_error() { return message; }
+
+// A model, or null; `skiprec_error` then has the reason. `level` names one of the levels; null: the best.
 EXPORT void* skiprec_load(const Shape* shape, const int32_t* dilations, const int32_t* set_sizes,
-                   const float* weights, size_t num_weights, const char* level, char* message,
-                   size_t room) try {
-  if (!check_shape(*shape, message, room)) return nullptr;
+                   const float* weights, size_t num_weights, const char* level) try {
+  if (!check_shape(*shape)) return nullptr;
   const Level* chosen = nullptr;
   for (const Level* one : usable_levels())
     if (!chosen && (!level || !strcmp(level, one->name))) chosen = one;
   if (!chosen) {
-    snprintf(message, room, "this machine has no level %s", level);
+    snprintf(message, sizeof message, "this machine has no level %s", level);
     return nullptr;
   }
   size_t expected = chosen->num_weights(*shape);
   if (num_weights != expected) {
-    fail(message, room, "found %lld weights; this shape needs %lld", num_weights, expected);
+    fail("found %lld weights; this shape needs %lld", num_weights, expected);
     return nullptr;
   }
   for (size_t i = 0; i < num_weights; i++)
     if (!std::isfinite(weights[i])) {
-      fail(message, room, "weight %lld of %lld is not finite", i, num_weights);
+      fail("weight %lld of %lld is not finite", i, num_weights);
       return nullptr;
     }
   for (int l = 0; shape->backbone == CONVOLUTIONS && l < shape->blocks; l++)
     if (dilations[l] < 1 || dilations[l] > MAX_LENGTH) {
-      fail(message, room, "a dilation of %lld; expected 1 to %lld", dilations[l], MAX_LENGTH);
+      fail("a dilation of %lld; expected 1 to %lld", dilations[l], MAX_LENGTH);
       return nullptr;
     }
   for (int m = 0; m < shape->sets; m++)
     if (set_sizes[m] < 0 || set_sizes[m] > shape->blocks) {
-      fail(message, room, "a set of %lld blocks; expected 0 to %lld", set_sizes[m], shape->blocks);
+      fail("a set of %lld blocks; expected 0 to %lld", set_sizes[m], shape->blocks);
       return nullptr;
     }
   Handle* handle = new Handle;
@@ -169,21 +196,20 @@ EXPORT void* skiprec_load(const Shape* shape, const int32_t* dilations, const in
   handle->model = chosen->make_model(*shape, dilations, set_sizes, weights);
   if (handle->model) return handle;
   delete handle;
-  snprintf(message, room, "no memory for the model");
+  snprintf(message, sizeof message, "no memory for the model");
   return nullptr;
 } catch (const std::bad_alloc&) {
-  snprintf(message, room, "no memory for the model");
+  snprintf(message, sizeof message, "no memory for the model");
   return nullptr;
 }
 
 EXPORT void skiprec_free(void* handle) { delete (Handle*)handle; }
 
-// Answers a request on `threads` threads. 0: done; else the reason is in `message`.
-EXPORT int skiprec_recommend(void* of_model, const Request* request, int threads, char* message,
-                      size_t room) try {
+// Answers a request on `threads` threads. 0: done; else `skiprec_error` has the reason.
+EXPORT int skiprec_recommend(void* of_model, const Request* request, int threads) try {
   Handle& handle = *(Handle*)of_model;
   const Request& q = *request;
-  if (!check_request(handle, q, message, room)) return 1;
+  if (!check_request(handle, q)) return 1;
   int tasks = (q.rows + ROWS_OF_TASK - 1) / ROWS_OF_TASK;
   int workers = threads < tasks ? threads : tasks;
   // Rows are split evenly, so that a small batch keeps all threads busy.
@@ -218,10 +244,10 @@ EXPORT int skiprec_recommend(void* of_model, const Request* request, int threads
   work();
   for (std::thread& helper : helpers) helper.join();
   if (has_memory) return 0;
-  snprintf(message, room, "no memory for the answer");
+  snprintf(message, sizeof message, "no memory for the answer");
   return 1;
 } catch (const std::exception& error) {
-  snprintf(message, room, "%s", error.what());
+  snprintf(message, sizeof message, "%s", error.what());
   return 1;
 }
 

@@ -18,49 +18,58 @@ struct ConvBlock {
   float scale;
 };
 
-// Rows of a user that a convolution computes: positions, rising.
+// Positions of a user that a convolution computes, rising.
 struct Positions {
   const int* at;
   int count;
 };
 
-// Buffers of one user; `rows` has TAPS * positions entries, `sums` room for `positions` rows.
+// Rows of several users that wait for their sums; all of them fit the first cache.
 struct ConvScratch {
-  const float** rows;
-  float** out;
-  float* sums;
-  float* hidden;
+  const float* source[TAPS][ROWS_AT_ONCE];
+  float* out[ROWS_AT_ONCE];
+  float* target[ROWS_AT_ONCE];
+  int waiting;
+  float* sums;  // [ROWS_AT_ONCE, stride]
   const float* zeros;
 };
 
-// The sums of a convolution at the given positions, one row for each of them in scratch.sums.
-inline void convolve(const float* x, int width, int stride, Positions positions, int dilation,
-                     const Conv& conv, ConvScratch& scratch) {
+// A user's rows, `stride` floats apart, and the positions that a convolution computes.
+struct ConvInput {
+  const float* rows;
+  float* target;
+  Positions positions;
+};
+
+template <Then THEN>
+inline void flush(int width, int stride, const Conv& conv, float scale, ConvScratch& s) {
   Term term[TAPS];
-  for (int tap = 0; tap < TAPS; tap++) {
-    const float** row = scratch.rows + (size_t)tap * positions.count;
-    for (int i = 0; i < positions.count; i++) {
-      int source = positions.at[i] - tap * dilation;
-      row[i] = source >= 0 ? x + (size_t)source * stride : scratch.zeros;
-    }
-    term[tap] = {row, conv.taps[tap], width, scratch.zeros};
-  }
-  for (int i = 0; i < positions.count; i++) scratch.out[i] = scratch.sums + (size_t)i * stride;
-  sum_of_products(term, TAPS, positions.count, stride, conv.bias, scratch.out);
+  for (int tap = 0; tap < TAPS; tap++)
+    term[tap] = {s.source[tap], conv.taps[tap], width, s.zeros};
+  for (int i = 0; i < s.waiting; i++) s.out[i] = s.sums + (size_t)i * stride;
+  sum_of_products(term, TAPS, s.waiting, stride, conv.bias, s.out);
+  for (int i = 0; i < s.waiting; i++)
+    norm_row<THEN>(s.out[i], width, conv.norm, scale, s.target[i]);
+  s.waiting = 0;
 }
 
-// x[at] += scale * relu(norm(conv(relu(norm(conv(x)))))) for the positions of `out`, which need the
-// hidden rows of `middle`. Rows are `stride` floats apart.
-inline void run_conv_block(float* x, int width, int stride, Positions middle, Positions out,
-                           const ConvBlock& block, ConvScratch& scratch) {
-  convolve(x, width, stride, middle, block.dilation, block.conv[0], scratch);
-  for (int i = 0; i < middle.count; i++)
-    norm_row<STORE_RELU>(scratch.sums + (size_t)i * stride, width, block.conv[0].norm, 1.0f,
-                         scratch.hidden + (size_t)middle.at[i] * stride);
-  convolve(scratch.hidden, width, stride, out, 2 * block.dilation, block.conv[1], scratch);
-  for (int i = 0; i < out.count; i++)
-    norm_row<ADD_RELU>(scratch.sums + (size_t)i * stride, width, block.conv[1].norm, block.scale,
-                       x + (size_t)out.at[i] * stride);
+// The normalised convolution at the positions of all users. Rows are taken in the order of their
+// positions, so that those whose taps lie before the window are neighbours and cost nothing.
+template <Then THEN>
+inline void convolve(const ConvInput* input, int users, int positions, int width, int stride,
+                     int dilation, const Conv& conv, float scale, ConvScratch& s, int* cursor) {
+  for (int u = 0; u < users; u++) cursor[u] = 0;
+  for (int at = 0; at < positions; at++)
+    for (int u = 0; u < users; u++) {
+      const ConvInput& own = input[u];
+      if (cursor[u] == own.positions.count || own.positions.at[cursor[u]] != at) continue;
+      cursor[u]++;
+      for (int tap = 0, from = at; tap < TAPS; tap++, from -= dilation)
+        s.source[tap][s.waiting] = from >= 0 ? own.rows + (size_t)from * stride : s.zeros;
+      s.target[s.waiting++] = own.target + (size_t)at * stride;
+      if (s.waiting == ROWS_AT_ONCE) flush<THEN>(width, stride, conv, scale, s);
+    }
+  if (s.waiting) flush<THEN>(width, stride, conv, scale, s);
 }
 
 // Which positions each kept block must compute so that the last one comes out right.

@@ -14,14 +14,18 @@ struct Shape {
 
 struct Request {
   const int32_t* items;        // the histories, one after the other, oldest item first
-  const int64_t* ends;         // [rows + 1]: row r is items[ends[r] .. ends[r + 1])
+  const int64_t* ends;         // [rows]: where each history ends in `items`
   const uint8_t* given_keep;   // [rows, blocks] or null: the policy decides
   const uint8_t* allowed;      // one bit for each item, or null: every item
   float setting;               // of the policy: the threshold or the price
+  int64_t num_items;           // in `items`
   int32_t k, excludes_seen, rows;
   int32_t* items_out;          // [rows, k]
   float* scores_out;           // [rows, k]
   uint8_t* keep_out;           // [rows, blocks]
+
+  int64_t begin(int row) const { return row ? ends[row - 1] : 0; }
+  int64_t end(int row) const { return ends[row]; }
 };
 
 constexpr int MAX_WIDTH = 4096;

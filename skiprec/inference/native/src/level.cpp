@@ -6,6 +6,10 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "kernels.h"
 
 #if defined(__AVX2__)
@@ -39,7 +43,7 @@ struct Model {
 struct Workspace {
   const Model* model;
   Memory memory;
-  float* x;  // [TILE_ROWS, window, stride]
+  float *x, *hidden;  // [TILE_ROWS, window, stride]
   float* last;
   uint8_t* keep;
   int* kept;
@@ -130,10 +134,8 @@ void* make_workspace(const void* of_model) {
   w->plan = (int*)bytes((size_t)TILE_ROWS * s.blocks * 2 * window * sizeof(int));
   w->need = (uint8_t*)bytes(3 * window);
   w->planned = (PlannedBlock*)bytes((size_t)TILE_ROWS * s.blocks * sizeof(PlannedBlock));
-  w->conv.rows = (const float**)bytes(TAPS * window * sizeof(float*));
-  w->conv.out = (float**)bytes(window * sizeof(float*));
-  w->conv.sums = floats(window * widest);
-  w->conv.hidden = floats(window * widest);
+  w->hidden = floats((s.backbone == CONVOLUTIONS ? TILE_ROWS : 0) * window * stride);
+  w->conv.sums = floats(ROWS_AT_ONCE * widest);
   w->conv.zeros = floats(widest);
   if (s.backbone != CONVOLUTIONS) {
     size_t channels = round_up(s.width / s.heads, LANES), wide = s.heads * channels;
@@ -151,6 +153,9 @@ void* make_workspace(const void* of_model) {
     a.out = (float**)bytes(window * sizeof(float*) + MAX_ROWS * sizeof(float*));
   }
   w->policy.x = floats(window * policy_stride);
+  w->policy.second = floats(window * policy_stride);
+  w->policy.rows = (const float**)bytes(window * sizeof(float*));
+  w->policy.out = (float**)bytes(window * sizeof(float*));
   w->policy.vector = floats(policy_stride);
   w->policy.output = floats(round_up(model->policy.outputs + 1, LANES));
   w->policy.every = w->every;
@@ -170,7 +175,7 @@ struct History {
 };
 
 History history_of(const Request& request, const Shape& shape, int row) {
-  int64_t begin = request.ends[row], end = request.ends[row + 1];
+  int64_t begin = request.begin(row), end = request.end(row);
   int64_t positions = end - begin < shape.window ? end - begin : shape.window;
   return {request.items + end - positions, (int)positions};
 }
@@ -191,39 +196,52 @@ void embed(const Model& m, History history, float* x) {
 
 // Runs the kept blocks of a tile of rows, block by block, so that the rows share a block's weights
 // while the cache holds them.
-void run_blocks(const Model& m, Workspace& w, const Request& request, int first, int rows) {
+void run_conv_blocks(const Model& m, Workspace& w, const int* positions, int rows) {
   const Shape& s = m.shape;
   size_t row_floats = (size_t)s.window * m.stride;
-  int planned_of_row[TILE_ROWS], kept_of_row[TILE_ROWS], done[TILE_ROWS] = {};
+  int done[TILE_ROWS] = {};
   for (int r = 0; r < rows; r++) {
     const uint8_t* keep = w.keep + (size_t)r * s.blocks;
     int count = 0;
     for (int l = 0; l < s.blocks; l++)
       if (keep[l]) w.kept[count++] = l;
-    kept_of_row[r] = count;
-    planned_of_row[r] = r * s.blocks;
-    int positions = history_of(request, s, first + r).positions;
-    if (s.backbone == CONVOLUTIONS && positions)
-      plan_positions(m.conv_blocks, w.kept, count, positions,
+    if (positions[r])
+      plan_positions(m.conv_blocks, w.kept, count, positions[r],
                      w.plan + (size_t)r * s.blocks * 2 * s.window, w.need,
-                     w.planned + planned_of_row[r]);
+                     w.planned + (size_t)r * s.blocks);
   }
-  AttentionShape shape{s.width, m.stride, s.heads, s.heads ? s.width / s.heads : 0};
   for (int l = 0; l < s.blocks; l++) {
+    ConvInput middle[TILE_ROWS], out[TILE_ROWS];
+    int users = 0, longest = 0, cursor[TILE_ROWS];
     for (int r = 0; r < rows; r++) {
-      int positions = history_of(request, s, first + r).positions;
-      if (!w.keep[(size_t)r * s.blocks + l] || !positions) continue;
-      float* x = w.x + r * row_floats;
-      int turn = done[r]++;
-      if (s.backbone == CONVOLUTIONS) {
-        const PlannedBlock& planned = w.planned[planned_of_row[r] + turn];
-        run_conv_block(x, s.width, m.stride, planned.middle, planned.out, m.conv_blocks[l], w.conv);
-      } else {
-        int first_out = turn + 1 == kept_of_row[r] ? positions - 1 : 0;
-        run_attention_block(x, shape, positions, first_out, m.attention_blocks[l], w.attention);
-      }
+      if (!w.keep[(size_t)r * s.blocks + l] || !positions[r]) continue;
+      const PlannedBlock& planned = w.planned[(size_t)r * s.blocks + done[r]++];
+      float *x = w.x + r * row_floats, *hidden = w.hidden + r * row_floats;
+      middle[users] = {x, hidden, planned.middle};
+      out[users++] = {hidden, x, planned.out};
+      longest = positions[r] > longest ? positions[r] : longest;
     }
+    const ConvBlock& block = m.conv_blocks[l];
+    convolve<STORE_RELU>(middle, users, longest, s.width, m.stride, block.dilation, block.conv[0],
+                         1.0f, w.conv, cursor);
+    convolve<ADD_RELU>(out, users, longest, s.width, m.stride, 2 * block.dilation, block.conv[1],
+                       block.scale, w.conv, cursor);
   }
+}
+
+void run_attention_blocks(const Model& m, Workspace& w, const int* positions, int rows) {
+  const Shape& s = m.shape;
+  AttentionShape shape{s.width, m.stride, s.heads, s.width / s.heads};
+  int left[TILE_ROWS] = {};  // kept blocks that a row has not run yet
+  for (int r = 0; r < rows; r++)
+    for (int l = 0; l < s.blocks; l++) left[r] += w.keep[(size_t)r * s.blocks + l];
+  for (int l = 0; l < s.blocks; l++)
+    for (int r = 0; r < rows; r++) {
+      if (!w.keep[(size_t)r * s.blocks + l] || !positions[r]) continue;
+      int first_out = --left[r] ? 0 : positions[r] - 1;
+      run_attention_block(w.x + (size_t)r * s.window * m.stride, shape, positions[r], first_out,
+                          m.attention_blocks[l], w.attention);
+    }
 }
 
 bool grow(void* owner, int user) {
@@ -261,7 +279,7 @@ bool find_items(const Model& m, Workspace& w, const Request& request, int first,
     s.excluded = nullptr;
     if (!request.excludes_seen) continue;
     uint8_t* bits = w.excluded + u * bytes;
-    for (int64_t i = request.ends[first + u]; i < request.ends[first + u + 1]; i++)
+    for (int64_t i = request.begin(first + u); i < request.end(first + u); i++)
       bits[(request.items[i] - 1) >> 3] |= (uint8_t)(1 << ((request.items[i] - 1) & 7));
     s.excluded = bits;
   }
@@ -282,7 +300,7 @@ bool find_items(const Model& m, Workspace& w, const Request& request, int first,
                     request.scores_out + out);
     if (!request.excludes_seen) continue;
     uint8_t* bits = w.excluded + u * bytes;
-    for (int64_t i = request.ends[first + u]; i < request.ends[first + u + 1]; i++)
+    for (int64_t i = request.begin(first + u); i < request.end(first + u); i++)
       bits[(request.items[i] - 1) >> 3] = 0;
   }
   return true;
@@ -291,8 +309,10 @@ bool find_items(const Model& m, Workspace& w, const Request& request, int first,
 bool run_tile(const Model& m, Workspace& w, const Request& request, int first, int rows) {
   const Shape& s = m.shape;
   size_t row_floats = (size_t)s.window * m.stride;
+  int positions_of[TILE_ROWS];
   for (int r = 0; r < rows; r++) {
     History history = history_of(request, s, first + r);
+    positions_of[r] = history.positions;
     float* x = w.x + r * row_floats;
     embed(m, history, x);
     uint8_t* keep = w.keep + (size_t)r * s.blocks;
@@ -305,9 +325,12 @@ bool run_tile(const Model& m, Workspace& w, const Request& request, int first, i
              s.blocks, w.conv, w.policy, keep);
     memcpy(request.keep_out + (size_t)(first + r) * s.blocks, keep, s.blocks);
   }
-  run_blocks(m, w, request, first, rows);
+  if (s.backbone == CONVOLUTIONS)
+    run_conv_blocks(m, w, positions_of, rows);
+  else
+    run_attention_blocks(m, w, positions_of, rows);
   for (int r = 0; r < rows; r++) {
-    int positions = history_of(request, s, first + r).positions;
+    int positions = positions_of[r];
     float* last = w.last + (size_t)r * m.stride;
     if (!positions) {
       memset(last, 0, m.stride * sizeof(float));

@@ -1,26 +1,49 @@
 // A model in memory: the weights of the network, packed for one level.
 #pragma once
 
+// Memory that is given back as a whole. It comes in slabs, each twice as large as the one before, so
+// that the weights of a large model lie on few pages.
 struct Memory {
-  void** piece;
+  void** slab;
   int count, room;
+  char* free;
+  size_t left, next_size;
 };
 
-// Zeroed memory of `bytes`, aligned to 64; null when there is none. The model frees it.
-inline void* take(Memory& memory, size_t bytes) {
+constexpr size_t LINE = 64, HUGE_PAGE = 2 << 20, LARGEST_SLAB = 8 * HUGE_PAGE;
+
+inline bool add_slab(Memory& memory, size_t bytes) {
   if (memory.count == memory.room) {
-    int room = memory.room ? 2 * memory.room : 64;
-    void** piece = (void**)realloc(memory.piece, room * sizeof(void*));
-    if (!piece) return nullptr;
-    memory.piece = piece;
+    int room = memory.room ? 2 * memory.room : 16;
+    void** slab = (void**)realloc(memory.slab, room * sizeof(void*));
+    if (!slab) return false;
+    memory.slab = slab;
     memory.room = room;
   }
-  size_t size = (bytes + 63) / 64 * 64 + 64;  // a vector may be read beyond the end
-  void* result = aligned_alloc(64, size);
-  if (result) {
-    memset(result, 0, size);
-    memory.piece[memory.count++] = result;
-  }
+  size_t size = memory.next_size ? memory.next_size : HUGE_PAGE / 32;
+  memory.next_size = 2 * size < LARGEST_SLAB ? 2 * size : LARGEST_SLAB;
+  size = size < bytes ? bytes : size;
+  size_t alignment = size < HUGE_PAGE ? LINE : HUGE_PAGE;
+  size = (size + alignment - 1) / alignment * alignment;
+  void* slab = aligned_alloc(alignment, size);
+  if (!slab) return false;
+#if defined(MADV_HUGEPAGE)
+  if (alignment == HUGE_PAGE) madvise(slab, size, MADV_HUGEPAGE);
+#endif
+  memset(slab, 0, size);
+  memory.slab[memory.count++] = slab;
+  memory.free = (char*)slab;
+  memory.left = size;
+  return true;
+}
+
+// Zeroed memory of `bytes`, aligned to 64; null when there is none.
+inline void* take(Memory& memory, size_t bytes) {
+  size_t size = (bytes + LINE - 1) / LINE * LINE + LINE;  // a vector may be read beyond the end
+  if (memory.left < size && !add_slab(memory, size)) return nullptr;
+  void* result = memory.free;
+  memory.free += size;
+  memory.left -= size;
   return result;
 }
 
@@ -29,8 +52,8 @@ inline float* take_floats(Memory& memory, size_t count) {
 }
 
 inline void free_all(Memory& memory) {
-  for (int i = 0; i < memory.count; i++) free(memory.piece[i]);
-  free(memory.piece);
+  for (int i = 0; i < memory.count; i++) free(memory.slab[i]);
+  free(memory.slab);
   memory = {};
 }
 

@@ -19,7 +19,9 @@ struct Policy {
 };
 
 struct PolicyScratch {
-  float* x;         // rows of the policy's stride
+  float *x, *second;  // rows of the policy's stride
+  const float** rows;
+  float** out;
   float* vector;    // [stride]
   float* output;    // [outputs, padded]
   const int* every; // 0, 1, 2, …
@@ -58,19 +60,22 @@ inline void decide(const Policy& policy, const float* x, int backbone_width, int
   for (int i = 0; i < positions; i++) {
     float* row = s.x + (size_t)i * stride;
     if (policy.table) memcpy(row, policy.table + (size_t)(item[i] - 1) * stride, stride * sizeof(float));
-    scratch.rows[i] = x + (size_t)i * backbone_stride;
-    scratch.out[i] = row;
+    s.rows[i] = x + (size_t)i * backbone_stride;
+    s.out[i] = row;
   }
   if (!policy.table) {
-    Term term{scratch.rows, policy.project, backbone_width, nullptr};
-    sum_of_products(&term, 1, positions, stride, policy.project_bias, scratch.out);
+    Term term{s.rows, policy.project, backbone_width, nullptr};
+    sum_of_products(&term, 1, positions, stride, policy.project_bias, s.out);
   }
-  Positions everywhere{s.every, positions};
+  // A convolution reads older rows only, but in place it would read what it has just written.
+  float* layers[2] = {s.x, s.second};
   for (int layer = 0; layer < 2; layer++) {
-    convolve(s.x, policy.width, stride, everywhere, 1 + layer, policy.conv[layer], scratch);
-    for (int i = 0; i < positions; i++)
-      norm_row<ADD_RELU>(scratch.sums + (size_t)i * stride, policy.width, policy.conv[layer].norm,
-                         1.0f, s.x + (size_t)i * stride);
+    size_t floats = (size_t)positions * stride;
+    memcpy(layers[1 - layer], layers[layer], floats * sizeof(float));
+    ConvInput input{layers[layer], layers[1 - layer], {s.every, positions}};
+    int cursor;
+    convolve<ADD_RELU>(&input, 1, positions, policy.width, stride, 1 + layer, policy.conv[layer],
+                       1.0f, scratch, &cursor);
   }
   for (int j = 0; j < stride; j += LANES) {
     Vec total{};

@@ -19,16 +19,21 @@ typedef int32_t IntVec __attribute__((vector_size(LANES * 4)));
 
 inline Vec load(const float* from) { return *reinterpret_cast<const UnalignedVec*>(from); }
 inline void store(float* to, Vec value) { *reinterpret_cast<UnalignedVec*>(to) = value; }
-inline Vec all(float value) { return Vec{} + value; }
+// x - 0 is x for every x, so this is a broadcast alone; 0 + x would also turn -0 into 0.
+inline Vec all(float value) { return value - Vec{}; }
 inline Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 
-// Sums in pairs: the same order at every level but for the number of lanes.
+// Sums the upper half onto the lower half, again and again.
 inline float sum(Vec value) {
-  float lane[LANES];
-  store(lane, value);
-  for (int half = LANES / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-  return lane[0];
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)value);
+#elif defined(__AVX2__)
+  __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)value), _mm256_extractf128_ps((__m256)value, 1));
+  half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+#else
+  return (value[0] + value[2]) + (value[1] + value[3]);
+#endif
 }
 
 inline float largest(Vec value) {
