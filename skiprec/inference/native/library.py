@@ -178,7 +178,7 @@ class NativeModel:
 def _int32(item_N: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
     """Ids in 32 bits. One that does not fit becomes -1, which the library refuses."""
     if item_N.dtype == np.int32:
-        return item_N
+        return item_N.astype(np.int32, copy=False)
     fits_N = (item_N >= 0) & (item_N < 2**31)
     return np.where(fits_N, item_N, -1).astype(np.int32)
 
