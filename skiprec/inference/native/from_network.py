@@ -67,29 +67,11 @@ class NativeNetwork:
         if unknown is not None:
             raise ValueError(f"the native executor does not know {unknown}; use PyTorch")
         weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-        self.rule = _rule_of(network)
-        config, sets = network.model_config, self.rule.set_sizes if self.rule else ()
-        kind = BACKBONES[config.backbone]
-        is_conv = kind == CONVOLUTIONS
-        cycle = dilation_cycle(config) if is_conv else (1,)
-        policy_bias = weights.get("policy.trunk.encoder.convs.0.bias_E", np.empty(0))
-        shape = Shape(
-            backbone=kind,
-            items=network.num_items,
-            width=config.width,
-            blocks=network.num_blocks,
-            window=window,
-            heads=0 if is_conv else num_heads(config),
-            positions_table=0 if is_conv else len(weights["entry.table_PD"]),
-            has_final_norm=bool(config.final_norm),
-            rule=0 if self.rule is None else RULES[self.rule.kind],
-            policy_width=policy_bias.size,
-            policy_has_table="policy.trunk.embedding.table.weight" in weights,
-            sets=len(sets),
-        )
-        dilations = tuple(cycle[index % len(cycle)] for index in range(network.num_blocks))
+        self.rule = rule_of(network)
+        shape = shape_of(network, window)
+        sets = self.rule.set_sizes if self.rule else ()
         packed_N = pack_weights(weights, shape)
-        self.model = NativeModel(shape, dilations, sets, packed_N, level, library)
+        self.model = NativeModel(shape, dilations_of(network), sets, packed_N, level, library)
 
     def recommend(
         self,
@@ -114,11 +96,42 @@ def flat_histories(items_BT: Tensor) -> tuple[NDArray[np.int32], NDArray[np.int6
     return items[is_item].astype(np.int32), np.cumsum(is_item.sum(1), dtype=np.int64)
 
 
+def shape_of(network: SkipRecNetwork, window: int) -> Shape:
+    """The shape of a network that the library knows."""
+    config, rule, weights = network.model_config, rule_of(network), network.state_dict()
+    kind = BACKBONES[config.backbone]
+    is_conv = kind == CONVOLUTIONS
+    policy_bias = weights.get("policy.trunk.encoder.convs.0.bias_E", torch.empty(0))
+    return Shape(
+        backbone=kind,
+        items=network.num_items,
+        width=config.width,
+        blocks=network.num_blocks,
+        window=window,
+        heads=0 if is_conv else num_heads(config),
+        positions_table=0 if is_conv else len(weights["entry.table_PD"]),
+        has_final_norm=bool(config.final_norm),
+        rule=0 if rule is None else RULES[rule.kind],
+        policy_width=0 if rule is None else policy_bias.numel(),
+        policy_has_table=rule is not None and "policy.trunk.embedding.table.weight" in weights,
+        sets=0 if rule is None else len(rule.set_sizes),
+    )
+
+
+def dilations_of(network: SkipRecNetwork) -> tuple[int, ...]:
+    """The dilation of the first convolution of each block; empty for attention."""
+    if BACKBONES[network.model_config.backbone] != CONVOLUTIONS:
+        return ()
+    cycle = dilation_cycle(network.model_config)
+    return tuple(cycle[index % len(cycle)] for index in range(network.num_blocks))
+
+
+def rule_of(network: SkipRecNetwork) -> LinearRule | None:
+    """The rule by which a learned policy decides; None without one."""
+    is_learned = network.policy is not None and _trunk(network) is not None
+    return network.policy.linear_rule if is_learned else None  # type: ignore[union-attr]
+
+
 def _trunk(network: SkipRecNetwork) -> PolicyTrunk | None:
     """The network of a learned policy."""
     return getattr(network.policy, "trunk", None)
-
-
-def _rule_of(network: SkipRecNetwork) -> LinearRule | None:
-    is_learned = network.policy is not None and _trunk(network) is not None
-    return network.policy.linear_rule if is_learned else None  # type: ignore[union-attr]

@@ -14,16 +14,16 @@ from skiprec.inference.native.places import find_library
 MAX_K = 10_000  # as in api.cpp
 
 
+SHAPE_FIELDS = (
+    *("backbone", "items", "width", "blocks", "window", "heads", "positions_table"),
+    *("has_final_norm", "rule", "policy_width", "policy_has_table", "sets"),
+)
+
+
 class Shape(ctypes.Structure):
     """The shape of a model; the fields of `Shape` in kernels.h, in that order."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_int32)
-        for name in (
-            *("backbone", "items", "width", "blocks", "window", "heads", "positions_table"),
-            *("has_final_norm", "rule", "policy_width", "policy_has_table", "sets"),
-        )
-    )
+    _fields_ = tuple((name, ctypes.c_int32) for name in SHAPE_FIELDS)
 
 
 class _Request(ctypes.Structure):

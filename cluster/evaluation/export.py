@@ -1,0 +1,56 @@
+"""Exports the best network of a run for `Recommender`."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from cluster.runs.data import refuse_other_items
+from cluster.runs.folder import provenance
+from skiprec.checkpoints.network import load_network
+from skiprec.config.run import RunConfig
+from skiprec.data.batching import evenly_spaced_rows
+from skiprec.data.manifest import read_manifest
+from skiprec.data.shards import ShardSet
+from skiprec.inference.export import export_model, validation_rows
+from skiprec.inference.saved_model import ModelSpec
+from skiprec.terminal import say
+
+
+def export_run(config: RunConfig, run_folder: Path, output: Path) -> ModelSpec:
+    """Writes the folder `output` with the run's best network; returns its description.
+
+    Args:
+        config: of the run; `data.path` may be set anew.
+
+    Raises:
+        ValueError: no checkpoint, data with other items, a network that no executor knows, or
+            `output` exists.
+    """
+    network = load_network(run_folder)[1]
+    data = Path(config.data.path)
+    refuse_other_items(run_folder, network.num_items, data)
+    manifest = read_manifest(data)
+    shards = ShardSet.open(data, "validation")
+    row_R = evenly_spaced_rows(shards.num_rows, config.training.validation_rows)
+    if not len(row_R):
+        raise ValueError(f"{data} has no validation rows; build the data with more users")
+    with pa.memory_map(str(data / manifest.items.name)) as mapped:
+        items = pa.ipc.open_file(mapped).read_all()
+    made_by = {
+        "run": config.name,
+        "policy": config.policy.kind,
+        "data": manifest.name,
+        "data_content": manifest.content_hash,
+        "model": config.model.model_dump(mode="json", exclude_none=True),
+        **provenance(config),
+    }
+    return export_model(
+        network,
+        config.name,
+        shards.window - 1,
+        items,
+        validation_rows(shards, row_R),
+        made_by,
+        output,
+        lambda text: say(f"[{config.name}] {text}"),
+    )

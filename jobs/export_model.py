@@ -1,0 +1,56 @@
+"""Exports the best network of a run into a folder that serves without torch.
+
+The folder holds the weights, the items with their original ids, the policy's accuracy at several
+shares of kept blocks, some histories with their answers, and a manifest of checksums.
+"""
+
+import sys
+from pathlib import Path
+
+from cluster.command_line import add_overrides, job_parser, run_job
+from cluster.evaluation.evaluate import evaluation_config
+from cluster.evaluation.export import export_run
+from skiprec.terminal import print_markdown, print_prose
+
+
+def main(argv: list[str]) -> int:
+    parser = job_parser(__doc__)
+    parser.add_argument(
+        "--run",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder of a trained run, such as runs/smoke (required)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder for the exported model; it must not exist yet (required)",
+    )
+    add_overrides(parser, "the settings data.* of the run", "data.path=runs/data/smoke")
+    arguments = parser.parse_args(argv)
+
+    def export() -> None:
+        config = evaluation_config(arguments.run, arguments.set)
+        spec = export_run(config, arguments.run, arguments.output)
+        if spec.curve:
+            lines = ["| keep | MRR@20 | HR@20 |", "| ---: | ---: | ---: |"]
+            for point in spec.curve:
+                numbers = (point.mrr_at_20, point.hr_at_20)
+                lines.append(
+                    f"| {point.keep:.3f} | " + " | ".join(f"{n:.4f}" for n in numbers) + " |"
+                )
+            print_markdown("\n".join(lines))
+        print_prose(
+            f"{arguments.output} holds the model. Use it with: "
+            "from skiprec.inference import Recommender; "
+            f'Recommender.load("{arguments.output}").recommend([["id", "id"]], k=20)'
+        )
+
+    return run_job(export)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

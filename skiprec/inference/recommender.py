@@ -1,0 +1,259 @@
+"""Recommends from an exported model, by the original ids of items. Nothing here imports torch."""
+
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from skiprec.inference.native.library import MAX_K, NativeModel
+from skiprec.inference.native.pack import pack_weights
+from skiprec.inference.native.places import find_library
+from skiprec.inference.reference import ReferenceModel
+from skiprec.inference.saved_model import SavedModel, read_saved_model
+
+Id = str | int
+Histories = Iterable[Iterable[Id]]  # lists, or an Arrow column of lists
+# The self-test's scores may differ by this much of the largest score: sums in another order.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The list of one history.
+
+    Args:
+        items: original ids, best first; fewer than asked where no more are allowed.
+        scores: of the items. Of a list by popularity, the share of the training interactions.
+        source: `popularity` for a history without a known item, else `model`.
+        unknown: ids of the history that the model does not know; they are passed over.
+        read: number of items that the model read: the newest ones, up to its window.
+        kept_blocks: indices of the blocks that ran; None unless asked for.
+    """
+
+    items: list[str]
+    scores: list[float]
+    source: Literal["model", "popularity"]
+    unknown: list[str]
+    read: int
+    kept_blocks: list[int] | None
+
+
+class Recommender:
+    """An exported model that answers requests. Threads may share it.
+
+    Args:
+        model: from `read_saved_model`.
+        threads: number of threads of one call; a call of few rows uses fewer.
+        executor: `native` is the C++ library and `numpy` the slow reference. None: the library, or
+            with a warning the reference where there is no library.
+
+    Raises:
+        FileNotFoundError: `native` is asked for and not there.
+        ValueError: the executor does not give the answers that the model was exported with.
+    """
+
+    def __init__(
+        self,
+        model: SavedModel,
+        threads: int = 1,
+        executor: Literal["native", "numpy"] | None = None,
+    ):
+        self.spec, self.ids = model.spec, model.ids
+        self._threads = threads
+        self._number_of = {name: number for number, name in enumerate(model.ids, start=1)}
+        popular_V = np.argsort(-model.count_V, kind="stable")
+        self._popular_V, self._share_V = popular_V, model.count_V / max(1, model.count_V.sum())
+        if executor is None:
+            executor = "native" if find_library() else "numpy"
+            if executor == "numpy":
+                warnings.warn(
+                    "the native executor is not built in this environment, so NumPy answers, "
+                    "about a hundred times slower; `make install` builds it where there is a C++ "
+                    "compiler",
+                    stacklevel=2,
+                )
+        self.executor = executor
+        self._model: NativeModel | ReferenceModel
+        if executor == "native":
+            shape = self.spec.native_shape
+            packed_N = pack_weights(model.weights, shape)
+            self._model = NativeModel(shape, self.spec.dilations, self.spec.set_sizes, packed_N)
+        else:
+            self._model = ReferenceModel(self.spec, model.weights)
+        self._check(model.self_test)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        threads: int = 1,
+        executor: Literal["native", "numpy"] | None = None,
+    ) -> Self:
+        """The recommender of an exported model; see the class for the other arguments.
+
+        Raises:
+            ValueError: no model in this folder, another format version, or a damaged file.
+        """
+        return cls(read_saved_model(Path(folder)), threads, executor)
+
+    def recommend(
+        self,
+        histories: Histories,
+        k: int = 20,
+        exclude_seen: bool = True,
+        allow: Iterable[Id] | None = None,
+        deny: Iterable[Id] | None = None,
+        keep: float | None = None,
+        explain: bool = False,
+    ) -> list[Recommendation]:
+        """The best items for each history.
+
+        Args:
+            histories: original ids, oldest first: lists of text or whole numbers, or an Arrow
+                column of lists.
+            k: number of items in each list.
+            exclude_seen: whether items of the history are left out.
+            allow: the only items that may be recommended. None: all.
+            deny: items that are never recommended.
+            keep: the share of blocks that may run on average, from 0 to 1; the policy chooses for
+                whom. None: as it was trained.
+            explain: whether the answer names the blocks that ran.
+
+        Raises:
+            ValueError: a history, `k`, `keep` or `allow` is not what it should be.
+        """
+        if not 1 <= k <= MAX_K:
+            raise ValueError(f"expected k from 1 to {MAX_K}, got {k}")
+        known, unknown = self._numbers_of(histories)
+        allowed_V = self._allowed(allow, deny)
+        keep_BL, setting = self._decisions(keep, len(known))
+        item_N = np.concatenate([np.empty(0, np.int32), *known])
+        end_B = np.cumsum([len(one) for one in known], dtype=np.int64)
+        answer = self._model.recommend(
+            item_N, end_B, k, exclude_seen, keep_BL, setting, allowed_V, self._threads
+        )
+        window = self.spec.shape["window"]
+        results = []
+        for row, history in enumerate(known):
+            kept = np.flatnonzero(answer.keep_BL[row]).tolist() if explain else None
+            if not len(history):
+                items, scores = self._popular(k, allowed_V)
+                kept = [] if explain else None
+                results.append(Recommendation(items, scores, "popularity", unknown[row], 0, kept))
+                continue
+            numbers = answer.items_BK[row].tolist()
+            items = [self.ids[number - 1] for number in numbers if number]
+            scores = answer.scores_BK[row, : len(items)].tolist()
+            read = min(len(history), window)
+            results.append(Recommendation(items, scores, "model", unknown[row], read, kept))
+        return results
+
+    def recommend_table(self, histories: Histories, **options: Any) -> pa.Table:
+        """As `recommend`, with one row for each history and the fields of `Recommendation`."""
+        rows = self.recommend(histories, **options)
+        fields = [
+            ("items", pa.list_(pa.string())),
+            ("scores", pa.list_(pa.float32())),
+            ("source", pa.string()),
+            ("unknown", pa.list_(pa.string())),
+            ("read", pa.int32()),
+            ("kept_blocks", pa.list_(pa.int32())),
+        ]
+        columns = [pa.array([getattr(row, name) for row in rows], kind) for name, kind in fields]
+        return pa.table(columns, names=[name for name, _ in fields])
+
+    def _numbers_of(self, histories: Histories) -> tuple[list[NDArray[np.int32]], list[list[str]]]:
+        """The numbers of the known items of each history, and the ids of the unknown ones."""
+        if isinstance(histories, pa.Array | pa.ChunkedArray):
+            histories = histories.to_pylist()
+        known: list[NDArray[np.int32]] = []
+        unknown: list[list[str]] = []
+        for row, history in enumerate(histories):
+            if isinstance(history, str) or not isinstance(history, Iterable):
+                raise ValueError(
+                    f"history {row} is {history!r}; expected a list of item ids: a single history "
+                    "needs a list around it"
+                )
+            names = [_name(item, row) for item in history]
+            numbers = [self._number_of.get(name, 0) for name in names]
+            known.append(np.array([number for number in numbers if number], np.int32))
+            pairs = zip(names, numbers, strict=True)
+            unknown.append([name for name, number in pairs if not number])
+        return known, unknown
+
+    def _allowed(
+        self, allow: Iterable[Id] | None, deny: Iterable[Id] | None
+    ) -> NDArray[np.bool_] | None:
+        if allow is None and deny is None:
+            return None
+        allowed_V = np.full(len(self.ids), allow is None)
+        for items, value in ((allow, True), (deny, False)):
+            numbers = [self._number_of.get(_name(item, None), 0) for item in items or ()]
+            allowed_V[[number - 1 for number in numbers if number]] = value
+        if not allowed_V.any():
+            raise ValueError(
+                f"no item may be recommended: none of the allowed items is among the "
+                f"{len(self.ids)} of the model, or all are denied"
+            )
+        return allowed_V
+
+    def _decisions(self, keep: float | None, rows: int) -> tuple[NDArray[np.bool_] | None, float]:
+        """`(keep_BL, setting)`: given decisions, or None and the setting of the policy's rule."""
+        spec = self.spec
+        if keep is not None and not 0 <= keep <= 1:
+            raise ValueError(f"expected keep from 0 to 1, a share of the blocks, got {keep}")
+        if keep == 1:
+            return np.ones((rows, spec.shape["blocks"]), np.bool_), 0.0
+        if keep is None and spec.constant_keep:
+            return np.tile(np.array(spec.constant_keep), (rows, 1)), 0.0
+        if keep is None:
+            return None, spec.setting
+        if not spec.curve:
+            raise ValueError(
+                f"keep={keep} needs a learned policy, and this model's is {spec.policy!r}; leave "
+                "keep out"
+            )
+        point = max(
+            (point for point in spec.curve if point.keep <= keep),
+            key=lambda point: point.keep,
+            default=spec.curve[0],
+        )
+        return None, point.setting
+
+    def _popular(
+        self, k: int, allowed_V: NDArray[np.bool_] | None
+    ) -> tuple[list[str], list[float]]:
+        place_N = self._popular_V
+        best_N = (place_N if allowed_V is None else place_N[allowed_V[place_N]])[:k]
+        return [self.ids[item] for item in best_N], self._share_V[best_N].tolist()
+
+    def _check(self, self_test: list[dict[str, Any]]) -> None:
+        """Raises ValueError if the executor does not reproduce the exported answers."""
+        given = [case["history"] for case in self_test]
+        for case, answer in zip(self_test, self.recommend(given, k=10), strict=True):
+            scale = max(map(abs, case["scores"]), default=1.0) or 1.0
+            close = all(
+                math.isclose(a, b, abs_tol=TOLERANCE * scale)
+                for a, b in zip(case["scores"], answer.scores, strict=False)
+            )
+            if not close or len(case["scores"]) != len(answer.scores):
+                raise ValueError(
+                    f"the {self.executor} executor does not reproduce the exported answers: "
+                    f"expected the scores {case['scores'][:3]}…, got {answer.scores[:3]}…; export "
+                    "the model again, and report this"
+                )
+
+
+def _name(item: Any, row: int | None) -> str:
+    if isinstance(item, str):
+        return item
+    if isinstance(item, int | np.integer) and not isinstance(item, bool):
+        return str(item)
+    where = "allow or deny" if row is None else f"history {row}"
+    raise ValueError(f"{where} holds {item!r}; expected ids as text or as whole numbers")

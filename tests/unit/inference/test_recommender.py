@@ -1,0 +1,239 @@
+"""An exported model answers by original ids, the same everywhere, and says what is wrong."""
+
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from skiprec.inference import Recommender
+from skiprec.inference.executor import recommend
+from skiprec.inference.export import Validation, export_model
+from skiprec.inference.saved_model import MANIFEST, MODEL, read_saved_model
+from skiprec.network import SkipRecNetwork
+from tests.testkit.native import native_library
+from tests.testkit.networks import (
+    LEARNED,
+    NUM_ITEMS,
+    build_network,
+    model_config,
+    policy_config,
+)
+
+WINDOW = 6
+IDS = [f"item {number}" if number % 2 else str(number) for number in range(1, NUM_ITEMS + 1)]
+
+
+def export(
+    folder: Path, kind: str = "gumbel", backbone: str = "nextitnet_plus", **changes: Any
+) -> SkipRecNetwork:
+    """Exports a small network; its items are "item 1", "2", "item 3" and so on."""
+    network = build_network(model_config(backbone), policy_config(kind, **changes)).eval()
+    generator = np.random.default_rng(0)
+    histories = [
+        generator.integers(1, NUM_ITEMS + 1, generator.integers(1, WINDOW + 1)).astype(np.int32)
+        for _ in range(40)
+    ]
+    targets = generator.integers(1, NUM_ITEMS + 1, 40).astype(np.int32)
+    items = pa.table({"original_id": IDS, "train_count": np.arange(NUM_ITEMS, 0, -1)})
+    validation = Validation(histories, targets)
+    made_by = {"policy": kind}
+    export_model(network, "run", WINDOW, items, validation, made_by, folder, progress=str)
+    return network
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "model"
+    export(folder)
+    return folder
+
+
+@pytest.fixture(params=["native", "numpy"])
+def recommender(request: pytest.FixtureRequest, folder: Path) -> Recommender:
+    if request.param == "native":
+        native_library()
+    return Recommender.load(folder, executor=request.param)
+
+
+@pytest.mark.parametrize("executor", ["native", "numpy"])
+@pytest.mark.parametrize("backbone", ["nextitnet", "sasrec_plus", "sasrec_plus_authors"])
+@pytest.mark.parametrize("kind", [*LEARNED, "none", "fixed", "keep_all"])
+def test_an_exported_model_answers_like_its_network(
+    tmp_path: Path, kind: str, backbone: str, executor: Any
+) -> None:
+    if executor == "native":
+        native_library()
+    network = export(tmp_path / "model", kind, backbone)
+    loaded = Recommender.load(tmp_path / "model", executor=executor)
+    rows = [[1, 2, 3], [7], [9, 9, 30, 2, 5, 6]]
+    answers = loaded.recommend(
+        [[IDS[n - 1] for n in row] for row in rows], k=5, exclude_seen=False, explain=True
+    )
+    for row, answer in zip(rows, answers, strict=True):
+        items_BT = torch.tensor([[0] * (WINDOW - len(row)) + row])
+        items_BK, scores_BK = recommend(network, items_BT, 5, exclude_seen=False)
+        assert answer.items == [IDS[item - 1] for item in items_BK[0].tolist()]
+        assert answer.scores == pytest.approx(scores_BK[0].tolist(), rel=1e-3, abs=1e-4)
+        assert (answer.source, answer.read, answer.unknown) == ("model", len(row), [])
+    assert any(answer.kept_blocks for answer in answers)
+
+
+def test_unknown_items_empty_and_long_histories(recommender: Recommender) -> None:
+    histories = [["new", "item 1", "2"], [], ["new"], ["item 1"] * 40, ["item 1", 2]]
+    some, empty, new, long, mixed = recommender.recommend(histories, k=3, explain=True)
+    assert (some.unknown, some.read, some.source) == (["new"], 2, "model")
+    assert some.items == mixed.items  # a whole number is the id that it prints
+    assert "item 1" not in some.items
+    assert long.read == WINDOW
+    for one in (empty, new):
+        assert (one.source, one.items, one.read) == ("popularity", ["item 1", "2", "item 3"], 0)
+        assert one.kept_blocks == []
+        assert one.scores == sorted(one.scores, reverse=True)
+    assert new.unknown == ["new"]
+    assert recommender.recommend([]) == []
+
+
+def test_allowed_and_denied_items(recommender: Recommender) -> None:
+    histories = [["item 1", "2"], []]
+    only = recommender.recommend(histories, k=5, allow=["item 3", "4", "none such"])
+    assert [sorted(one.items) for one in only] == [["4", "item 3"]] * 2
+    free = recommender.recommend(histories, k=5)
+    without = recommender.recommend(histories, k=5, deny=[free[0].items[0], "item 1"])
+    assert free[0].items[0] not in without[0].items
+    assert without[0].items[:4] == free[0].items[1:]
+    assert without[1].items[0] == "2"
+    seen = recommender.recommend([["item 1"]], k=NUM_ITEMS, exclude_seen=False)
+    assert sorted(seen[0].items) == sorted(IDS)
+
+
+def test_keep_is_the_share_of_blocks(recommender: Recommender) -> None:
+    generator = np.random.default_rng(1)
+    histories = [generator.choice(IDS, 6).tolist() for _ in range(200)]
+    shares = []
+    for keep in (0.0, 0.25, 0.5, 0.75, 1.0):
+        answers = recommender.recommend(histories, keep=keep, explain=True)
+        shares.append(np.mean([len(one.kept_blocks or ()) for one in answers]) / 4)
+        if keep in (0.25, 0.5, 0.75):
+            assert abs(shares[-1] - keep) < 0.15  # as on the validation rows, or nearly so
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    curve = recommender.spec.curve
+    assert [point.keep for point in curve] == sorted(point.keep for point in curve)
+
+
+def test_arrow_columns_and_threads(recommender: Recommender) -> None:
+    generator = np.random.default_rng(2)
+    histories = [generator.choice(IDS, 6).tolist() for _ in range(50)]
+    expected = recommender.recommend(histories, k=4)
+    column = pa.chunked_array([pa.array(histories[:20]), pa.array(histories[20:])])
+    table = recommender.recommend_table(column, k=4)
+    assert table["items"].to_pylist() == [one.items for one in expected]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: recommender.recommend(histories, k=4), range(8)))
+    assert all(result == expected for result in results)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"histories": ["item 1", "2"]}, "history 0 is 'item 1'; expected a list of item ids"),
+        ({"histories": [5]}, "history 0 is 5"),
+        ({"histories": [["item 1", 2.5]]}, "history 0 holds 2.5; expected ids as text or as whole"),
+        ({"histories": [[True]]}, "history 0 holds True"),
+        ({"histories": [[None]]}, "history 0 holds None"),
+        ({"k": 0}, "expected k from 1 to 10000, got 0"),
+        ({"k": 10_001}, "got 10001"),
+        ({"keep": 1.5}, "expected keep from 0 to 1"),
+        ({"allow": ["none such"]}, "no item may be recommended"),
+        ({"allow": [2.5]}, "allow or deny holds 2.5"),
+        ({"deny": IDS}, "no item may be recommended"),
+    ],
+)
+def test_a_wrong_request_is_refused(
+    recommender: Recommender, request_: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        recommender.recommend(**{"histories": [["item 1"]]} | request_)
+
+
+def test_a_model_without_a_learned_policy_has_no_knob(tmp_path: Path) -> None:
+    export(tmp_path / "model", "fixed")
+    loaded = Recommender.load(tmp_path / "model", executor="numpy")
+    assert loaded.recommend([["item 1"]], explain=True)[0].kept_blocks == [0, 2]
+    assert loaded.recommend([["item 1"]], explain=True, keep=1)[0].kept_blocks == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match=r"keep=0\.5 needs a learned policy, .* 'fixed'"):
+        loaded.recommend([["item 1"]], keep=0.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "backbone", "changes", "message"),
+    [
+        ("random", "nextitnet", {}, "decides by chance"),
+        ("gumbel", "nextitnet", {"encoder": "gru"}, "policy.encoder"),
+        ("none", "gru4rec", {}, "gru4rec"),
+    ],
+)
+def test_what_no_executor_knows_is_not_exported(
+    tmp_path: Path, kind: str, backbone: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        export(tmp_path / "model", kind, backbone, **changes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_takes_no_folder_that_is_there(folder: Path) -> None:
+    with pytest.raises(ValueError, match="exists; expected a new folder"):
+        export(folder)
+
+
+def change(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / MANIFEST).unlink(), "holds no exported model"),
+        (lambda f: (f / MANIFEST).write_text("{"), "is damaged"),
+        (lambda f: change(f / MANIFEST, format_version=2), "has format version 2; this program"),
+        (lambda f: (f / "weights.safetensors").write_bytes(b"x"), "weights.safetensors is damaged"),
+        (lambda f: (f / "items.arrow").unlink(), "items.arrow is missing"),
+        (lambda f: change(f / MODEL, setting=1.0), "model.json is damaged"),
+    ],
+)
+def test_a_damaged_model_is_refused(
+    tmp_path: Path, folder: Path, damage: Any, message: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    read_saved_model(copy)
+    damage(copy)
+    with pytest.raises(ValueError, match=message):
+        Recommender.load(copy)
+
+
+def test_other_answers_than_the_exported_ones_are_refused(folder: Path) -> None:
+    model = read_saved_model(folder)
+    model.weights["head.bias_V"] = model.weights["head.bias_V"] + 1
+    with pytest.raises(ValueError, match="does not reproduce the exported answers"):
+        Recommender(model, executor="numpy")
+
+
+def test_serving_imports_no_torch(folder: Path) -> None:
+    program = (
+        "import sys\n"
+        "from skiprec.inference import Recommender\n"
+        f"answer = Recommender.load({str(folder)!r}).recommend([['item 1']])\n"
+        "assert len(answer[0].items) == 20\n"
+        "heavy = {'torch', 'ray', 'deepspeed', 'pydantic', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
