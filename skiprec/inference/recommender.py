@@ -74,7 +74,7 @@ class Recommender:
             if executor == "numpy":
                 warnings.warn(
                     "the native executor is not built in this environment, so NumPy answers, "
-                    "about a hundred times slower; `make install` builds it where there is a C++ "
+                    "an order of magnitude slower; `make install` builds it where there is a C++ "
                     "compiler",
                     stacklevel=2,
                 )
