@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from skiprec import keyed_random
 from skiprec.config.model import ModelConfig
 from skiprec.layers import ItemEmbedding, KeyedDropout
+from skiprec.models.head import TiedItemHead
 from skiprec.models.registry import architecture_of
 from skiprec.models.stack import BlockStack, WholeEncoder
 from skiprec.policy.build import build_policy
@@ -46,7 +47,11 @@ class SkipRecNetwork(nn.Module):
         else:
             self.stack = WholeEncoder(blocks[0], model.dropout, activation_checkpointing)
         self.num_blocks = len(blocks)
-        self.head = architecture.head(model, num_items)
+        self.head = (
+            TiedItemHead(self.embedding, bool(model.final_norm))
+            if model.tied_items
+            else architecture.head(model, num_items)
+        )
 
     @property
     def device(self) -> torch.device:
@@ -63,13 +68,18 @@ class SkipRecNetwork(nn.Module):
             if part is not None:
                 stream = keyed_random.mix(seed, keyed_random.stream_id(name))
                 part.reset_parameters(torch.Generator().manual_seed(stream >> 1))
+        if self.model_config.initial_scale is not None:
+            with torch.no_grad():
+                for name, parameter in self.named_parameters():
+                    if parameter.dim() > 1 and not name.startswith("policy."):
+                        parameter.mul_(self.model_config.initial_scale)
 
     def item_tables(self) -> Iterator[tuple[str, Tensor]]:
         """The weights with one row for each item: pairs of name and tensor."""
         for name, module in self.named_modules():
             if isinstance(module, ItemEmbedding):
                 yield f"{name}.table.weight", module.table.weight
-        for name in ("weight_VD", "bias_V"):
+        for name in ("bias_V",) if self.model_config.tied_items else ("weight_VD", "bias_V"):
             table: Tensor = getattr(self.head, name)
             yield f"head.{name}", table
 

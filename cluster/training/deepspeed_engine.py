@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from skiprec.config.training import TrainingConfig
+from skiprec.models.head import TiedItemHead
 from skiprec.training.collectives import ProcessGroup
 from skiprec.training.fragments import (
     Fragment,
@@ -83,6 +84,9 @@ class DeepSpeedEngine:
         self.clip_norm: float = settings["gradient_clipping"]
         self.pass_index = 0
         masters = table_masters(objective.network)
+        if isinstance(head := objective.network.head, TiedItemHead):
+            # ZeRO-3 gathers a module's own weights only, unless it is told of others.
+            self.deepspeed.zero.register_external_parameter(head, head.table_weight)
         self.engine, self.optimizer, _, _ = self.deepspeed.initialize(
             model=objective, optimizer=optimizer, config=settings, dist_init_required=False
         )

@@ -34,7 +34,7 @@ def load_network(run_folder: Path) -> tuple[RunConfig, SkipRecNetwork]:
     config = RunConfig.model_validate(json.loads(config_file.read_text()))
     path = best_good(run_folder / "checkpoints")
     weights = load_file(path / WEIGHTS)
-    num_items = len(weights["head.weight_VD"])
+    num_items = len(weights["embedding.table.weight"]) - 1
     network = SkipRecNetwork(config.model, config.policy, num_items)
     differing = _differing(weights, network.state_dict())
     if differing:

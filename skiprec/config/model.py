@@ -30,6 +30,12 @@ class ModelConfig(Section):
     """Longest input, in items, that the table of learned positions covers. None: 200."""
     final_norm: bool | None = None
     """Whether a LayerNorm stands between the last block and the item scores. None: no norm."""
+    tied_items: bool | None = None
+    """Whether items are scored by the same vectors that the network reads. None: the scores have a
+    table of their own, as in the authors' code."""
+    initial_scale: float | None = Field(None, gt=0)
+    """Factor of the initial weights of the backbone: item vectors, convolutions and matrices. None:
+    1, the scale of the authors' code."""
     stochastic_depth: float | None = Field(None, gt=0, lt=1)
     """Probability that a training row leaves out the last block, in a run without a policy. The
     probability grows linearly over the blocks, from 0 before the first. None: no block is left

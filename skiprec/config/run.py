@@ -166,6 +166,11 @@ def _check_item_optimizer(config: RunConfig) -> None:
             f"{name} has no effect with loss.kind='full', which gives every item a gradient; set "
             "loss.kind='sampled' and loss.num_negatives"
         )
+    if config.model.tied_items:
+        raise ValueError(
+            f"{name} needs gradients of single rows, and model.tied_items gives one table the "
+            "gradients of inputs and of scores; set one of the two"
+        )
     if training.weight_decay > 0:
         raise ValueError(
             f"{name} moves only the rows that a step touches, but training.weight_decay="

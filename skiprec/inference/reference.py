@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skiprec.inference.native.library import Answer
-from skiprec.inference.native.pack import CHEAPEST_SET, CONVOLUTIONS, RULES, RUN_ALL, Weights
+from skiprec.inference.native.pack import (
+    CHEAPEST_SET,
+    CONVOLUTIONS,
+    RULES,
+    RUN_ALL,
+    Weights,
+    score_vectors,
+)
 from skiprec.inference.saved_model import ModelSpec
 
 Floats = NDArray[Any]  # float32
@@ -58,9 +65,7 @@ class ReferenceModel:
 
     def scores(self, vector_BD: Floats) -> Floats:
         """`[B, V]`: the scores of all items."""
-        score_BV: Floats = (
-            vector_BD @ self.weights["head.weight_VD"].T + self.weights["head.bias_V"]
-        )
+        score_BV: Floats = vector_BD @ score_vectors(self.weights).T + self.weights["head.bias_V"]
         return score_BV
 
     def _embed(self, history: NDArray[np.int32]) -> Floats:

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from skiprec.config.model import ModelConfig
+from skiprec.layers import ItemEmbedding
 from skiprec.scores import DotProduct, Scores
 
 
 class ItemHead(nn.Module):
-    """The output matrix, which is not tied to the embedding. Row v scores item v + 1.
+    """The output matrix, a table of its own. Row v scores item v + 1.
 
     `sparse` means the same as in `nn.Embedding`: gradients are lists of the rows that were used.
 
@@ -39,6 +40,40 @@ class ItemHead(nn.Module):
         if self.norm is not None:
             x_ND = self.norm(x_ND)
         return use(x_ND, DotProduct(self.weight_VD, self.bias_V, self.sparse))
+
+
+class TiedItemHead(nn.Module):
+    """A head that scores items by the vectors that the network reads.
+
+    The table stays the embedding's: it is in the state dict once, under that name. ZeRO-3 must be
+    told that this module reads it (`cluster/training/deepspeed_engine.py`).
+    """
+
+    def __init__(self, embedding: ItemEmbedding, has_norm: bool = False):
+        super().__init__()
+        self._embedding = (embedding,)  # in a tuple, so that it is no submodule
+        num_items, width = embedding.table.num_embeddings - 1, embedding.table.embedding_dim
+        self.norm = nn.LayerNorm(width) if has_norm else None
+        self.bias_V = nn.Parameter(torch.full((num_items,), 0.1))
+
+    @property
+    def weight_VD(self) -> Tensor:
+        """The item vectors without the row of padding."""
+        return self.table_weight[1:]
+
+    @property
+    def table_weight(self) -> Tensor:
+        """The embedding's weight, with the row of padding."""
+        return self._embedding[0].table.weight
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draws nothing: the embedding draws the table."""
+
+    def forward(self, x_ND: Tensor, use: Callable[[Tensor, Scores], Any]) -> Any:
+        """See `ItemHead`."""
+        if self.norm is not None:
+            x_ND = self.norm(x_ND)
+        return use(x_ND, DotProduct(self.weight_VD, self.bias_V, sparse=False))
 
 
 def item_head(config: ModelConfig, num_items: int) -> nn.Module:

@@ -54,7 +54,8 @@ BASELINES: dict[str, Architecture] = {
     "caser": Architecture(caser_encoder, is_residual=False),
     "nfm": Architecture(nfm_encoder, is_residual=False, head=nfm_head),
 }
-# The keys of `ModelConfig` that only some architectures read.
+# The keys of `ModelConfig` that only backbones read, and those that only some architectures read.
+NEED_BLOCKS = ("stochastic_depth", "final_norm", "tied_items")
 OPTIONAL = ("dilations", "num_heads", "max_positions")
 
 
@@ -75,7 +76,7 @@ def architecture_of(config: ModelConfig) -> Architecture:
             raise ValueError(
                 f"model.{option} has no effect with model.backbone={config.backbone!r}; remove it"
             )
-    for option in () if architecture.is_residual else ("stochastic_depth", "final_norm"):
+    for option in () if architecture.is_residual else NEED_BLOCKS:
         if getattr(config, option) is not None:
             raise ValueError(
                 f"model.{option} has no effect with model.backbone={config.backbone!r}, which has "

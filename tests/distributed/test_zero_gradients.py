@@ -56,7 +56,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "stochastic depth": (
         "dense",
         {"kind": "none"},
-        {"stochastic_depth": 0.9, "final_norm": True},
+        {"stochastic_depth": 0.9, "final_norm": True, "tied_items": True},
     ),
     "SASRec+ and a GRU": ("gathered", {**REINFORCE, "encoder": "gru"}, SASREC),
     "SASRec+ and attention": (

@@ -52,8 +52,14 @@ def _parts(weights: Weights, shape: Shape) -> Iterator[NDArray[np.float32]]:
     if shape.has_final_norm:
         yield weights["head.norm.weight"]
         yield weights["head.norm.bias"]
-    yield weights["head.weight_VD"]
+    yield score_vectors(weights)
     yield weights["head.bias_V"]
+
+
+def score_vectors(weights: Weights) -> NDArray[np.float32]:
+    """`[V, D]`: the vectors that score items, which may be those that the network reads."""
+    tied_VD: NDArray[np.float32] = weights["embedding.table.weight"][1:]
+    return weights.get("head.weight_VD", tied_VD)
 
 
 def _policy(weights: Weights, shape: Shape) -> Iterator[NDArray[np.float32]]:

@@ -44,6 +44,7 @@ class Case:
     k: int = 7
     policy_width: int = 6
     has_norm: bool = True
+    is_tied: bool = False
     exclude_seen: bool = False
     threads: int = 1
     seed: int = 0
@@ -55,6 +56,7 @@ class Case:
             width=self.heads * self.channels,
             num_blocks=self.blocks,
             final_norm=self.has_norm,
+            tied_items=self.is_tied or None,
             **options,
         )
         kind, changes = POLICIES[self.policy]
@@ -89,6 +91,7 @@ CASES = st.builds(
     k=st.integers(1, 30),
     policy_width=st.integers(1, 40),
     has_norm=st.booleans(),
+    is_tied=st.booleans(),
     exclude_seen=st.booleans(),
     threads=st.integers(1, 3),
     seed=st.integers(0, 2**20),

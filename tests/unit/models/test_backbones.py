@@ -231,3 +231,35 @@ def test_a_final_norm_gives_the_scores_one_scale(backbone: str) -> None:
     torch.testing.assert_close(larger, expected, rtol=1e-3, atol=1e-4)
     assert torch.equal(plain.head(x_TBD[-1], lambda x_BD, scores: x_BD), x_TBD[-1])  # control
     assert "head.norm.weight" not in plain.state_dict()  # networks of before have none
+
+
+@each_backbone
+def test_tied_items_are_scored_by_the_vectors_that_are_read(backbone: str) -> None:
+    tied = build_network(model_config(backbone, tied_items=True, final_norm=True)).eval()
+    batch = random_batch(6)
+    x_BD = hidden(tied, batch)[-1]
+    scores_BV = tied.head(x_BD, lambda x, scores: x @ scores.weight_VD.t() + scores.bias_V)
+    normed = F.layer_norm(x_BD, x_BD.shape[-1:], tied.head.norm.weight, tied.head.norm.bias)
+    expected = normed @ tied.embedding.table.weight[1:].t() + tied.head.bias_V
+    torch.testing.assert_close(scores_BV, expected)
+    names = tied.state_dict()
+    assert "head.weight_VD" not in names
+    assert "embedding.table.weight" in names
+    scores_BV.sum().backward()
+    gradient = tied.embedding.table.weight.grad
+    assert gradient is not None
+    assert (gradient[1:] != 0).any(1).all()  # every item is scored
+    assert (gradient[0] == 0).all()  # padding is not
+    plain = build_network(model_config(backbone))
+    assert plain.head.weight_VD.data_ptr() != plain.embedding.table.weight.data_ptr()  # control
+
+
+@each_backbone
+def test_the_initial_scale_is_that_of_all_matrices(backbone: str) -> None:
+    one, three = (
+        build_network(model_config(backbone, initial_scale=scale), awake=False)
+        for scale in (None, 3.0)
+    )
+    for (name, weight), scaled in zip(one.named_parameters(), three.parameters(), strict=True):
+        factor = 3 if weight.dim() > 1 else 1
+        torch.testing.assert_close(scaled, factor * weight, msg=name)
