@@ -18,6 +18,13 @@ from skiprec.config.run import RunConfig
 from skiprec.data.batching import evenly_spaced_rows
 from skiprec.data.shards import ShardSet
 from skiprec.evaluation.measure.arms import Arms, Decided
+from skiprec.evaluation.measure.native_timing import (
+    Agreement,
+    compare_unit,
+    describe_native_executor,
+    native_stages,
+    why_no_native_executor,
+)
 from skiprec.evaluation.measure.scoring import (
     decide_unit,
     describe_rows,
@@ -26,9 +33,10 @@ from skiprec.evaluation.measure.scoring import (
     score_full,
 )
 from skiprec.evaluation.measure.tiles import read_tiles
-from skiprec.evaluation.measure.timing import Seconds, TimingPlan, TimingSample, time_arms
+from skiprec.evaluation.measure.timing import Times, TimingPlan, TimingSample, time_arms
 from skiprec.evaluation.report.schema import Machine
 from skiprec.evaluation.report.table import Columns
+from skiprec.inference.native.from_network import NativeNetwork
 from skiprec.network import SkipRecNetwork
 from skiprec.policy.priced import PriceKnob
 
@@ -98,6 +106,7 @@ class Scorer:
         self.exclude_seen = job.config.evaluation.exclude_seen
         self.shards, self.row_R = job.open_rows()
         self.network = job.load()
+        self.native: NativeNetwork | None = None
         self.backbone = self.network if self.network.policy is None else job.load_backbone()
 
     def decide(self, unit: slice) -> Decided:
@@ -118,6 +127,13 @@ class Scorer:
             columns |= score_arms(self.network, tiles, arms, self.exclude_seen)
         return columns
 
+    def compare(self, unit: slice, k: int) -> Agreement:
+        """How the native executor's lists of `k` items agree with PyTorch's, on a unit's rows."""
+        if self.native is None:
+            self.native = NativeNetwork(self.network, self.shards.window - 1)
+        _, tiles = read_tiles(self.shards, self.row_R[unit])
+        return compare_unit(self.network, self.native, tiles, k, self.exclude_seen)
+
     def machine(self) -> Machine:
         """The machine that scores the rows."""
         return _machine(self.network)
@@ -128,12 +144,20 @@ class Timer:
 
     def __init__(self, job: Job) -> None:
         self.network = job.load()
+        self.reason: str | None = "asked for"
+        if job.config.evaluation.executor == "native":
+            self.reason = why_no_native_executor(self.network)
 
-    def run(self, sample: TimingSample, plan: TimingPlan) -> dict[int, Seconds]:
-        """Seconds by batch size."""
+    def executor(self) -> str:
+        """The executor that is timed, for the conditions of a report."""
+        return describe_native_executor() if self.reason is None else f"PyTorch ({self.reason})"
+
+    def run(self, sample: TimingSample, plan: TimingPlan) -> dict[int, Times]:
+        """Times by batch size."""
         device = self.network.device
         sample = TimingSample(sample.items_RT.to(device), sample.arms, sample.keep_ARL.to(device))
-        return time_arms(self.network, sample, plan)
+        make_stages = native_stages if self.reason is None else None
+        return time_arms(self.network, sample, plan, make_stages=make_stages)
 
     def machine(self) -> Machine:
         """The machine that takes the times."""

@@ -31,10 +31,11 @@ from skiprec.evaluation.measure.arms import (
 )
 from skiprec.evaluation.measure.baselines import popularity_places
 from skiprec.evaluation.measure.compute_cost import measure_cost
+from skiprec.evaluation.measure.native_timing import Agreement, why_no_native_executor
 from skiprec.evaluation.measure.operating_points import Curve, operating_points
 from skiprec.evaluation.measure.scoring import TOP, decide_unit
 from skiprec.evaluation.measure.tiles import read_tiles, work_units
-from skiprec.evaluation.measure.timing import Seconds, TimingPlan, TimingSample
+from skiprec.evaluation.measure.timing import Times, TimingPlan, TimingSample
 from skiprec.evaluation.report.make import Measured, make_report
 from skiprec.evaluation.report.schema import Machine, MeasuredConditions, Report
 from skiprec.evaluation.report.table import Columns, per_user_table
@@ -87,16 +88,22 @@ def evaluate_run(config: RunConfig, run_folder: Path, command: str) -> Path:
     place_V = popularity_places(ShardSet.open(job.data_path, "train"))
     cost = measure_cost(network, shards.window - 1, min(TOP, network.num_items))
     timed_R = evenly_spaced_rows(len(row_R), config.evaluation.timing_users)
+    is_timed = bool(config.evaluation.timing_batches)
+    compares = is_timed and config.evaluation.executor == "native"
+    if compares and why_no_native_executor(network) is not None:
+        compares = False
     with session_of(config):
-        scored = _accuracy_pass(job, place_V, row_R, network.policy)
+        scored = _accuracy_pass(job, place_V, row_R, network.policy, compares)
         arms, machine = scored.arms, scored.machine
-        seconds: dict[int, Seconds] = {}
-        if config.evaluation.timing_batches:
+        times: dict[int, Times] = {}
+        executor = "no times were taken"
+        if is_timed:
             say(f"[{config.name}] accuracy is done; taking times, alone")
-            seconds, machine = _timing_pass(job, shards, row_R, timed_R, arms)
-    table = per_user_table(scored.parts, arms, cost, timed_R, seconds.get(1))
-    conditions = _conditions(job, shards, len(row_R), network, machine, command, started)
-    measured = Measured(table, seconds, cost, scored.curve, config.policy.caution)
+            times, machine, executor = _timing_pass(job, shards, row_R, timed_R, arms)
+    seconds = times[1].cold if 1 in times else None
+    table = per_user_table(scored.parts, arms, cost, timed_R, seconds)
+    conditions = _conditions(job, shards, len(row_R), network, machine, executor, command, started)
+    measured = Measured(table, times, cost, scored.curve, config.policy.caution, scored.agreement)
     published = _publish(job.run_folder, measured, make_report(measured, conditions))
     storage = open_storage(config.cluster, config.name)
     if storage is not None:
@@ -110,10 +117,17 @@ class _Scored:
     curve: Curve | None
     parts: list[Columns]
     machine: Machine
+    agreement: Agreement | None
 
 
-def _accuracy_pass(job: Job, place_V: Longs, row_R: Longs, policy: PolicyModule | None) -> _Scored:
-    """All decisions, then the ranks of all arms, whose controls depend on all decisions."""
+def _accuracy_pass(
+    job: Job, place_V: Longs, row_R: Longs, policy: PolicyModule | None, compares: bool
+) -> _Scored:
+    """All decisions, then the ranks of all arms, whose controls depend on all decisions.
+
+    Args:
+        compares: whether the native executor's lists are compared with PyTorch's.
+    """
     units = work_units(len(row_R), job.config.evaluation.batch_rows)
     arms, curve = None, None
     with scoring_crew(job.config, Scorer, len(units), job, place_V) as scorers:
@@ -124,7 +138,12 @@ def _accuracy_pass(job: Job, place_V: Longs, row_R: Longs, policy: PolicyModule 
             arms = arms_of(decided.keep_RL, row_R) | learned
         calls = [(unit, None if arms is None else take_rows(arms, unit)) for unit in units]
         parts = scorers.all("score", calls, "scored")
-        return _Scored(arms, curve, parts, scorers.one("machine"))
+        agreement = None
+        if compares:
+            k = min(TOP, len(place_V))
+            pairs = [(unit, k) for unit in units]
+            agreement = sum(scorers.all("compare", pairs, "compared"), Agreement())
+        return _Scored(arms, curve, parts, scorers.one("machine"), agreement)
 
 
 def _setting_for(job: Job, network: SkipRecNetwork, keep_frac: float) -> float:
@@ -144,7 +163,7 @@ def _setting_for(job: Job, network: SkipRecNetwork, keep_frac: float) -> float:
 
 def _timing_pass(
     job: Job, shards: ShardSet, row_R: Longs, timed_R: Longs, arms: Arms | None
-) -> tuple[dict[int, Seconds], Machine]:
+) -> tuple[dict[int, Times], Machine, str]:
     evaluation = job.config.evaluation
     items_RT = torch.from_numpy(
         shards.take(row_R[timed_R]).items_RW[:, :-1].astype(np.int64)
@@ -161,7 +180,7 @@ def _timing_pass(
         evaluation.exclude_seen,
     )
     with timing_crew(job.config, Timer, job) as timer:
-        return timer.one("run", sample, plan), timer.one("machine")
+        return timer.one("run", sample, plan), timer.one("machine"), timer.one("executor")
 
 
 def _check(job: Job, network: SkipRecNetwork, shards: ShardSet, row_R: Longs) -> None:
@@ -179,6 +198,7 @@ def _conditions(
     num_rows: int,
     network: SkipRecNetwork,
     machine: Machine,
+    executor: str,
     command: str,
     started: float,
 ) -> MeasuredConditions:
@@ -211,6 +231,7 @@ def _conditions(
         "versions": made_by["versions"],
         "written": made_by["started"],
         "evaluation_s": round(time.monotonic() - started, 1),
+        "executor": executor,
     }
 
 

@@ -35,6 +35,20 @@ Clock = Callable[[], float]
 Stage = Callable[[int], object]
 # "<arm>/<part>" (`stage_name`) -> seconds of each round.
 Seconds = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of each stage: right after another stage (cold), and right after itself (warm).
+
+    A stage finds the caches as the stage before it has left them. Requests to one model come warm;
+    a machine that does other things between them serves cold.
+    """
+
+    cold: Seconds
+    warm: Seconds
+
+
 # Timed parts of a request: the blocks; the policy and the blocks; all of it, end to end.
 Part = Literal["blocks", "policy", "end"]
 
@@ -81,26 +95,35 @@ class TimingSample:
     keep_ARL: Tensor
 
 
+# (network, sample, plan, rows a call) -> the stages by name.
+MakeStages = Callable[[SkipRecNetwork, TimingSample, TimingPlan, int], dict[str, Stage]]
+
+
 @torch.inference_mode()
 def time_arms(
     network: SkipRecNetwork,
     sample: TimingSample,
     plan: TimingPlan,
     clock: Clock = time.perf_counter,
-) -> dict[int, Seconds]:
-    """Seconds by batch size. Round i of a stage runs next to round i of all other stages."""
+    make_stages: MakeStages | None = None,
+) -> dict[int, Times]:
+    """Times by batch size. Round i of a stage runs next to round i of all other stages.
+
+    Args:
+        make_stages: makes the stages of an executor. None: of PyTorch.
+    """
     times = {}
     for batch in plan.batches:
         rounds = plan.rounds(batch, len(sample.items_RT))
-        stages = arm_stages(network, sample, plan, batch)
+        stages = (make_stages or arm_stages)(network, sample, plan, batch)
         times[batch] = interleave(stages, rounds, _finisher(sample.items_RT.device), clock)
     return times
 
 
 def interleave(
     stages: dict[str, Stage], rounds: int, finish: Callable[[], None], clock: Clock
-) -> Seconds:
-    """Seconds of every stage in every round.
+) -> Times:
+    """Seconds of every stage in every round, twice in a row: cold, then warm.
 
     Each round has an order of its own, so that no stage always finds the caches as one certain
     other stage has left them.
@@ -109,17 +132,18 @@ def interleave(
         finish: waits until the device has finished its work.
     """
     names = list(stages)
-    seconds = {name: np.empty(rounds) for name in names}
+    cold, warm = ({name: np.empty(rounds) for name in names} for _ in range(2))
     for index in range(-WARMUP_ROUNDS, rounds):
         order = permutation(mix(ORDER_SEED, index + WARMUP_ROUNDS), len(names))
         for name in (names[place] for place in order):
-            finish()
-            started = clock()
-            stages[name](max(index, 0))
-            finish()
-            if index >= 0:
-                seconds[name][index] = clock() - started
-    return seconds
+            for seconds in (cold, warm):
+                finish()
+                started = clock()
+                stages[name](max(index, 0))
+                finish()
+                if index >= 0:
+                    seconds[name][index] = clock() - started
+    return Times(cold, warm)
 
 
 def shallow_network(network: SkipRecNetwork, num_blocks: int) -> SkipRecNetwork:
@@ -136,7 +160,7 @@ def arm_stages(
     network: SkipRecNetwork, sample: TimingSample, plan: TimingPlan, batch: int
 ) -> dict[str, Stage]:
     """The stages to time by name; `FULL` is the reference of every ratio."""
-    requests = _Requests(network, sample, plan, batch)
+    requests = Requests(network, sample, plan, batch)
     stages = {
         stage_name(FULL, "blocks"): requests.blocks(None, "dense"),
         stage_name(FULL, "end"): requests.end_to_end(network, None),
@@ -158,7 +182,7 @@ def arm_stages(
     return stages
 
 
-class _Requests:
+class Requests:
     """The batches of one size over a sample, embedded before the clock starts."""
 
     def __init__(

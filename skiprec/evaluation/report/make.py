@@ -1,6 +1,6 @@
 """From the per-user table and the times to `report.json`: all numbers of a report are made here."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -24,9 +24,10 @@ from skiprec.evaluation.measure.arms import (
 )
 from skiprec.evaluation.measure.compute_cost import ComputeCost
 from skiprec.evaluation.measure.frontier import Bracket
+from skiprec.evaluation.measure.native_timing import Agreement
 from skiprec.evaluation.measure.operating_points import Curve
 from skiprec.evaluation.measure.scoring import SHARED_COLUMN, TOP
-from skiprec.evaluation.measure.timing import WARMUP_ROUNDS, Seconds
+from skiprec.evaluation.measure.timing import WARMUP_ROUNDS, Times
 from skiprec.evaluation.report.by_length import accuracy_by_length
 from skiprec.evaluation.report.schema import (
     METRICS,
@@ -38,6 +39,7 @@ from skiprec.evaluation.report.schema import (
     Frontier,
     LearnedPoint,
     MeasuredConditions,
+    NativeAgreement,
     PolicyNumbers,
     PolicyPoint,
     Report,
@@ -58,29 +60,28 @@ class Measured:
     """The measurements of an evaluation.
 
     Args:
-        seconds: times by batch size; empty where none were taken.
+        times: by batch size; empty where none were taken.
         cost: FLOPs of one row.
         curve: the settings of the arms of the learned curve; None where the table has none.
         caution: the warning that belongs to the kind of policy (`PolicySection.caution`).
+        agreement: of the native executor with PyTorch; None where they were not compared.
     """
 
     table: pa.Table
-    seconds: dict[int, Seconds]
+    times: dict[int, Times]
     cost: ComputeCost
     curve: Curve | None = None
     caution: str | None = None
+    agreement: Agreement | None = None
 
 
 def make_report(measured: Measured, conditions: MeasuredConditions) -> Report:
     """The contents of `report.json`. `rows` hold the times of the first batch size."""
     has_policy = "keep" in measured.table.column_names
     summary = Summary(measured.table)
-    timing = {batch: timing_of(batch, seconds) for batch, seconds in measured.seconds.items()}
+    keep_frac = float(kept_matrix(measured.table).mean()) if has_policy else None
+    timing = {batch: _timing(batch, times, keep_frac) for batch, times in measured.times.items()}
     batch = next(iter(timing), None)
-    if has_policy:
-        keep_frac = float(kept_matrix(measured.table).mean())
-        for size, seconds in measured.seconds.items():
-            timing[size]["amdahl"] = amdahl(seconds, keep_frac)
     all_conditions: Conditions = {
         **conditions,
         "batch": batch,
@@ -97,8 +98,27 @@ def make_report(measured: Measured, conditions: MeasuredConditions) -> Report:
         "conditions": all_conditions,
         "statements": [],
     }
+    if measured.agreement is not None:
+        report["native"] = cast(NativeAgreement, asdict(measured.agreement))
     report["statements"] = statements(report, measured.caution)
+    if measured.agreement is not None and not measured.agreement.is_close:
+        report["statements"].append(
+            "WARNING: the native executor and PyTorch differ by more than near ties (see the end "
+            "of the times); report this"
+        )
     return report
+
+
+def _timing(batch: int, times: Times, keep_frac: float | None) -> Timing:
+    """The numbers of the cold times, and in `warm` those of the warm ones."""
+    cold, warm = timing_of(batch, times.cold), timing_of(batch, times.warm)
+    if keep_frac is not None:
+        cold["amdahl"], warm["amdahl"] = (
+            amdahl(times.cold, keep_frac),
+            amdahl(times.warm, keep_frac),
+        )
+    cold["warm"] = warm
+    return cold
 
 
 def _difference(summary: Summary, rival: Arm) -> Difference:

@@ -233,6 +233,21 @@ class Timing(TypedDict):
     latency: dict[str, Latency]
     users_per_s: dict[str, float]
     amdahl: NotRequired[Amdahl]
+    warm: NotRequired["Timing"]
+
+
+@with_config(COMPLETE)
+class NativeAgreement(TypedDict):
+    """How the timed executor's answers differ from PyTorch's, over all evaluated rows.
+
+    `largest_gap` is that of two scores at a place where lists differ, as a share of the largest
+    score of the list.
+    """
+
+    rows: int
+    lists_differ: int
+    largest_gap: float
+    decisions_differ: int
 
 
 @with_config(COMPLETE)
@@ -274,6 +289,7 @@ class MeasuredConditions(Machine):
     versions: dict[str, str]
     written: str
     evaluation_s: float
+    executor: NotRequired[str]
 
 
 @with_config(COMPLETE)
@@ -310,6 +326,7 @@ class Report(TypedDict):
     by_length: NotRequired[list[LengthRow]]
     flops: Flops
     timing: dict[str, Timing]
+    native: NotRequired[NativeAgreement]
     conditions: Conditions
     statements: list[str]
 

@@ -12,6 +12,7 @@ from skiprec.evaluation.report.schema import (
     Frontier,
     LearnedPoint,
     LengthRow,
+    NativeAgreement,
     PolicyNumbers,
     PolicyPoint,
     Report,
@@ -108,6 +109,9 @@ def _how_to_read(report: Report) -> str:
             "network (all blocks, no policy): blocks only; blocks + policy; end to end (embedding, "
             "policy, dispatch, blocks, head, top 20)."
         )
+        executor = conditions.get("executor", "")
+        if executor.startswith("native"):
+            text += " The native executor ran all arms but masked, which runs in PyTorch."
     else:
         text += "Times were not taken (evaluation.timing_batches is empty)."
     if conditions["exclude_seen"]:
@@ -247,7 +251,32 @@ def _times(report: Report) -> list[str]:
         if "amdahl" in timing:
             text += f" {_amdahl(timing['amdahl'])}"
         lines += ["", text, ""]
+        if "warm" in timing and timing["warm"]["speedups"]:
+            lines += [f"Warm: {_warm(timing['warm'])}", ""]
+    if "native" in report:
+        lines += [_agreement(report["native"]), ""]
     return lines[:-1]
+
+
+def _warm(timing: Timing) -> str:
+    """The speedups where the same arm ran just before."""
+    parts = [
+        f"{name} {_speedup(speedups, 'speedup_end_to_end')}"
+        for name, speedups in timing["speedups"].items()
+        if "speedup_end_to_end" in speedups
+    ]
+    text = f"end to end {', '.join(parts)}."
+    return f"{text} {_amdahl(timing['amdahl'])}" if "amdahl" in timing else text
+
+
+def _agreement(native: NativeAgreement) -> str:
+    text = (
+        f"The timed executor against PyTorch: of {native['rows']:,} lists "
+        f"{native['lists_differ']:,} differ"
+    )
+    if native["lists_differ"]:
+        text += f", by scores that are at most {native['largest_gap']:.1e} of the largest apart"
+    return f"{text}; of the decisions {native['decisions_differ']:,}."
 
 
 def _time_cells(timing: Timing) -> list[Cells]:

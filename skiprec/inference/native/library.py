@@ -122,6 +122,32 @@ class NativeModel:
         Raises:
             ValueError: the library refuses the request; the message says why.
         """
+        if not 1 <= k <= MAX_K:
+            raise ValueError(f"k is {k}; expected 1 to {MAX_K}")
+        return self._call(item_N, end_B, k, exclude_seen, keep_BL, setting, allowed_V, threads)
+
+    def run_blocks(
+        self,
+        item_N: NDArray[np.integer[Any]],
+        end_B: NDArray[np.integer[Any]],
+        keep_BL: NDArray[np.bool_] | None = None,
+        setting: float = 0.0,
+        threads: int = 1,
+    ) -> NDArray[np.bool_]:
+        """`keep_BL`: as `recommend`, without lists; to time the policy and the blocks alone."""
+        return self._call(item_N, end_B, 0, False, keep_BL, setting, None, threads).keep_BL
+
+    def _call(
+        self,
+        item_N: NDArray[np.integer[Any]],
+        end_B: NDArray[np.integer[Any]],
+        k: int,
+        exclude_seen: bool,
+        keep_BL: NDArray[np.bool_] | None,
+        setting: float,
+        allowed_V: NDArray[np.bool_] | None,
+        threads: int,
+    ) -> Answer:
         num_rows, num_blocks = len(end_B), self._shape.blocks
         given = allowed = None
         if keep_BL is not None:
@@ -138,10 +164,8 @@ class NativeModel:
                 )
             # One byte more, as the library reads whole bytes.
             allowed = np.packbits(allowed_V, bitorder="little").tobytes() + b"\0"
-        # Refused before memory for the lists is taken: k may be anything.
-        room = k if 0 < k <= MAX_K else 0
-        items_BK = np.empty((num_rows, room), np.int32)
-        scores_BK = np.empty((num_rows, room), np.float32)
+        items_BK = np.empty((num_rows, k), np.int32)
+        scores_BK = np.empty((num_rows, k), np.float32)
         kept_BL = np.empty((num_rows, num_blocks), np.bool_)
         request = _Request(
             _int32(item_N).tobytes(),

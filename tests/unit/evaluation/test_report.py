@@ -13,6 +13,7 @@ from skiprec.evaluation.measure.arms import Arm, arms_of
 from skiprec.evaluation.measure.compute_cost import ComputeCost
 from skiprec.evaluation.measure.intervals import SEED
 from skiprec.evaluation.measure.operating_points import Curve
+from skiprec.evaluation.measure.timing import Times
 from skiprec.evaluation.report.by_length import accuracy_by_length
 from skiprec.evaluation.report.make import Measured, correlation, make_report
 from skiprec.evaluation.report.pictures import draw_pictures
@@ -73,7 +74,7 @@ def seconds(**stages: float) -> dict[str, np.ndarray]:
     return {name.replace("__", "/"): load_N * s for name, s in stages.items()}
 
 
-TIMES = {
+COLD = {
     1: seconds(
         full__blocks=8, full__end=10, skiprec__blocks=4, skiprec__policy=5, skiprec__end=7,
         masked__blocks=9, oracle__end=6, random__blocks=4, random__end=6, fixed__blocks=4,
@@ -84,6 +85,12 @@ TIMES = {
         masked__blocks=8,
     ),
 }  # fmt: skip
+# A stage that ran just before is faster, a skipping one by more.
+WARM = {
+    batch: {name: t * (0.5 if "skiprec" in name else 0.8) for name, t in stages.items()}
+    for batch, stages in COLD.items()
+}
+TIMES = {batch: Times(COLD[batch], WARM[batch]) for batch in COLD}
 
 
 def varied_decisions() -> np.ndarray:
@@ -323,7 +330,8 @@ def test_without_times_the_report_says_so() -> None:
 
 def test_masked_that_is_faster_than_full_is_a_warning() -> None:
     assert not any("WARNING" in text for text in report_of(varied_decisions())["statements"])
-    disturbed = {1: TIMES[1] | {"masked/blocks": TIMES[1]["full/blocks"] / 1.2}}
+    cold = COLD[1] | {"masked/blocks": COLD[1]["full/blocks"] / 1.2}
+    disturbed = {1: Times(cold, cold)}
     table = make_table(varied_decisions())
     report = make_report(Measured(table, disturbed, COST, CURVE), dict(CONDITIONS))
     assert any("masked execution" in text for text in report["statements"])
@@ -337,7 +345,8 @@ def test_a_network_without_a_policy_has_the_full_backbone_alone() -> None:
         "rank_full_backbone": ranks_around(4, seed=1),
     }
     table = per_user_table([part], None, COST, np.array([0]), None)
-    times = {1: {name: t for name, t in TIMES[1].items() if name.startswith("full/")}}
+    cold = {name: t for name, t in COLD[1].items() if name.startswith("full/")}
+    times = {1: Times(cold, cold)}
     measured = Measured(table, times, COST)
     report = make_report(measured, dict(CONDITIONS))
     assert [r["name"] for r in report["rows"]] == ["popularity", "full_backbone"]

@@ -10,9 +10,9 @@ import torch
 from skiprec.evaluation.measure.arms import POLICY_ARMS, arm_named
 from skiprec.evaluation.measure.timing import (
     WARMUP_ROUNDS,
+    Requests,
     TimingPlan,
     TimingSample,
-    _Requests,
     arm_stages,
     interleave,
     shallow_network,
@@ -63,20 +63,38 @@ def make_sample(num_rows: int = 10) -> TimingSample:
 def test_rounds_are_paired() -> None:
     clock = Clock()
     stages = {"full": clock.stage("full", 2.0), "half": clock.stage("half", 1.0)}
-    seconds = interleave(stages, rounds=4, finish=lambda: None, clock=clock)
-    assert seconds["full"].tolist() == [2, 4, 6, 8]
-    assert seconds["half"].tolist() == [1, 2, 3, 4]
-    assert np.all(seconds["full"] / seconds["half"] == 2)
-    timed = clock.log[2 * WARMUP_ROUNDS :]
+    times = interleave(stages, rounds=4, finish=lambda: None, clock=clock)
+    for seconds in (times.cold, times.warm):
+        assert seconds["full"].tolist() == [2, 4, 6, 8]
+        assert seconds["half"].tolist() == [1, 2, 3, 4]
+        assert np.all(seconds["full"] / seconds["half"] == 2)
+    timed = clock.log[4 * WARMUP_ROUNDS :]
+    assert timed[::2] == timed[1::2]  # each cold run is followed by a warm one
+    timed = timed[::2]
     assert [index for _, index in timed] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert all({timed[i][0], timed[i + 1][0]} == set(stages) for i in range(0, 8, 2))
+
+
+def test_the_first_run_of_a_pair_is_the_cold_one() -> None:
+    clock, last = Clock(), [""]
+
+    def stage(name: str):
+        def run(index: int) -> None:
+            clock.now += 1.0 if last[0] == name else 5.0
+            last[0] = name
+
+        return run
+
+    times = interleave({"a": stage("a"), "b": stage("b")}, 50, lambda: None, clock)
+    assert (times.warm["a"] == 1).all()
+    assert times.cold["a"].mean() > 3
 
 
 def test_no_stage_has_one_predecessor() -> None:
     clock, num_stages, rounds = Clock(), 13, 512
     stages = {str(place): clock.stage(str(place), 1.0) for place in range(num_stages)}
     interleave(stages, rounds, finish=lambda: None, clock=clock)
-    names = [name for name, _ in clock.log]
+    names = [name for name, _ in clock.log[::2]]
     for stage in stages:
         before = Counter(a for a, b in pairwise(names) if b == stage)
         assert max(before.values()) < 0.15 * rounds, "a twelfth of them, give or take"
@@ -90,7 +108,7 @@ def test_every_row_of_the_sample_is_timed_twice(batch: int) -> None:
     items_RT = torch.arange(1, num_rows + 1)[:, None].repeat(1, 9)
     sample = TimingSample(items_RT, (), torch.empty(0))
     with torch.inference_mode():
-        calls = _Requests(network, sample, PLAN, batch).items
+        calls = Requests(network, sample, PLAN, batch).items
     assert all(len(items_BT) == batch for items_BT in calls)
     rounds = PLAN.rounds(batch, num_rows)
     timed = [calls[index % len(calls)][:, 0] for index in range(rounds)]
@@ -148,8 +166,10 @@ def test_seconds_of_every_stage_and_batch(with_policy: bool) -> None:
     if not with_policy:
         sample = TimingSample(sample.items_RT, (), torch.empty(0))
     ticks = iter(range(10**6))
-    seconds = time_arms(network, sample, PLAN, clock=lambda: float(next(ticks)))
-    assert seconds.keys() == set(PLAN.batches)
+    times_of = time_arms(network, sample, PLAN, clock=lambda: float(next(ticks)))
+    assert times_of.keys() == set(PLAN.batches)
+    assert all(times.cold.keys() == times.warm.keys() for times in times_of.values())
+    seconds = {batch: times.cold for batch, times in times_of.items()}
     assert {len(times) for times in seconds[1].values()} == {20}
     assert all((times == 1.0).all() for times in seconds[16].values())
     assert ("skiprec/end" in seconds[1]) == with_policy

@@ -129,8 +129,7 @@ bool check_shape(const Shape& s) {
 
 bool check_request(const Handle& handle, const Request& q) {
   if (q.rows < 0) return fail("%lld rows; expected none or more", q.rows);
-  if (q.k < 1 || q.k > MAX_K)
-    return fail("k is %lld; expected 1 to %lld", q.k, MAX_K);
+  if (q.k < 0 || q.k > MAX_K) return fail("k is %lld; expected 0 to %lld", q.k, MAX_K);
   for (int r = 0; r < q.rows; r++)
     if (q.end(r) < q.begin(r)) return fail("history %lld ends before it starts", r);
   if (q.rows && q.end(q.rows - 1) > q.num_items)

@@ -19,7 +19,8 @@ struct Request {
   const uint8_t* allowed;      // one bit for each item, or null: every item
   float setting;               // of the policy: the threshold or the price
   int64_t num_items;           // in `items`
-  int32_t k, excludes_seen, rows;
+  int32_t k;                   // 0: no lists, the blocks alone
+  int32_t excludes_seen, rows;
   int32_t* items_out;          // [rows, k]
   float* scores_out;           // [rows, k]
   uint8_t* keep_out;           // [rows, blocks]

@@ -329,6 +329,7 @@ bool run_tile(const Model& m, Workspace& w, const Request& request, int first, i
     run_conv_blocks(m, w, positions_of, rows);
   else
     run_attention_blocks(m, w, positions_of, rows);
+  if (!request.k) return true;  // the blocks alone
   for (int r = 0; r < rows; r++) {
     int positions = positions_of[r];
     float* last = w.last + (size_t)r * m.stride;
