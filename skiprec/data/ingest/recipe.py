@@ -159,11 +159,12 @@ class ArrowSource(_Columns):
 
 
 class JsonSource(_Columns):
-    """Text files with a JSON object on each line; values are read as if they were text."""
+    """Text files with a JSON object on each line."""
 
     kind: Literal["jsonl"] = "jsonl"
-    """Text files with a JSON object on each line, whose keys are the columns; its values are read
-    as if they were text. They may be compressed."""
+    """Text files with a JSON object on each line, whose keys are the columns. Ids and times are read
+    as if they were text; conditions compare numbers and booleans as such. They may be
+    compressed."""
     encoding: Encoding = "utf-8"
     """Encoding of the text; a byte order mark overrides it."""
 
