@@ -162,8 +162,8 @@ class JsonSource(_Columns):
     """Text files with a JSON object on each line."""
 
     kind: Literal["jsonl"] = "jsonl"
-    """Text files with a JSON object on each line, whose keys are the columns. Ids and times are read
-    as if they were text; conditions compare numbers and booleans as such. They may be
+    """Text files with a JSON object on each line, whose keys are the columns. Ids and times are
+    read as if they were text; conditions compare numbers and booleans as such. They may be
     compressed."""
     encoding: Encoding = "utf-8"
     """Encoding of the text; a byte order mark overrides it."""

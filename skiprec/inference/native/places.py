@@ -4,7 +4,8 @@ import hashlib
 import sys
 from pathlib import Path
 
-SOURCES = Path(__file__).parent / "src"
+SOURCES = Path(__file__).resolve().parent / "src"
+WHEEL_LIBRARY = SOURCES.with_name("libskiprec.so")
 
 
 def checksum() -> str:
@@ -22,7 +23,7 @@ def environment_library() -> Path:
 
 def find_library() -> Path | None:
     """The library of a wheel, beside this file, or that of the environment; None if neither."""
-    for path in (Path(__file__).with_name("libskiprec.so"), environment_library()):
+    for path in (WHEEL_LIBRARY, environment_library()):
         if path.exists():
             return path
     return None
