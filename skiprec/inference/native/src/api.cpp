@@ -23,7 +23,7 @@ namespace {
 
 constexpr int MAX_LENGTH = 1 << 20;  // of the window, the blocks, the table of positions
 constexpr int MAX_K = 10000;
-constexpr int ROWS_OF_TASK = 16;
+constexpr int ROWS_OF_TASK = 64;  // the largest tile of level.cpp
 
 thread_local char message[256];  // the reason of this thread's last failure
 

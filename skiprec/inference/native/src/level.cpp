@@ -20,18 +20,18 @@ namespace {
 #include "simd.h"
 #include "matmul.h"
 #include "norm.h"
+constexpr int TILE_ROWS = 64;           // most users that go through the network together
+constexpr size_t TILE_BYTES = 1 << 19;  // of their rows: they stay in the second cache
 #include "conv_block.h"
 #include "attention_block.h"
 #include "policy.h"
 #include "top_items.h"
 #include "model.h"
 
-constexpr int TILE_ROWS = 16;  // users that go through the blocks together
-
 struct Model {
   Shape shape;
   Memory memory;
-  int stride;
+  int stride, tile;  // tile: users that go through the network together
   const float *embedding, *positions;
   Policy policy;
   ConvBlock* conv_blocks;
@@ -68,6 +68,8 @@ void* make_model(const Shape& shape, const int32_t* dilations, const int32_t* se
   if (!m) return nullptr;
   m->shape = shape;
   m->stride = round_up(shape.width, LANES);
+  size_t fitting = TILE_BYTES / ((size_t)shape.window * m->stride * sizeof(float));
+  m->tile = fitting > TILE_ROWS ? TILE_ROWS : fitting < 8 ? 8 : (int)fitting;
   Reader reader{m->memory, weights, false};
   m->embedding = reader.rows(shape.items, shape.width);
   if (shape.backbone != CONVOLUTIONS) m->positions = reader.rows(shape.positions_table, shape.width);
@@ -123,18 +125,19 @@ void* make_workspace(const void* of_model) {
     return result;
   };
   auto floats = [&](size_t count) { return (float*)bytes(count * sizeof(float)); };
-  size_t window = s.window, stride = model->stride, policy_stride = model->policy.stride;
+  size_t tile = model->tile, window = s.window;
+  size_t stride = model->stride, policy_stride = model->policy.stride;
   size_t widest = stride > policy_stride ? stride : policy_stride;
-  w->x = floats(TILE_ROWS * window * stride);
-  w->last = floats(TILE_ROWS * stride);
-  w->keep = (uint8_t*)bytes((size_t)TILE_ROWS * s.blocks);
+  w->x = floats(tile * window * stride);
+  w->last = floats(tile * stride);
+  w->keep = (uint8_t*)bytes(tile * s.blocks);
   w->kept = (int*)bytes((size_t)s.blocks * sizeof(int));
   w->every = (int*)bytes(window * sizeof(int));
   for (size_t i = 0; !failed && i < window; i++) w->every[i] = (int)i;
-  w->plan = (int*)bytes((size_t)TILE_ROWS * s.blocks * 2 * window * sizeof(int));
+  w->plan = (int*)bytes(tile * s.blocks * 2 * window * sizeof(int));
   w->need = (uint8_t*)bytes(3 * window);
-  w->planned = (PlannedBlock*)bytes((size_t)TILE_ROWS * s.blocks * sizeof(PlannedBlock));
-  w->hidden = floats((s.backbone == CONVOLUTIONS ? TILE_ROWS : 0) * window * stride);
+  w->planned = (PlannedBlock*)bytes(tile * s.blocks * sizeof(PlannedBlock));
+  w->hidden = floats((s.backbone == CONVOLUTIONS ? tile : 0) * window * stride);
   w->conv.sums = floats(ROWS_AT_ONCE * widest);
   w->conv.zeros = floats(widest);
   if (s.backbone != CONVOLUTIONS) {
@@ -152,12 +155,13 @@ void* make_workspace(const void* of_model) {
     a.rows = (const float**)bytes(window * sizeof(float*) + MAX_ROWS * sizeof(float*));
     a.out = (float**)bytes(window * sizeof(float*) + MAX_ROWS * sizeof(float*));
   }
-  w->policy.x = floats(window * policy_stride);
-  w->policy.second = floats(window * policy_stride);
-  w->policy.rows = (const float**)bytes(window * sizeof(float*));
-  w->policy.out = (float**)bytes(window * sizeof(float*));
-  w->policy.vector = floats(policy_stride);
-  w->policy.output = floats(round_up(model->policy.outputs + 1, LANES));
+  size_t policy_rows = s.rule == RUN_ALL ? 0 : tile * (window + 1);
+  w->policy.x = floats(policy_rows * policy_stride);
+  w->policy.second = floats(policy_rows * policy_stride);
+  w->policy.rows = (const float**)bytes(policy_rows * sizeof(float*));
+  w->policy.out = (float**)bytes(policy_rows * sizeof(float*));
+  w->policy.vectors = floats(tile * policy_stride);
+  w->policy.outputs = floats(tile * round_up(model->policy.outputs + 1, LANES));
   w->policy.every = w->every;
   w->search = (Search*)bytes(USERS_AT_ONCE * sizeof(Search));
   w->excluded = (uint8_t*)bytes(USERS_AT_ONCE * bytes_of_bits(s.items));
@@ -309,7 +313,8 @@ bool find_items(const Model& m, Workspace& w, const Request& request, int first,
 bool run_tile(const Model& m, Workspace& w, const Request& request, int first, int rows) {
   const Shape& s = m.shape;
   size_t row_floats = (size_t)s.window * m.stride;
-  int positions_of[TILE_ROWS];
+  int positions_of[TILE_ROWS], undecided = 0;
+  Undecided user[TILE_ROWS];
   for (int r = 0; r < rows; r++) {
     History history = history_of(request, s, first + r);
     positions_of[r] = history.positions;
@@ -321,10 +326,12 @@ bool run_tile(const Model& m, Workspace& w, const Request& request, int first, i
     else if (s.rule == RUN_ALL || !history.positions)
       memset(keep, 1, s.blocks);
     else
-      decide(m.policy, x, s.width, m.stride, history.item, history.positions, request.setting,
-             s.blocks, w.conv, w.policy, keep);
-    memcpy(request.keep_out + (size_t)(first + r) * s.blocks, keep, s.blocks);
+      user[undecided++] = {x, history.item, history.positions, keep};
   }
+  if (undecided)
+    decide(m.policy, user, undecided, s.window, s.width, m.stride, request.setting, s.blocks,
+           w.conv, w.policy);
+  memcpy(request.keep_out + (size_t)first * s.blocks, w.keep, (size_t)rows * s.blocks);
   if (s.backbone == CONVOLUTIONS)
     run_conv_blocks(m, w, positions_of, rows);
   else
@@ -351,8 +358,9 @@ bool run_tile(const Model& m, Workspace& w, const Request& request, int first, i
 }
 
 bool run(const void* model, void* workspace, const Request& request, int first, int last) {
-  for (int at = first; at < last; at += TILE_ROWS) {
-    int rows = last - at < TILE_ROWS ? last - at : TILE_ROWS;
+  int tile = ((const Model*)model)->tile;
+  for (int at = first; at < last; at += tile) {
+    int rows = last - at < tile ? last - at : tile;
     if (!run_tile(*(const Model*)model, *(Workspace*)workspace, request, at, rows)) return false;
   }
   return true;

@@ -18,12 +18,21 @@ struct Policy {
   const int32_t* set_sizes;           // [outputs], of CHEAPEST_SET
 };
 
+// A user whose blocks are decided.
+struct Undecided {
+  const float* x;       // the embedded history [positions, backbone's stride]
+  const int32_t* item;  // [positions]
+  int positions;
+  uint8_t* keep;        // [blocks]
+};
+
+// Buffers of a tile of users.
 struct PolicyScratch {
-  float *x, *second;  // rows of the policy's stride
-  const float** rows;
+  float *x, *second;  // [users, window, stride]
+  const float** rows;  // [users * window]
   float** out;
-  float* vector;    // [stride]
-  float* output;    // [outputs, padded]
+  float* vectors;   // [users, stride]
+  float* outputs;   // [users, outputs padded]
   const int* every; // 0, 1, 2, …
 };
 
@@ -52,38 +61,54 @@ inline void keep_by_rule(const Policy& policy, const float* output, float settin
   }
 }
 
-// Decides from the embedded history `x` [positions, backbone's stride] and its item ids.
-inline void decide(const Policy& policy, const float* x, int backbone_width, int backbone_stride,
-                   const int32_t* item, int positions, float setting, int blocks,
-                   ConvScratch& scratch, PolicyScratch& s, uint8_t* keep) {
-  int stride = policy.stride;
-  for (int i = 0; i < positions; i++) {
-    float* row = s.x + (size_t)i * stride;
-    if (policy.table) memcpy(row, policy.table + (size_t)(item[i] - 1) * stride, stride * sizeof(float));
-    s.rows[i] = x + (size_t)i * backbone_stride;
-    s.out[i] = row;
+// Decides for all users of a tile together, so that their rows share each matrix.
+inline void decide(const Policy& policy, const Undecided* user, int users, int window,
+                   int backbone_width, int backbone_stride, float setting, int blocks,
+                   ConvScratch& scratch, PolicyScratch& s) {
+  int stride = policy.stride, rows = 0, longest = 0, cursor[TILE_ROWS];
+  size_t user_floats = (size_t)window * stride;
+  for (int u = 0; u < users; u++) {
+    longest = user[u].positions > longest ? user[u].positions : longest;
+    for (int i = 0; i < user[u].positions; i++) {
+      float* row = s.x + u * user_floats + (size_t)i * stride;
+      if (policy.table) {
+        const float* own = policy.table + (size_t)(user[u].item[i] - 1) * stride;
+        memcpy(row, own, stride * sizeof(float));
+      }
+      s.rows[rows] = user[u].x + (size_t)i * backbone_stride;
+      s.out[rows++] = row;
+    }
   }
   if (!policy.table) {
     Term term{s.rows, policy.project, backbone_width, nullptr};
-    sum_of_products(&term, 1, positions, stride, policy.project_bias, s.out);
+    sum_of_products(&term, 1, rows, stride, policy.project_bias, s.out);
   }
   // A convolution reads older rows only, but in place it would read what it has just written.
   float* layers[2] = {s.x, s.second};
   for (int layer = 0; layer < 2; layer++) {
-    size_t floats = (size_t)positions * stride;
-    memcpy(layers[1 - layer], layers[layer], floats * sizeof(float));
-    ConvInput input{layers[layer], layers[1 - layer], {s.every, positions}};
-    int cursor;
-    convolve<ADD_RELU>(&input, 1, positions, policy.width, stride, 1 + layer, policy.conv[layer],
-                       1.0f, scratch, &cursor);
+    ConvInput input[TILE_ROWS];
+    for (int u = 0; u < users; u++) {
+      float *from = layers[layer] + u * user_floats, *to = layers[1 - layer] + u * user_floats;
+      memcpy(to, from, (size_t)user[u].positions * stride * sizeof(float));
+      input[u] = {from, to, {s.every, user[u].positions}};
+    }
+    convolve<ADD_RELU>(input, users, longest, policy.width, stride, 1 + layer, policy.conv[layer],
+                       1.0f, scratch, cursor);
   }
-  for (int j = 0; j < stride; j += LANES) {
-    Vec total{};
-    for (int i = 0; i < positions; i++) total += load(s.x + (size_t)i * stride + j);
-    store(s.vector + j, total * all(1.0f / positions));
+  int padded = round_up(policy.outputs, LANES);
+  for (int u = 0; u < users; u++) {
+    float* vector = s.vectors + (size_t)u * stride;
+    for (int j = 0; j < stride; j += LANES) {
+      Vec total{};
+      for (int i = 0; i < user[u].positions; i++)
+        total += load(s.x + u * user_floats + (size_t)i * stride + j);
+      store(vector + j, total * all(1.0f / user[u].positions));
+    }
+    s.rows[u] = vector;
+    s.out[u] = s.outputs + (size_t)u * padded;
   }
-  const float* row = s.vector;
-  Term term{&row, policy.head, policy.width, nullptr};
-  sum_of_products(&term, 1, 1, round_up(policy.outputs, LANES), policy.head_bias, &s.output);
-  keep_by_rule(policy, s.output, setting, blocks, keep);
+  Term term{s.rows, policy.head, policy.width, nullptr};
+  sum_of_products(&term, 1, users, padded, policy.head_bias, s.out);
+  for (int u = 0; u < users; u++)
+    keep_by_rule(policy, s.outputs + (size_t)u * padded, setting, blocks, user[u].keep);
 }
