@@ -17,7 +17,7 @@ NATIVE := $(VENV)/native-$(shell cat skiprec/inference/native/build.py skiprec/i
 READY := $(STAMP) $(NATIVE)
 
 .DEFAULT_GOAL := help
-.PHONY: help packages install quickstart test test-rest test-all lint types chaos bench bench-data clean
+.PHONY: help packages install quickstart test test-rest test-all lint types chaos bench bench-inference bench-data clean
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 14
@@ -70,6 +70,9 @@ chaos: $(READY) ## tests every fault that a run must survive
 bench: $(READY) ## runs every benchmark but bench-data
 	@status=0; for bench in $(filter-out benchmarks/bench_data.py, $(wildcard benchmarks/bench_*.py)); do \
 	  echo "== $$bench"; $(PY) $$bench || status=1; done; exit $$status
+
+bench-inference: $(READY) ## benchmarks the native executor, and peers if the extra bench is installed
+	$(PY) benchmarks/bench_inference.py
 
 bench-data: $(READY) ## benchmarks building shards from a file of the size of ml-latest
 	$(PY) benchmarks/bench_data.py
