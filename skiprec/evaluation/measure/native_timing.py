@@ -25,7 +25,6 @@ from skiprec.evaluation.measure.timing import (
     Stage,
     TimingPlan,
     TimingSample,
-    shallow_network,
     stage_name,
 )
 from skiprec.inference.executor import recommend
@@ -109,11 +108,10 @@ def native_stages(
     for arm, decisions in ((ORACLE, SKIPREC), (RANDOM, RANDOM), (FIXED, FIXED)):
         stages[stage_name(arm, "end")] = stage(model, "end", given(decisions))
     mean_kept = sample.keep_ARL[sample.arms.index(SKIPREC)].sum(1).mean()
-    few_blocks = round(float(mean_kept))
-    shallow = NativeNetwork(shallow_network(network, few_blocks), window) if few_blocks else model
-    few = np.ones((batch, few_blocks), np.bool_) if few_blocks else ~everything
-    stages[stage_name(SHALLOW, "blocks")] = stage(shallow, "blocks", lambda _: few)
-    stages[stage_name(SHALLOW, "end")] = stage(shallow, "end", lambda _: few)
+    # The same weights in memory as every other arm, so that the caches treat all alike.
+    few = np.tile(np.arange(network.num_blocks) < round(float(mean_kept)), (batch, 1))
+    for part in ("blocks", "end"):
+        stages[stage_name(SHALLOW, part)] = stage(model, part, lambda _: few)
     return stages
 
 
