@@ -30,6 +30,17 @@ def job_parser(description: str | None) -> argparse.ArgumentParser:
     )
 
 
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Adds the option `--run`."""
+    parser.add_argument(
+        "--run",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="folder of a trained run, such as runs/smoke (required)",
+    )
+
+
 def add_overrides(parser: argparse.ArgumentParser, target: str, example: str) -> None:
     """Adds `--set KEY=VALUE`.
 
@@ -131,13 +142,7 @@ def measure_job(
         show: prints the report in the run's folder.
     """
     parser = job_parser(description)
-    parser.add_argument(
-        "--run",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="folder of a trained run, such as runs/smoke (required)",
-    )
+    add_run(parser)
     add_overrides(
         parser,
         "the settings evaluation.*, cluster.* and data.* of the run",

@@ -7,7 +7,7 @@ shares of kept blocks, some histories with their answers, and a manifest of chec
 import sys
 from pathlib import Path
 
-from cluster.command_line import add_overrides, job_parser, run_job
+from cluster.command_line import add_overrides, add_run, job_parser, run_job
 from cluster.evaluation.evaluate import evaluation_config
 from cluster.evaluation.export import export_run
 from skiprec.terminal import print_markdown, print_prose
@@ -15,13 +15,7 @@ from skiprec.terminal import print_markdown, print_prose
 
 def main(argv: list[str]) -> int:
     parser = job_parser(__doc__)
-    parser.add_argument(
-        "--run",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="folder of a trained run, such as runs/smoke (required)",
-    )
+    add_run(parser)
     parser.add_argument(
         "--output",
         type=Path,
