@@ -34,7 +34,7 @@ $(STAMP):
 	$(PIP) torch # first and alone, so that pip takes a CPU build of this version if there is one
 	$(PIP) setuptools wheel ninja numpy packaging psutil py-cpuinfo pydantic tqdm einops hjson msgpack
 	$(PIP) --no-build-isolation deepspeed # a source package whose setup imports torch
-	$(PIP) --editable '.[train,demo,dev]'
+	$(PIP) --editable '.[train,demo,onnx,dev]'
 	@rm -f $(VENV)/installed-*
 	@touch $@
 
@@ -71,7 +71,7 @@ bench: $(READY) ## runs every benchmark but bench-data
 	@status=0; for bench in $(filter-out benchmarks/bench_data.py, $(wildcard benchmarks/bench_*.py)); do \
 	  echo "== $$bench"; $(PY) $$bench || status=1; done; exit $$status
 
-bench-inference: $(READY) ## benchmarks the native executor, and peers if the extra bench is installed
+bench-inference: $(READY) ## benchmarks the native executor, and peers if the extras bench and onnx are installed
 	$(PY) benchmarks/bench_inference.py
 
 bench-data: $(READY) ## benchmarks building shards from a file of the size of ml-latest

@@ -2,8 +2,8 @@
 
 Both sides of a ratio run in turns in one process. Histories fill the window, and both sides compute
 the last position alone. Batch 1 is told by the CPU time of one thread and by the clock, larger
-batches by the clock. OpenVINO and ONNX Runtime are the extra `bench`; without them their rows are
-printed as not run.
+batches by the clock. OpenVINO is the extra `bench`, ONNX Runtime the extra `onnx`; without them
+their rows are printed as not run.
 """
 
 import argparse
@@ -302,7 +302,7 @@ def peers(table: Table, blocks: int) -> None:
     for peer, bound in (("OpenVINO", 2.5), ("ONNX Runtime", 3.0)):
         what = f"full backbone, {peer} / native, {blocks} blocks, batch 1, CPU time"
         if peer not in found:
-            table.note(what, "not run: install the extra bench")
+            table.note(what, "not run: install the extras bench and onnx")
             continue
         arms = {"peer": found[peer][0], "full": full, "none": none}
         seconds = in_turns(arms, time.process_time, 20)

@@ -23,12 +23,18 @@ def main(argv: list[str]) -> int:
         metavar="FOLDER",
         help="folder for the exported model; it must not exist yet (required)",
     )
+    parser.add_argument(
+        "--onnx",
+        action="store_true",
+        help="also write backbone.onnx and policy.onnx, checked in ONNX Runtime (default: no); "
+        "needs the extra onnx",
+    )
     add_overrides(parser, "the settings data.* of the run", "data.path=runs/data/smoke")
     arguments = parser.parse_args(argv)
 
     def export() -> None:
         config = evaluation_config(arguments.run, arguments.set)
-        spec = export_run(config, arguments.run, arguments.output)
+        spec = export_run(config, arguments.run, arguments.output, arguments.onnx)
         if spec.curve:
             lines = ["| keep | MRR@20 | HR@20 |", "| ---: | ---: | ---: |"]
             for point in spec.curve:

@@ -33,9 +33,10 @@ def attention_bias(is_item_TB1: Tensor, is_causal: bool) -> Tensor:
     has no real key to attend to, and a softmax over -inf alone is NaN.
     """
     num_positions = len(is_item_TB1)
-    hidden = _all_keys_hidden(
-        num_positions if is_causal else 1, num_positions, is_item_TB1.dtype, is_item_TB1.device
-    )
+    # An exporter's tensors hold no numbers, so none of them may stay in the cache.
+    make = _all_keys_hidden.__wrapped__ if torch.compiler.is_exporting() else _all_keys_hidden
+    num_queries = num_positions if is_causal else 1
+    hidden = make(num_queries, num_positions, is_item_TB1.dtype, is_item_TB1.device)
     # One operator is enough, because HIDE - HIDE is exactly 0. Every block computes this bias.
     return torch.add(hidden, is_item_TB1.permute(1, 2, 0).unsqueeze(1), alpha=-HIDE)
 

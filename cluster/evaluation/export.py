@@ -16,11 +16,14 @@ from skiprec.inference.saved_model import ModelSpec
 from skiprec.terminal import say
 
 
-def export_run(config: RunConfig, run_folder: Path, output: Path) -> ModelSpec:
+def export_run(
+    config: RunConfig, run_folder: Path, output: Path, with_onnx: bool = False
+) -> ModelSpec:
     """Writes the folder `output` with the run's best network; returns its description.
 
     Args:
         config: of the run; `data.path` may be set anew.
+        with_onnx: whether ONNX graphs are written, too.
 
     Raises:
         ValueError: no checkpoint, data with other items, a network that no executor knows, or
@@ -53,4 +56,5 @@ def export_run(config: RunConfig, run_folder: Path, output: Path) -> ModelSpec:
         made_by,
         output,
         lambda text: say(f"[{config.name}] {text}"),
+        with_onnx,
     )

@@ -38,6 +38,7 @@ from skiprec.inference.saved_model import (
     SavedModel,
     write_manifest,
 )
+from skiprec.inference.to_onnx import refuse_without_packages, write_onnx
 from skiprec.network import SkipRecNetwork
 from skiprec.policy.prices import price_for
 from skiprec.types import PADDING
@@ -76,6 +77,7 @@ def export_model(
     made_by: dict[str, Any],
     output: Path,
     progress: Callable[[str], None],
+    with_onnx: bool = False,
 ) -> ModelSpec:
     """Writes the folder `output`, which must not exist; returns the description of the model.
 
@@ -84,15 +86,19 @@ def export_model(
         window: the longest history that the network reads.
         items: the dataset's table of items.
         made_by: run, commit, versions, data, for people.
+        with_onnx: whether ONNX graphs are written, too.
 
     Raises:
-        ValueError: `output` exists, or the executor does not know the network; says what.
+        ValueError: `output` exists, the executor does not know the network, or a package for ONNX
+            is missing; says what.
     """
     unknown = why_not_native(network) or why_policy_not_native(network)
     if unknown is not None:
         raise ValueError(f"this network cannot be exported: the executors do not know {unknown}")
     if output.exists():
         raise ValueError(f"{output} exists; expected a new folder: choose another --output")
+    if with_onnx:
+        refuse_without_packages()
     weights = {
         key: np.ascontiguousarray(value.numpy().astype(np.float32))
         for key, value in network.state_dict().items()
@@ -128,6 +134,9 @@ def export_model(
         counts = items["train_count"].to_numpy()
         plain = Recommender(SavedModel(spec, weights, ids, counts, []), executor=_name(model))
         (draft / SELF_TEST).write_text(json.dumps(_self_test(plain, validation, ids), indent=1))
+        if with_onnx:
+            progress("writing ONNX graphs")
+            write_onnx(network, window, validation.histories, draft)
         write_manifest(draft)
         for path, mode in ((draft, 0o755), *((file, 0o644) for file in draft.iterdir())):
             path.chmod(mode)  # drafts and safetensors are private to their owner

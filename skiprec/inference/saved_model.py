@@ -112,7 +112,7 @@ class SavedModel:
 
 def write_manifest(folder: Path) -> None:
     """Makes a folder with all other files a model."""
-    sums = {name: file_sha256(folder / name) for name in FILES}
+    sums = {file.name: file_sha256(file) for file in sorted(folder.iterdir())}
     content = {"format_version": FORMAT_VERSION, "sha256": sums}
     write_text_durably(folder / MANIFEST, json.dumps(content, indent=1))
 
@@ -138,8 +138,9 @@ def read_saved_model(folder: Path) -> SavedModel:
             f"{path} has format version {manifest.get('format_version')}; this program reads "
             f"version {FORMAT_VERSION}: export the model again with this program"
         )
-    for name in FILES:
-        expected, file = manifest.get("sha256", {}).get(name), folder / name
+    sums = manifest.get("sha256", {})
+    for name in {*FILES, *sums}:
+        expected, file = sums.get(name), folder / name
         if not file.exists() or file_sha256(file) != expected:
             state = "is damaged" if file.exists() else "is missing"
             raise ValueError(

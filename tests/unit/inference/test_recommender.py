@@ -32,7 +32,11 @@ IDS = [f"item {number}" if number % 2 else str(number) for number in range(1, NU
 
 
 def export(
-    folder: Path, kind: str = "gumbel", backbone: str = "nextitnet_plus", **changes: Any
+    folder: Path,
+    kind: str = "gumbel",
+    backbone: str = "nextitnet_plus",
+    with_onnx: bool = False,
+    **changes: Any,
 ) -> SkipRecNetwork:
     """Exports a small network; its items are "item 1", "2", "item 3" and so on."""
     network = build_network(model_config(backbone), policy_config(kind, **changes)).eval()
@@ -45,7 +49,17 @@ def export(
     items = pa.table({"original_id": IDS, "train_count": np.arange(NUM_ITEMS, 0, -1)})
     validation = Validation(histories, targets)
     made_by = {"policy": kind}
-    export_model(network, "run", WINDOW, items, validation, made_by, folder, progress=str)
+    export_model(
+        network,
+        "run",
+        WINDOW,
+        items,
+        validation,
+        made_by,
+        folder,
+        progress=str,
+        with_onnx=with_onnx,
+    )
     return network
 
 
