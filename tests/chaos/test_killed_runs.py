@@ -21,13 +21,14 @@ from tests.testkit.runs import (
     same_weights,
     smoke_config,
     starts,
+    steps,
 )
 from tests.testkit.s3 import s3_server
 
 pytestmark = pytest.mark.slow
 STEPS = 60
 SETTINGS = (
-    f"training.epochs={(STEPS - 0.5) * 64 / 644:.4f}",
+    *steps(STEPS),
     "training.checkpoint_every_steps=5",
     "training.validate_every_steps=30",
     "training.log_every_steps=1",

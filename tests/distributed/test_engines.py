@@ -21,10 +21,13 @@ from tests.testkit.runs import (
     metric,
     same_weights,
     smoke_config,
+    steps,
     train_here,
 )
 
 TORCH = "training.engine=torch"
+STEPS = 6
+SHORT = (*steps(STEPS, rows=32), "model.num_blocks=2")
 CRASH_AT = 4
 CHECKPOINTS = f"training.checkpoint_every_steps={CRASH_AT}"
 VARIANTS = {
@@ -46,7 +49,7 @@ OFFLOADS = ((1, "optimizer"), (2, "optimizer"), (3, "optimizer"), (3, "parameter
 
 
 def named(root: Path, data: Path, name: str, *overrides: str) -> RunConfig:
-    return smoke_config(root, data, f"name={name}", *overrides)
+    return smoke_config(root, data, f"name={name}", *SHORT, *overrides)
 
 
 def deepspeed_config(root: Path, data: Path, stage: int, name: str, *more: str) -> RunConfig:
@@ -143,7 +146,7 @@ def test_deepspeed_matches_torch(folders: tuple[Path, Path], variant: str, stage
         train_here(reference)
     expected = metric(reference, "train/loss")
     found = metric(deepspeed_config(root, data, stage, variant), "train/loss")
-    assert len(found) == 10
+    assert len(found) == STEPS
     assert found == pytest.approx(expected, rel=2e-5)
 
 
@@ -188,7 +191,7 @@ def test_resume_continues_bit_for_bit(folders: tuple[Path, Path], stage: int) ->
     whole = deepspeed_config(root, data, stage, "priced")
     broken = broken_config(root, data, stage)
     starts = (broken.folder / "events-rank0.jsonl").read_text()
-    assert f"training from step {CRASH_AT} to 10" in starts
+    assert f"training from step {CRASH_AT} to {STEPS}" in starts
     assert metric(broken, "train/loss") == metric(whole, "train/loss")
     assert same_weights(last_weights(broken), last_weights(whole))
     assert (last_weights(broken)["policy.price_1"] - FIRST_PRICE).abs() > 1e-4

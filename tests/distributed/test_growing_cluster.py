@@ -33,6 +33,7 @@ def test_a_cluster_that_grows_from_nothing(tmp_path: Path) -> None:
     (tmp_path / "sweep.toml").write_text(SWEEP)
     sweep = ("--sweep", str(tmp_path / "sweep.toml"))
     smoke = ("--config", str(SMOKE), "--set", f"root={tmp_path}", "--set", f"data.path={data}")
+    smoke += ("--set", "training.epochs=0.99", "--set", "evaluation.timing_batches=[1]")
     here = ("--set", "cluster.num_workers=0", "--set", "training.engine=torch")
     here += ("--set", "evaluation.num_workers=0")
     two = ("--set", "cluster.num_workers=2")

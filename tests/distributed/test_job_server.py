@@ -1,7 +1,6 @@
 """The cluster commands of the documents: a head, its job server, a job at its address."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.testkit.jobs import kill_session
 from tests.testkit.nodes import free_port
 from tests.testkit.runs import REPOSITORY, SMOKE
 
@@ -85,8 +85,7 @@ def head(
         wait_until_jobs_are_taken(head)
         yield head
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+        kill_session(process)  # on SIGTERM it would wait half a minute for its processes
         log.close()
 
 
@@ -122,6 +121,7 @@ def test_a_job_whose_results_would_vanish_is_warned(head: Head) -> None:
 def test_jobs_go_through_the_job_server_or_to_its_address(head: Head, tmp_path: Path) -> None:
     """A run on the cluster's workers, its evaluation on them, and a sweep."""
     places = ("--set", f"root={tmp_path}", "--set", f"data.path={tmp_path}/data")
+    places += ("--set", "training.epochs=0.99", "--set", "evaluation.timing_batches=[1]")
     printed = submit(head, "jobs/train_gumbel.py", "--config", CONFIG, *places)
     assert "succeeded" in printed
     assert (tmp_path / "smoke/result.json").exists(), printed

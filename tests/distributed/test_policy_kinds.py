@@ -19,11 +19,14 @@ from tests.testkit.runs import (
     same_weights,
     smoke_config,
     starts,
+    steps,
     train_here,
 )
 
 CRASH_AT = 4
 SETTINGS = (
+    *steps(6, rows=32),
+    "model.num_blocks=3",
     f"training.checkpoint_every_steps={CRASH_AT}",
     "training.keep_checkpoints=9",
     "training.micro_batch_rows=9",

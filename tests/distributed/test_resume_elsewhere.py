@@ -32,6 +32,7 @@ from tests.testkit.runs import (
 pytestmark = pytest.mark.slow
 TORCH = "training.engine=torch"
 SETTINGS = (
+    "model.num_blocks=2",
     "training.checkpoint_every_steps=1",
     "training.keep_checkpoints=20",
     "training.precision={precision}",

@@ -1,7 +1,7 @@
 """On users who are easy or hard by construction, a policy has to find out which is which.
 
-The runs are those of `jobs/run_study.py --study synthetic` with half of the blocks, here without
-Ray. Run with `-s` to see the numbers.
+The runs are those of `jobs/run_study.py --study synthetic` with half of the blocks, of the users and
+of the rows of a step, here without Ray. Run with `-s` to see the numbers.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,8 @@ class Outcome:
 
 def small_config(name: str, root: Path) -> RunConfig:
     places = (f"data.path={root / 'data'}", f"root={root / 'runs'}", "training.engine=torch")
-    smaller = (f"model.num_blocks={NUM_BLOCKS}", *POLICIES.get(name, ()))
+    smaller = (f"model.num_blocks={NUM_BLOCKS}", "training.global_batch_rows=64")
+    smaller += POLICIES.get(name, ())
     return load_config(CONFIGS / f"{name}.toml", (*places, *smaller))
 
 
@@ -64,6 +65,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data and the backbone that every policy starts from."""
     folder = tmp_path_factory.mktemp("personal")
     recipe = load_recipe(REPOSITORY / "datasets/recipes/synthetic.toml")
+    fewer = recipe.source.model_copy(update={"num_users": 10_000})
+    recipe = recipe.model_copy(update={"source": fewer})
     build_dataset(recipe, [], folder / "data", progress=lambda _: None)
     train("backbone", folder)
     return folder

@@ -26,13 +26,15 @@ def native_library() -> Path:
     return library
 
 
-def sanitized_program(folder: Path, source: Path, flags: tuple[str, ...]) -> Path:
+def sanitized_program(
+    folder: Path, source: Path, flags: tuple[str, ...], levels: list[str] | None = None
+) -> Path:
     """A program of one C++ file and the library, both compiled with a sanitizer; skips without."""
     compiler = find_compiler()
     if compiler is None or "ziglang" in compiler:
         pytest.skip("sanitizers need the system's C++ compiler")
     library, program = folder / "libskiprec.so", folder / "program"
-    build(library, compiler, (*flags, "-O1", "-g"))
+    build(library, compiler, (*flags, "-O1", "-g"), levels)
     command = [*compiler, "-std=c++17", *flags, str(source), str(library)]
     command += [f"-Wl,-rpath,{folder}", "-pthread", "-o", str(program)]
     subprocess.run(command, check=True)

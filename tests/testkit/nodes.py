@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from typing import Any
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+
+from tests.testkit.jobs import kill_session
 
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 
@@ -68,7 +69,7 @@ def growing_cluster(folder: Path) -> Iterator[None]:
     program = str(Path(sys.executable).parent / "ray")
     file, log, home = folder / "growing.json", folder / "head.log", folder / "home"
     home.mkdir()
-    port, dashboard, agent = (free_port() for _ in range(3))
+    port, agent = free_port(), free_port()
     address = f"{ray.util.get_node_ip_address()}:{port}"
     provider = {"type": "fake_multinode", "gcs_address": address}
     file.write_text(json.dumps(GROWING | {"provider": provider}))
@@ -81,7 +82,7 @@ def growing_cluster(folder: Path) -> Iterator[None]:
         head = subprocess.Popen(
             [
                 *(program, "start", "--head", "--block", "--num-cpus=0", f"--port={port}"),
-                *(f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
+                *("--include-dashboard=false", f"--dashboard-agent-listen-port={agent}"),
                 *("--object-store-memory=100000000", f"--autoscaling-config={file}"),
             ],
             env=os.environ | fake,
@@ -97,8 +98,7 @@ def growing_cluster(folder: Path) -> Iterator[None]:
                 time.sleep(0.5)
             yield
         finally:
-            os.killpg(head.pid, signal.SIGTERM)
-            head.wait(60)
+            kill_session(head)
 
 
 def free_port() -> int:

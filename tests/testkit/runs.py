@@ -39,6 +39,12 @@ def smoke_config(root: Path, data: Path, *overrides: str) -> RunConfig:
     return load_config(SMOKE, (*places, *short, *overrides))
 
 
+def steps(number: int, rows: int = 64) -> tuple[str, str]:
+    """Overrides of the smoke configuration that make it train so many steps of `rows` rows."""
+    epochs = (number - 0.5) * rows / 644
+    return f"training.epochs={epochs:.4f}", f"training.global_batch_rows={rows}"
+
+
 def policy_overrides(kind: str) -> tuple[str, ...]:
     """Overrides of the smoke configuration that give it a policy of another kind."""
     dropped = (f"policy.{key}=" for key in ("target_keep_frac", "budget_weight", "width"))

@@ -5,7 +5,7 @@ from pathlib import Path
 # Of a study with several seeds one is run; depth stays, since that is what rows differ in.
 SMALL = (
     "model.width=8",
-    "training.epochs=0.99",
+    "training.epochs=0.49",
     "training.validate_every_steps=4",
     "training.engine=torch",
     "evaluation.max_rows=40",

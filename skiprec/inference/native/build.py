@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from skiprec.inference.native.places import SOURCES, environment_library
@@ -43,26 +44,37 @@ def levels_of(machine: str) -> list[str]:
     return list(LEVELS) if machine in ("x86_64", "AMD64") else ["generic"]
 
 
-def build(library: Path, compiler: list[str], extra: tuple[str, ...] = ()) -> None:
+def build(
+    library: Path,
+    compiler: list[str],
+    extra: tuple[str, ...] = (),
+    levels: list[str] | None = None,
+) -> None:
     """Compiles the library; the file appears whole or not at all.
 
     Args:
         extra: further flags of compiler and linker, such as those of a sanitizer.
+        levels: those of this machine's processor, or `["generic"]` alone. None: the former.
 
     Raises:
         subprocess.CalledProcessError: the compiler failed; its messages are in `stderr`.
     """
+    levels = levels or levels_of(platform.machine())
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        objects = []
-        for level in levels_of(platform.machine()):
+
+        def compile_level(level: str) -> str:
             name = [f"-DLEVEL={level}", f"-DLEVEL_FUNCTION=skiprec_level_{level}"]
             target = f"{folder}/{level}.o"
             flags = [*COMMON, "-ffp-contract=fast", *LEVELS[level], *extra, *name]
             _run([*compiler, *flags, "-c", str(SOURCES / "level.cpp"), "-o", target])
-            objects.append(target)
+            return target
+
+        with ThreadPoolExecutor() as pool:
+            objects = list(pool.map(compile_level, levels))
         linked = f"{folder}/{library.name}"
         flags = [*COMMON, *extra, "-shared", "-pthread", str(SOURCES / "api.cpp")]
+        flags += ["-DX86_LEVELS"] if len(levels) > 1 else []
         flags += [] if extra else ["-s"]  # without symbols, unless somebody looks for an error
         _run([*compiler, *flags, *objects, "-o", linked])
         os.replace(linked, library)

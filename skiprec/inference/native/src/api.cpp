@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#if defined(__x86_64__)
+#if defined(X86_LEVELS)
 #include <cpuid.h>
 #endif
 
@@ -32,7 +32,7 @@ bool fail(const char* text, long long found = 0, long long limit = 0) {
   return false;
 }
 
-#if defined(__x86_64__)
+#if defined(X86_LEVELS)
 struct Features {
   bool avx2, avx512, vnni;
 };
@@ -56,7 +56,7 @@ Features features() {
 
 std::vector<const Level*> usable_levels() {
   std::vector<const Level*> levels;
-#if defined(__x86_64__)
+#if defined(X86_LEVELS)
   Features has = features();
   if (has.vnni) levels.push_back(skiprec_level_avx512_vnni());
   if (has.avx512) levels.push_back(skiprec_level_avx512());
