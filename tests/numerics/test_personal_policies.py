@@ -1,7 +1,7 @@
 """On users who are easy or hard by construction, a policy has to find out which is which.
 
-The runs are those of `jobs/run_study.py --study synthetic` with half of the blocks, of the users and
-of the rows of a step, here without Ray. Run with `-s` to see the numbers.
+The runs are those of `jobs/run_study.py --study synthetic` with half of the blocks, of the users
+and of the rows of a step, here without Ray. Run with `-s` to see the numbers.
 """
 
 from dataclasses import dataclass
