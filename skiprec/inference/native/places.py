@@ -2,12 +2,14 @@
 
 import hashlib
 import sys
+from functools import cache
 from pathlib import Path
 
 SOURCES = Path(__file__).resolve().parent / "src"
 WHEEL_LIBRARY = SOURCES.with_name("libskiprec.so")
 
 
+@cache
 def checksum() -> str:
     """Twelve hex digits of the sha256 of all sources and of the flags in `build.py`."""
     digest = hashlib.sha256()
