@@ -6,6 +6,7 @@ They are actors of Ray, or objects in the job's own process (see `crew.py`).
 import platform
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from skiprec.evaluation.measure.native_timing import (
     Agreement,
     compare_unit,
     describe_native_executor,
+    level_of,
     native_stages,
     why_no_native_executor,
 )
@@ -107,6 +109,7 @@ class Scorer:
         self.shards, self.row_R = job.open_rows()
         self.network = job.load()
         self.native: NativeNetwork | None = None
+        self.level = level_of(job.config.evaluation.executor)
         self.backbone = self.network if self.network.policy is None else job.load_backbone()
 
     def decide(self, unit: slice) -> Decided:
@@ -130,7 +133,7 @@ class Scorer:
     def compare(self, unit: slice, k: int) -> Agreement:
         """How the native executor's lists of `k` items agree with PyTorch's, on a unit's rows."""
         if self.native is None:
-            self.native = NativeNetwork(self.network, self.shards.window - 1)
+            self.native = NativeNetwork(self.network, self.shards.window - 1, self.level)
         _, tiles = read_tiles(self.shards, self.row_R[unit])
         return compare_unit(self.network, self.native, tiles, k, self.exclude_seen)
 
@@ -145,18 +148,21 @@ class Timer:
     def __init__(self, job: Job) -> None:
         self.network = job.load()
         self.reason: str | None = "asked for"
-        if job.config.evaluation.executor == "native":
-            self.reason = why_no_native_executor(self.network)
+        self.level = level_of(job.config.evaluation.executor)
+        if job.config.evaluation.executor != "torch":
+            self.reason = why_no_native_executor(self.network, self.level)
 
     def executor(self) -> str:
         """The executor that is timed, for the conditions of a report."""
-        return describe_native_executor() if self.reason is None else f"PyTorch ({self.reason})"
+        if self.reason is not None:
+            return f"PyTorch ({self.reason})"
+        return describe_native_executor(self.level)
 
     def run(self, sample: TimingSample, plan: TimingPlan) -> dict[int, Times]:
         """Times by batch size."""
         device = self.network.device
         sample = TimingSample(sample.items_RT.to(device), sample.arms, sample.keep_ARL.to(device))
-        make_stages = native_stages if self.reason is None else None
+        make_stages = partial(native_stages, level=self.level) if self.reason is None else None
         return time_arms(self.network, sample, plan, make_stages=make_stages)
 
     def machine(self) -> Machine:

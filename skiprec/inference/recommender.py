@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from skiprec.inference.native.library import MAX_K, NativeModel
+from skiprec.inference.native.library import BF16, MAX_K, NativeModel, has_bf16
 from skiprec.inference.native.pack import pack_weights
 from skiprec.inference.native.places import find_library
 from skiprec.inference.reference import ReferenceModel
@@ -19,8 +19,10 @@ from skiprec.inference.saved_model import SavedModel, read_saved_model
 
 Id = str | int
 Histories = Iterable[Iterable[Id]]  # lists, or an Arrow column of lists
-# The self-test's scores may differ by this much of the largest score: sums in another order.
-TOLERANCE = 1e-4
+Executor = Literal["native", "native_bf16", "numpy"]
+# The self-test's scores may differ by this much of the largest score: sums in another order, and
+# the rounding of bf16.
+TOLERANCE, TOLERANCE_BF16 = 1e-4, 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +52,21 @@ class Recommender:
     Args:
         model: from `read_saved_model`.
         threads: number of threads of one call; a call of few rows uses fewer.
-        executor: `native` is the C++ library and `numpy` the slow reference. None: the library, or
-            with a warning the reference where there is no library.
+        executor: `native` is the C++ library and `numpy` the slow reference; `native_bf16` is the
+            library with the products of blocks in bf16, for processors that have them: faster, and
+            lists differ. None: the library, or with a warning the reference where there is none.
 
     Raises:
-        FileNotFoundError: `native` is asked for and not there.
-        ValueError: the executor does not give the answers that the model was exported with.
+        FileNotFoundError: the library is asked for and not there.
+        ValueError: the executor does not give the answers that the model was exported with, or
+            this processor does not multiply in bf16.
     """
 
     def __init__(
         self,
         model: SavedModel,
         threads: int = 1,
-        executor: Literal["native", "numpy"] | None = None,
+        executor: Executor | None = None,
     ):
         self.spec, self.ids = model.spec, model.ids
         self._threads = threads
@@ -78,14 +82,17 @@ class Recommender:
                     "compiler",
                     stacklevel=2,
                 )
-        self.executor = executor
+        self.executor: Executor = executor
         self._model: NativeModel | ReferenceModel
-        if executor == "native":
-            shape = self.spec.native_shape
-            packed_N = pack_weights(model.weights, shape)
-            self._model = NativeModel(shape, self.spec.dilations, self.spec.set_sizes, packed_N)
-        else:
+        if executor == "numpy":
             self._model = ReferenceModel(self.spec, model.weights)
+        else:
+            shape, level = self.spec.native_shape, BF16 if executor == "native_bf16" else None
+            if level == BF16 and not has_bf16():
+                raise ValueError("this processor does not multiply in bf16; use executor='native'")
+            packed_N = pack_weights(model.weights, shape)
+            arguments = (self.spec.dilations, self.spec.set_sizes, packed_N, level)
+            self._model = NativeModel(shape, *arguments)
         self._check(model.self_test)
 
     @classmethod
@@ -93,7 +100,7 @@ class Recommender:
         cls,
         folder: str | Path,
         threads: int = 1,
-        executor: Literal["native", "numpy"] | None = None,
+        executor: Executor | None = None,
     ) -> Self:
         """The recommender of an exported model; see the class for the other arguments.
 
@@ -235,11 +242,12 @@ class Recommender:
 
     def _check(self, self_test: list[dict[str, Any]]) -> None:
         """Raises ValueError if the executor does not reproduce the exported answers."""
+        tolerance = TOLERANCE_BF16 if self.executor == "native_bf16" else TOLERANCE
         given = [case["history"] for case in self_test]
         for case, answer in zip(self_test, self.recommend(given, k=10), strict=True):
             scale = max(map(abs, case["scores"]), default=1.0) or 1.0
             close = all(
-                math.isclose(a, b, abs_tol=TOLERANCE * scale)
+                math.isclose(a, b, abs_tol=tolerance * scale)
                 for a, b in zip(case["scores"], answer.scores, strict=False)
             )
             if not close or len(case["scores"]) != len(answer.scores):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from skiprec.inference.native.from_network import (
     why_not_native,
     why_policy_not_native,
 )
-from skiprec.inference.native.library import levels
+from skiprec.inference.native.library import BF16, has_bf16, levels
 from skiprec.inference.native.places import find_library
 from skiprec.network import SkipRecNetwork
 from skiprec.types import KeepDecision
@@ -44,23 +45,34 @@ from skiprec.types import KeepDecision
 NEAR_TIE, FEW_LISTS = 1e-5, 1e-3
 
 
-def why_no_native_executor(network: SkipRecNetwork) -> str | None:
+def why_no_native_executor(network: SkipRecNetwork, level: str | None = None) -> str | None:
     """Why a network is timed in PyTorch, in words; None if the native executor times it."""
     if find_library() is None:
         return "the native executor is not built here"
+    if level == BF16 and not has_bf16():
+        return "this processor does not multiply in bf16"
     if network.device.type != "cpu":
         return "the native executor runs on CPUs"
     unknown = why_not_native(network) or why_policy_not_native(network)
     return None if unknown is None else f"the native executor does not know {unknown}"
 
 
-def describe_native_executor() -> str:
+def level_of(executor: str) -> str | None:
+    """The level that `evaluation.executor` asks for; None: the best that this machine has."""
+    return BF16 if executor == "native_bf16" else None
+
+
+def describe_native_executor(level: str | None) -> str:
     """The executor and its level, for the conditions of a report."""
-    return f"native ({levels()[0]})"
+    return f"native ({level or levels()[0]})"
 
 
 def native_stages(
-    network: SkipRecNetwork, sample: TimingSample, plan: TimingPlan, batch: int
+    network: SkipRecNetwork,
+    sample: TimingSample,
+    plan: TimingPlan,
+    batch: int,
+    level: str | None = None,
 ) -> dict[str, Stage]:
     """The stages of `timing.arm_stages` in the native executor; `MASKED` stays in PyTorch.
 
@@ -70,7 +82,7 @@ def native_stages(
     threads = torch.get_num_threads()
     requests = Requests(network, sample, plan, batch)
     flat = [flat_histories(items_BT) for items_BT in requests.items]
-    model = NativeNetwork(network, window)
+    model = NativeNetwork(network, window, level)
     everything = np.ones((batch, network.num_blocks), np.bool_)
 
     def stage(model: NativeNetwork, part: Part, keep: Callable[[int], Keep | None]) -> Stage:
@@ -127,19 +139,27 @@ class Agreement:
         largest_gap: the largest difference of two scores at a place where lists differ, as a share
             of the largest score of that list.
         decisions_differ: rows about which the policies decide differently.
+        mrr: of the executor's lists: the mean of 1 / place of the target, 0 where it is not listed.
+        mrr_pytorch: the same of PyTorch's lists.
     """
 
     rows: int = 0
     lists_differ: int = 0
     largest_gap: float = 0.0
     decisions_differ: int = 0
+    mrr: float = 0.0
+    mrr_pytorch: float = 0.0
 
     def __add__(self, other: "Agreement") -> "Agreement":
+        rows = self.rows + other.rows
+        share = other.rows / rows if rows else 0.0
         return Agreement(
-            self.rows + other.rows,
+            rows,
             self.lists_differ + other.lists_differ,
             max(self.largest_gap, other.largest_gap),
             self.decisions_differ + other.decisions_differ,
+            self.mrr + share * (other.mrr - self.mrr),
+            self.mrr_pytorch + share * (other.mrr_pytorch - self.mrr_pytorch),
         )
 
     @property
@@ -156,6 +176,7 @@ def compare_unit(
     total = Agreement()
     for tile in tiles:
         items_BT = tile.batch.input_BT[: tile.num_real].contiguous()
+        target_B = tile.batch.items_BW[: tile.num_real, -1].numpy()
         decision = network.decide(embed_tile(network, tile))
         keep_BL, decisions_differ = None, 0
         if decision is not None:
@@ -178,8 +199,15 @@ def compare_unit(
             int(differs_BK.any(1).sum()),
             float((gap_BK / np.maximum(size_B1, 1e-30)).max()),
             decisions_differ,
+            _mrr(found.items_BK, target_B),
+            _mrr(items_BK.numpy(), target_B),
         )
     return total
+
+
+def _mrr(items_BK: NDArray[Any], target_B: NDArray[Any]) -> float:
+    hit_BK = items_BK == target_B[:, None]
+    return float((hit_BK / np.arange(1, hit_BK.shape[1] + 1)).sum(1).mean())
 
 
 def _decision(keep_BL: Keep | None) -> KeepDecision | None:

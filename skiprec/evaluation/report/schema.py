@@ -241,13 +241,15 @@ class NativeAgreement(TypedDict):
     """How the timed executor's answers differ from PyTorch's, over all evaluated rows.
 
     `largest_gap` is that of two scores at a place where lists differ, as a share of the largest
-    score of the list.
+    score of the list. `mrr` and `mrr_pytorch` are those of the two executors' lists.
     """
 
     rows: int
     lists_differ: int
     largest_gap: float
     decisions_differ: int
+    mrr: NotRequired[float]
+    mrr_pytorch: NotRequired[float]
 
 
 @with_config(COMPLETE)

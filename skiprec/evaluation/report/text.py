@@ -276,7 +276,10 @@ def _agreement(native: NativeAgreement) -> str:
     )
     if native["lists_differ"]:
         text += f", by scores that are at most {native['largest_gap']:.1e} of the largest apart"
-    return f"{text}; of the decisions {native['decisions_differ']:,}."
+    text += f"; of the decisions {native['decisions_differ']:,}."
+    if "mrr" in native:
+        text += f" MRR of its lists {native['mrr']:.4f}, of PyTorch's {native['mrr_pytorch']:.4f}."
+    return text
 
 
 def _time_cells(timing: Timing) -> list[Cells]:

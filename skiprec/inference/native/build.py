@@ -26,6 +26,7 @@ LEVELS = {
     "avx2": AVX2,
     "avx512": AVX512,
     "avx512_vnni": [*AVX512, "-mavx512vnni"],
+    "avx512_bf16": [*AVX512, "-mavx512vnni", "-mavx512bf16"],
 }
 
 

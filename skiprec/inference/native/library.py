@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skiprec.inference.native.places import find_library
 
 MAX_K = 10_000  # as in api.cpp
+BF16 = "avx512_bf16"  # the level whose products of blocks are in bf16
 
 
 SHAPE_FIELDS = (
@@ -249,7 +250,16 @@ def _open(path: Path) -> ctypes.CDLL:
 
 
 def levels(library: Path | None = None) -> list[str]:
-    """The instruction sets that the library can use on this machine, best first."""
+    """The instruction sets that the library can use on this machine, best first; all in float32."""
+    return [name for name in _levels(library) if name != BF16]
+
+
+def has_bf16(library: Path | None = None) -> bool:
+    """Whether this machine can multiply in bf16: a model may be loaded at the level `BF16`."""
+    return BF16 in _levels(library)
+
+
+def _levels(library: Path | None) -> list[str]:
     opened = open_library(library)
     names: list[str] = []
     while (name := opened.skiprec_level_name(len(names))) is not None:

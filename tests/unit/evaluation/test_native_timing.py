@@ -10,6 +10,8 @@ from skiprec.evaluation.measure.arms import POLICY_ARMS, SKIPREC, arm_named
 from skiprec.evaluation.measure.native_timing import (
     Agreement,
     compare_unit,
+    describe_native_executor,
+    level_of,
     native_stages,
     why_no_native_executor,
 )
@@ -17,6 +19,7 @@ from skiprec.evaluation.measure.tiles import Tile
 from skiprec.evaluation.measure.timing import TimingSample, arm_stages, time_arms
 from skiprec.inference.executor import embed_requests, recommend
 from skiprec.inference.native.from_network import NativeNetwork
+from skiprec.inference.native.library import has_bf16
 from skiprec.types import KeepDecision
 from tests.testkit.native import native_library
 from tests.testkit.networks import (
@@ -86,6 +89,10 @@ def test_agreement_counts_lists_and_decisions(kind: str) -> None:
     found = compare_unit(network, native, [tile, tile], 5, exclude_seen=True)
     assert (found.rows, found.decisions_differ) == (20, 0)
     assert found.is_close
+    assert found.mrr == found.mrr_pytorch
+    best_BK, _ = recommend(network, tile.batch.input_BT[:10].contiguous(), 5, True)
+    place_N = np.argwhere(best_BK.numpy() == tile.batch.items_BW[:10, -1:].numpy())[:, 1]
+    assert found.mrr == pytest.approx((1 / (place_N + 1)).sum() / 10)
     # Control: another network's lists and decisions differ, and are counted.
     other = build_network(model_config("nextitnet_plus", final_norm=True), policy, seed=1).eval()
     wrong = compare_unit(other, native, [tile], 5, exclude_seen=True)
@@ -96,9 +103,27 @@ def test_agreement_counts_lists_and_decisions(kind: str) -> None:
         assert wrong.decisions_differ > 0
 
 
+def test_bf16_is_a_level_that_is_asked_for() -> None:
+    network = build_network(model_config("nextitnet_plus"), policy_config("fixed")).eval()
+    level = level_of("native_bf16")
+    assert level_of("native") is None
+    if not has_bf16():
+        assert why_no_native_executor(network, level) == "this processor does not multiply in bf16"
+        return
+    assert why_no_native_executor(network, level) is None
+    assert describe_native_executor(level) == "native (avx512_bf16)"
+    sample = make_sample()
+    with torch.inference_mode():
+        rounded = native_stages(network, sample, PLAN, 4, level)["full/end"](0)
+        exact = native_stages(network, sample, PLAN, 4)["full/end"](0)
+    assert (rounded.scores_BK != exact.scores_BK).any()
+    np.testing.assert_allclose(rounded.scores_BK, exact.scores_BK, rtol=0.05)
+
+
 def test_agreements_add_up() -> None:
-    total = sum([Agreement(10, 1, 1e-7, 0), Agreement(5, 2, 3e-6, 4)], Agreement())
-    assert total == Agreement(15, 3, 3e-6, 4)
+    parts = [Agreement(10, 1, 1e-7, 0, 0.2, 0.5), Agreement(5, 2, 3e-6, 4, 0.5, 0.2)]
+    total = sum(parts, Agreement())
+    assert dataclasses.astuple(total) == pytest.approx((15, 3, 3e-6, 4, 0.3, 0.4))
     assert not total.is_close
 
 

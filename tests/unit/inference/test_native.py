@@ -10,10 +10,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from skiprec.inference.executor import embed_requests, recommend
 from skiprec.inference.native.from_network import NativeNetwork, flat_histories
-from skiprec.inference.native.library import levels
+from skiprec.inference.native.library import BF16, Answer, has_bf16, levels
 from skiprec.inference.native.pack import BACKBONES
 from skiprec.network import SkipRecNetwork
 from skiprec.types import KeepDecision
@@ -219,3 +220,60 @@ def test_seen_items_are_those_of_the_whole_history() -> None:
     answer = model.recommend(np.arange(1, 11, dtype=np.int32), np.array([10]), 5, True)
     assert sorted(answer.items_BK[0]) == [0, 0, 0, 11, 12]
     assert flat_histories(torch.tensor([[0, 3], [1, 2]]))[1].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("nextitnet_plus", heads=1, channels=64, window=30, blocks=6, items=300, rows=20),
+        Case("nextitnet", heads=1, channels=37, window=9, items=200, rows=20, seed=1),
+        # The root of the channels of a head, which divides the queries' matrix, is a power of 2.
+        Case("sasrec_plus", heads=2, channels=16, window=20, items=200, rows=20, seed=2),
+        Case("sasrec_plus_authors", heads=1, channels=256, window=7, rows=3, seed=3),
+    ],
+)
+def test_bf16_products_are_those_of_rounded_operands(case: Case) -> None:
+    """Beside a slow reference that rounds the operands of each product of a block."""
+    native_library()
+    if not has_bf16(native_library()):
+        pytest.skip("this processor does not multiply in bf16")
+    network, items_BT = case.network(), case.histories()
+    exact = native(network, case.window)
+    keep_BL = exact.recommend(items_BT, 1, False).keep_BL
+    rounded = native(network, case.window, BF16)
+    everything = case.items
+    found, precise = (
+        by_item(model.recommend(items_BT, everything, False, keep_BL)) for model in (rounded, exact)
+    )
+    with torch.inference_mode():
+        history = embed_requests(network, items_BT)
+        decision = KeepDecision(torch.from_numpy(keep_BL).float(), None)
+        with RoundedProducts():
+            x_TBD = network.encode(history, decision, "gathered")
+        expected = network.head(x_TBD[-1], lambda x, s: s.columns(x, 0, s.num_items)).numpy()
+    scale = np.abs(precise).max()
+    error = np.sqrt(np.mean((found - expected) ** 2)) / scale
+    rounding = np.sqrt(np.mean((precise - expected) ** 2)) / scale
+    assert 1e-4 < rounding < 0.02  # the control: rounding is felt
+    assert error < 0.25 * rounding
+    own_BL = rounded.recommend(items_BT, 1, False).keep_BL
+    assert (own_BL == keep_BL).all()  # the policy stays in float32
+
+
+def by_item(answer: Answer) -> Any:
+    scores_BV = np.zeros_like(answer.scores_BK)
+    np.put_along_axis(scores_BV, answer.items_BK - 1, answer.scores_BK, 1)
+    return scores_BV
+
+
+class RoundedProducts(TorchFunctionMode):
+    """Rounds the operands of the products of blocks to bf16; sums stay in float32."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        def rounded(x: Tensor) -> Tensor:
+            return x.bfloat16().float()
+
+        if function in (torch.mm, torch.addmm, Tensor.addmm_):
+            *first, a, b = args
+            args = (*first, rounded(a), rounded(b))
+        return function(*args, **(kwargs or {}))

@@ -16,6 +16,7 @@ import torch
 from skiprec.inference import Recommender
 from skiprec.inference.executor import recommend
 from skiprec.inference.export import Validation, export_model
+from skiprec.inference.native.library import has_bf16
 from skiprec.inference.saved_model import MANIFEST, MODEL, read_saved_model
 from skiprec.network import SkipRecNetwork
 from tests.testkit.native import native_library
@@ -98,6 +99,19 @@ def test_an_exported_model_answers_like_its_network(
         assert answer.scores == pytest.approx(scores_BK[0].tolist(), rel=1e-3, abs=1e-4)
         assert (answer.source, answer.read, answer.unknown) == ("model", len(row), [])
     assert any(answer.kept_blocks for answer in answers)
+
+
+def test_bf16_is_asked_for_by_name(folder: Path) -> None:
+    if not has_bf16(native_library()):
+        with pytest.raises(ValueError, match="does not multiply in bf16"):
+            Recommender.load(folder, executor="native_bf16")
+        return
+    rounded = Recommender.load(folder, executor="native_bf16")
+    exact = Recommender.load(folder)
+    histories = [["item 1", "2"], ["item 7"]]
+    for a, b in zip(rounded.recommend(histories), exact.recommend(histories), strict=True):
+        assert a.scores != b.scores
+        assert a.scores == pytest.approx(b.scores, abs=0.02 * max(map(abs, b.scores)))
 
 
 def test_unknown_items_empty_and_long_histories(recommender: Recommender) -> None:

@@ -34,7 +34,7 @@ bool fail(const char* text, long long found = 0, long long limit = 0) {
 
 #if defined(X86_LEVELS)
 struct Features {
-  bool avx2, avx512, vnni;
+  bool avx2, avx512, vnni, bf16;
 };
 
 // What the processor has and the system saves between threads. The compilers' own function for this
@@ -50,10 +50,15 @@ Features features() {
   bool avx2 = saves_ymm && (b7 >> 5 & 1);
   bool foundation = b7 >> 16 & 1, dwords = b7 >> 17 & 1, bytes = b7 >> 30 & 1, shorter = b7 >> 31 & 1;
   bool avx512 = avx2 && saves_zmm && foundation && dwords && bytes && shorter;
-  return {avx2, avx512, avx512 && (c7 >> 11 & 1)};
+  bool vnni = avx512 && (c7 >> 11 & 1);
+  unsigned a71 = 0;
+  bool bf16 = vnni && __get_cpuid_count(7, 1, &a71, &b, &c, &d) && (a71 >> 5 & 1);
+  return {avx2, avx512, vnni, bf16};
 }
 #endif
 
+// Best first. Behind the level `generic`, which every machine has, are those that only a caller who
+// names them gets, because their answers differ.
 std::vector<const Level*> usable_levels() {
   std::vector<const Level*> levels;
 #if defined(X86_LEVELS)
@@ -63,6 +68,9 @@ std::vector<const Level*> usable_levels() {
   if (has.avx2) levels.push_back(skiprec_level_avx2());
 #endif
   levels.push_back(skiprec_level_generic());
+#if defined(X86_LEVELS)
+  if (has.bf16) levels.push_back(skiprec_level_avx512_bf16());
+#endif
   return levels;
 }
 
@@ -149,7 +157,7 @@ bool check_request(const Handle& handle, const Request& q) {
 
 extern "C" {
 
-// The name of level `index`, best first; null behind the last one.
+// The name of level `index` of usable_levels(); null behind the last one.
 EXPORT const char* skiprec_level_name(int index) {
   static const std::vector<const Level*> levels = usable_levels();
   return index >= 0 && index < (int)levels.size() ? levels[index]->name : nullptr;

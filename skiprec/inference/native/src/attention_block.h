@@ -55,7 +55,7 @@ inline void attend(const AttentionBlock& block, AttentionShape shape, int positi
     int skip = m == 0 ? first_query : 0;
     for (int i = skip; i < positions; i++) s.out[i] = target[m] + (size_t)i * wide;
     Term term{s.rows + skip, block.project[m], shape.width, nullptr};
-    sum_of_products(&term, 1, positions - skip, wide, nullptr, s.out + skip);
+    sum_of_products(&term, 1, positions - skip, wide, nullptr, s.out + skip, OF_BLOCKS);
   }
   for (int i = first_query; i < positions; i++)
     for (int j = shape.width; j < shape.stride; j++) s.added[(size_t)i * shape.stride + j] = 0.0f;
@@ -81,7 +81,7 @@ inline void attend(const AttentionBlock& block, AttentionShape shape, int positi
       Term term{s.rows, s.keys_by_channel, shape.channels, nullptr};
       int seen = round_up(query + rows, LANES), tile_end = round_up(seen, MAX_VECTORS * LANES);
       if (tile_end > padded_positions) tile_end = padded_positions;
-      sum_of_products(&term, 1, rows, tile_end, nullptr, s.out);
+      sum_of_products(&term, 1, rows, tile_end, nullptr, s.out, FLOAT32);
       for (int r = 0; r < rows; r++) {
         float* weight = s.weights + (size_t)r * padded_positions;
         float factor = unscaled_softmax(weight, query + r + 1, seen);
@@ -111,7 +111,7 @@ inline void feed_forward(const AttentionBlock& block, AttentionShape shape, int 
     s.out[i] = s.query + (size_t)i * shape.stride;
   }
   Term one{s.rows, block.matrix[0], shape.width, nullptr};
-  sum_of_products(&one, 1, count, shape.stride, block.bias[0], s.out);
+  sum_of_products(&one, 1, count, shape.stride, block.bias[0], s.out, OF_BLOCKS);
   for (int i = 0; i < count; i++) {
     float* row = s.query + (size_t)i * shape.stride;
     for (int j = 0; j < shape.stride; j += LANES) store(row + j, larger(load(row + j), Vec{}));
@@ -119,7 +119,7 @@ inline void feed_forward(const AttentionBlock& block, AttentionShape shape, int 
     s.out[i] = s.inner + (size_t)(first + i) * shape.stride;
   }
   Term two{s.rows, block.matrix[1], shape.width, nullptr};
-  sum_of_products(&two, 1, count, shape.stride, block.bias[1], s.out);
+  sum_of_products(&two, 1, count, shape.stride, block.bias[1], s.out, OF_BLOCKS);
 }
 
 // One block on the rows x[first_out..positions); all rows are read.

@@ -10,6 +10,7 @@ struct Conv {
   const float* taps[TAPS];  // packed [in, out], the newest tap first
   const float* bias;
   Norm norm;
+  Precision precision;  // of the taps
 };
 
 struct ConvBlock {
@@ -47,7 +48,7 @@ inline void flush(int width, int stride, const Conv& conv, float scale, ConvScra
   for (int tap = 0; tap < TAPS; tap++)
     term[tap] = {s.source[tap], conv.taps[tap], width, s.zeros};
   for (int i = 0; i < s.waiting; i++) s.out[i] = s.sums + (size_t)i * stride;
-  sum_of_products(term, TAPS, s.waiting, stride, conv.bias, s.out);
+  sum_of_products(term, TAPS, s.waiting, stride, conv.bias, s.out, conv.precision);
   for (int i = 0; i < s.waiting; i++)
     norm_row<THEN>(s.out[i], width, conv.norm, scale, s.target[i]);
   s.waiting = 0;

@@ -112,10 +112,10 @@ struct Reader {
 
   float* vector(int width) { return rows(1, width); }
 
-  float* matrix(int in, int out) {
+  float* matrix(int in, int out, Precision precision) {
     const float* from = next((size_t)in * out);
-    float* to = floats(packed_floats(in, out));
-    if (to) pack(from, in, out, to);
+    float* to = floats(packed_floats(in, out, precision));
+    if (to) pack(from, in, out, precision, to);
     return to;
   }
 
@@ -124,9 +124,10 @@ struct Reader {
     return {gamma, vector(width)};
   }
 
-  Conv conv(int width) {
+  Conv conv(int width, Precision precision) {
     Conv result;
-    for (int tap = TAPS - 1; tap >= 0; tap--) result.taps[tap] = matrix(width, width);
+    result.precision = precision;
+    for (int tap = TAPS - 1; tap >= 0; tap--) result.taps[tap] = matrix(width, width, precision);
     result.bias = vector(width);
     result.norm = norm(width);
     return result;
@@ -142,11 +143,11 @@ struct Reader {
     if (s.policy_has_table) {
       result.table = rows(s.items, s.policy_width);
     } else {
-      result.project = matrix(s.width, s.policy_width);
+      result.project = matrix(s.width, s.policy_width, FLOAT32);
       result.project_bias = vector(s.policy_width);
     }
-    for (Conv& layer : result.conv) layer = conv(s.policy_width);
-    result.head = matrix(s.policy_width, result.outputs);
+    for (Conv& layer : result.conv) layer = conv(s.policy_width, FLOAT32);
+    result.head = matrix(s.policy_width, result.outputs, FLOAT32);
     result.head_bias = vector(result.outputs);
     int32_t* sizes = (int32_t*)take(memory, (size_t)(s.sets + 1) * 4);
     if (sizes && s.sets) memcpy(sizes, set_sizes, (size_t)s.sets * 4);
@@ -157,7 +158,7 @@ struct Reader {
 
   ConvBlock conv_block(const Shape& s, int dilation) {
     ConvBlock result;
-    for (Conv& layer : result.conv) layer = conv(s.width);
+    for (Conv& layer : result.conv) layer = conv(s.width, OF_BLOCKS);
     result.dilation = dilation;
     result.scale = number();
     return result;
@@ -166,14 +167,14 @@ struct Reader {
   // A projection whose heads are padded to whole vectors, times `factor`.
   float* heads(const float* weight, int first, const Shape& s, float factor) {
     int channels = s.width / s.heads, padded = round_up(channels, LANES), wide = s.heads * padded;
-    float *spread = floats((size_t)s.width * wide), *to = floats(packed_floats(s.width, wide));
+    float *spread = floats((size_t)s.width * wide), *to = floats(packed_floats(s.width, wide, OF_BLOCKS));
     if (!spread || !to) return to;
     for (int i = 0; i < s.width; i++)
       for (int h = 0; h < s.heads; h++)
         for (int c = 0; c < channels; c++)
           spread[(size_t)i * wide + h * padded + c] =
               factor * weight[(size_t)i * 3 * s.width + first + h * channels + c];
-    pack(spread, s.width, wide, to);
+    pack(spread, s.width, wide, OF_BLOCKS, to);
     return to;
   }
 
@@ -188,7 +189,7 @@ struct Reader {
     result.scale[0] = number();
     result.norm[1] = norm(s.width);
     for (int layer = 0; layer < 2; layer++) {
-      result.matrix[layer] = matrix(s.width, s.width);
+      result.matrix[layer] = matrix(s.width, s.width, OF_BLOCKS);
       result.bias[layer] = vector(s.width);
     }
     result.scale[1] = number();

@@ -81,7 +81,7 @@ inline void decide(const Policy& policy, const Undecided* user, int users, int w
   }
   if (!policy.table) {
     Term term{s.rows, policy.project, backbone_width, nullptr};
-    sum_of_products(&term, 1, rows, stride, policy.project_bias, s.out);
+    sum_of_products(&term, 1, rows, stride, policy.project_bias, s.out, FLOAT32);
   }
   // A convolution reads older rows only, but in place it would read what it has just written.
   float* layers[2] = {s.x, s.second};
@@ -108,7 +108,7 @@ inline void decide(const Policy& policy, const Undecided* user, int users, int w
     s.out[u] = s.outputs + (size_t)u * padded;
   }
   Term term{s.rows, policy.head, policy.width, nullptr};
-  sum_of_products(&term, 1, users, padded, policy.head_bias, s.out);
+  sum_of_products(&term, 1, users, padded, policy.head_bias, s.out, FLOAT32);
   for (int u = 0; u < users; u++)
     keep_by_rule(policy, s.outputs + (size_t)u * padded, setting, blocks, user[u].keep);
 }
