@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from skiprec.config.model import ModelConfig
 from skiprec.inference.executor import recommend
 from skiprec.inference.native.from_network import NativeNetwork, flat_histories
-from skiprec.inference.native.library import levels
+from skiprec.inference.native.library import BF16_LEVELS, bf16_levels, levels
 from skiprec.network import SkipRecNetwork
 from skiprec.policy.kinds import policy_section
 from skiprec.ranking import top_items
@@ -83,7 +83,15 @@ def ratio(seconds: dict[str, list[float]], above: str, below: str) -> float:
 class Native:
     """A network of random weights in the native executor, with requests that fill the window."""
 
-    def __init__(self, blocks: int, width: int, items: int, batch: int, threads: int = 1):
+    def __init__(
+        self,
+        blocks: int,
+        width: int,
+        items: int,
+        batch: int,
+        threads: int = 1,
+        level: str | None = None,
+    ):
         model = ModelConfig(num_blocks=blocks, width=width)
         policy = policy_section("gumbel", initial_keep_prob=0.5)
         self.network = SkipRecNetwork(model, policy, items)
@@ -95,7 +103,7 @@ class Native:
                 elif name == "policy.head.linear.weight":
                     weight.normal_(generator=torch.Generator().manual_seed(1))
         self.network.eval()
-        self.native = NativeNetwork(self.network, WINDOW)
+        self.native = NativeNetwork(self.network, WINDOW, level)
         draw = np.random.default_rng(batch)
         self.items_BT = torch.from_numpy(draw.integers(1, items + 1, (batch, WINDOW)))
         self.item_N, self.end_B = flat_histories(self.items_BT)
@@ -178,6 +186,20 @@ def skipping(table: Table, blocks: int, batch: int, keep: float) -> None:
     share = value * float(keep_BL.mean())
     what = f"blocks full / kept, share of 1 / keep, {blocks} blocks, keep {keep}, batch {batch}"
     table.add(what, share, 1.0, True, f"{value:.2f}x")
+
+
+def bf16(table: Table, width: int, batch: int) -> None:
+    """All blocks in float32 and in bf16, which has no bound: lists differ, so it is a choice."""
+    all_BL = np.ones((batch, 64), bool)
+    arms = {
+        level: Native(64, width, 1000, batch, level=level).run_blocks(all_BL)
+        for level in (levels()[0], *bf16_levels())
+    }
+    seconds = in_turns(arms, time.process_time, 3 if batch > 1 else 20)
+    for level in BF16_LEVELS:
+        what = f"blocks, float32 / {level}, 64 blocks, width {width}, batch {batch}, CPU time"
+        found = level in arms
+        table.note(what, f"{ratio(seconds, levels()[0], level):.2f}x" if found else "not run here")
 
 
 def end_to_end(table: Table, items: int, batch: int, bound: float, threads: int = 1) -> None:
@@ -326,6 +348,9 @@ def main() -> int:
     for width in (64, 256):
         for batch in (64, 256):
             blocks_against_products(table, width, batch, 0.85)
+    for width in (64, 256):
+        for batch in (1, 64):
+            bf16(table, width, batch)
     for blocks in (16, 64):
         peers(table, blocks)
     for batch in (1, 64, 256):

@@ -23,7 +23,6 @@ from skiprec.evaluation.measure.native_timing import (
     Agreement,
     compare_unit,
     describe_native_executor,
-    level_of,
     native_stages,
     why_no_native_executor,
 )
@@ -39,6 +38,7 @@ from skiprec.evaluation.measure.timing import Times, TimingPlan, TimingSample, t
 from skiprec.evaluation.report.schema import Machine
 from skiprec.evaluation.report.table import Columns
 from skiprec.inference.native.from_network import NativeNetwork
+from skiprec.inference.native.library import level_of
 from skiprec.network import SkipRecNetwork
 from skiprec.policy.priced import PriceKnob
 
@@ -109,7 +109,7 @@ class Scorer:
         self.shards, self.row_R = job.open_rows()
         self.network = job.load()
         self.native: NativeNetwork | None = None
-        self.level = level_of(job.config.evaluation.executor)
+        self.executor = job.config.evaluation.executor
         self.backbone = self.network if self.network.policy is None else job.load_backbone()
 
     def decide(self, unit: slice) -> Decided:
@@ -133,7 +133,9 @@ class Scorer:
     def compare(self, unit: slice, k: int) -> Agreement:
         """How the native executor's lists of `k` items agree with PyTorch's, on a unit's rows."""
         if self.native is None:
-            self.native = NativeNetwork(self.network, self.shards.window - 1, self.level)
+            self.native = NativeNetwork(
+                self.network, self.shards.window - 1, level_of(self.executor)
+            )
         _, tiles = read_tiles(self.shards, self.row_R[unit])
         return compare_unit(self.network, self.native, tiles, k, self.exclude_seen)
 
@@ -147,10 +149,9 @@ class Timer:
 
     def __init__(self, job: Job) -> None:
         self.network = job.load()
-        self.reason: str | None = "asked for"
-        self.level = level_of(job.config.evaluation.executor)
-        if job.config.evaluation.executor != "torch":
-            self.reason = why_no_native_executor(self.network, self.level)
+        asked_for = job.config.evaluation.executor
+        self.reason = why_no_native_executor(self.network, asked_for)
+        self.level = level_of(asked_for) if self.reason is None else None
 
     def executor(self) -> str:
         """The executor that is timed, for the conditions of a report."""

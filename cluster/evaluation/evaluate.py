@@ -31,7 +31,7 @@ from skiprec.evaluation.measure.arms import (
 )
 from skiprec.evaluation.measure.baselines import popularity_places
 from skiprec.evaluation.measure.compute_cost import measure_cost
-from skiprec.evaluation.measure.native_timing import Agreement, level_of, why_no_native_executor
+from skiprec.evaluation.measure.native_timing import Agreement, why_no_native_executor
 from skiprec.evaluation.measure.operating_points import Curve, operating_points
 from skiprec.evaluation.measure.scoring import TOP, decide_unit
 from skiprec.evaluation.measure.tiles import read_tiles, work_units
@@ -89,9 +89,8 @@ def evaluate_run(config: RunConfig, run_folder: Path, command: str) -> Path:
     cost = measure_cost(network, shards.window - 1, min(TOP, network.num_items))
     timed_R = evenly_spaced_rows(len(row_R), config.evaluation.timing_users)
     is_timed = bool(config.evaluation.timing_batches)
-    asked_for = config.evaluation.executor
-    compares = is_timed and asked_for != "torch"
-    compares = compares and why_no_native_executor(network, level_of(asked_for)) is None
+    is_native = why_no_native_executor(network, config.evaluation.executor) is None
+    compares = is_timed and is_native
     with session_of(config):
         scored = _accuracy_pass(job, place_V, row_R, network.policy, compares)
         arms, machine = scored.arms, scored.machine

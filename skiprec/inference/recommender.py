@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from skiprec.inference.native.library import BF16, MAX_K, NativeModel, has_bf16
+from skiprec.inference.native.library import MAX_K, NativeModel, level_of
 from skiprec.inference.native.pack import pack_weights
 from skiprec.inference.native.places import find_library
 from skiprec.inference.reference import ReferenceModel
@@ -87,12 +87,9 @@ class Recommender:
         if executor == "numpy":
             self._model = ReferenceModel(self.spec, model.weights)
         else:
-            shape, level = self.spec.native_shape, BF16 if executor == "native_bf16" else None
-            if level == BF16 and not has_bf16():
-                raise ValueError("this processor does not multiply in bf16; use executor='native'")
+            spec, shape, level = self.spec, self.spec.native_shape, level_of(executor)
             packed_N = pack_weights(model.weights, shape)
-            arguments = (self.spec.dilations, self.spec.set_sizes, packed_N, level)
-            self._model = NativeModel(shape, *arguments)
+            self._model = NativeModel(shape, spec.dilations, spec.set_sizes, packed_N, level)
         self._check(model.self_test)
 
     @classmethod

@@ -35,7 +35,7 @@ from skiprec.inference.native.from_network import (
     why_not_native,
     why_policy_not_native,
 )
-from skiprec.inference.native.library import BF16, has_bf16, levels
+from skiprec.inference.native.library import bf16_levels, levels
 from skiprec.inference.native.places import find_library
 from skiprec.network import SkipRecNetwork
 from skiprec.types import KeepDecision
@@ -45,21 +45,22 @@ from skiprec.types import KeepDecision
 NEAR_TIE, FEW_LISTS = 1e-5, 1e-3
 
 
-def why_no_native_executor(network: SkipRecNetwork, level: str | None = None) -> str | None:
-    """Why a network is timed in PyTorch, in words; None if the native executor times it."""
+def why_no_native_executor(network: SkipRecNetwork, executor: str = "native") -> str | None:
+    """Why a network is timed in PyTorch, in words; None if the native executor times it.
+
+    Args:
+        executor: `evaluation.executor`.
+    """
+    if executor == "torch":
+        return "asked for"
     if find_library() is None:
         return "the native executor is not built here"
-    if level == BF16 and not has_bf16():
+    if executor == "native_bf16" and not bf16_levels():
         return "this processor does not multiply in bf16"
     if network.device.type != "cpu":
         return "the native executor runs on CPUs"
     unknown = why_not_native(network) or why_policy_not_native(network)
     return None if unknown is None else f"the native executor does not know {unknown}"
-
-
-def level_of(executor: str) -> str | None:
-    """The level that `evaluation.executor` asks for; None: the best that this machine has."""
-    return BF16 if executor == "native_bf16" else None
 
 
 def describe_native_executor(level: str | None) -> str:

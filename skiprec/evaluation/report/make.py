@@ -50,7 +50,6 @@ from skiprec.evaluation.report.statements import statements
 from skiprec.evaluation.report.summary import Summary, frontier_at, hull_at
 from skiprec.evaluation.report.table import column, kept_matrix
 from skiprec.evaluation.report.timing_numbers import amdahl, timing_of
-from skiprec.inference.native.library import BF16
 
 # Their rows are the reference of the speedups: the same shape, all blocks, no policy.
 REFERENCES = (FULL_BACKBONE, ALL_BLOCKS)
@@ -102,7 +101,7 @@ def make_report(measured: Measured, conditions: MeasuredConditions) -> Report:
     if measured.agreement is not None:
         report["native"] = cast(NativeAgreement, asdict(measured.agreement))
     report["statements"] = statements(report, measured.caution)
-    is_exact = BF16 not in all_conditions.get("executor", "")
+    is_exact = "bf16" not in all_conditions.get("executor", "")
     if measured.agreement is not None and is_exact and not measured.agreement.is_close:
         report["statements"].append(
             "WARNING: the native executor and PyTorch differ by more than near ties (see the end "

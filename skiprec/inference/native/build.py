@@ -21,12 +21,14 @@ COMMON = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno"
 AVX2 = ["-mavx2", "-mfma"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
 AVX512 += ["-mprefer-vector-width=512"]
+VNNI = [*AVX512, "-mavx512vnni"]
 LEVELS = {
     "generic": [],
     "avx2": AVX2,
     "avx512": AVX512,
-    "avx512_vnni": [*AVX512, "-mavx512vnni"],
-    "avx512_bf16": [*AVX512, "-mavx512vnni", "-mavx512bf16"],
+    "avx512_vnni": VNNI,
+    "avx512_bf16": [*VNNI, "-mavx512bf16"],
+    "amx_bf16": [*VNNI, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
 }
 
 

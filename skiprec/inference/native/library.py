@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from skiprec.inference.native.places import find_library
 
 MAX_K = 10_000  # as in api.cpp
-BF16 = "avx512_bf16"  # the level whose products of blocks are in bf16
+BF16_LEVELS = ("amx_bf16", "avx512_bf16")  # whose products of blocks are in bf16, the best first
 
 
 SHAPE_FIELDS = (
@@ -251,12 +251,26 @@ def _open(path: Path) -> ctypes.CDLL:
 
 def levels(library: Path | None = None) -> list[str]:
     """The instruction sets that the library can use on this machine, best first; all in float32."""
-    return [name for name in _levels(library) if name != BF16]
+    return [name for name in _levels(library) if name not in BF16_LEVELS]
 
 
-def has_bf16(library: Path | None = None) -> bool:
-    """Whether this machine can multiply in bf16: a model may be loaded at the level `BF16`."""
-    return BF16 in _levels(library)
+def bf16_levels(library: Path | None = None) -> list[str]:
+    """The levels of this machine that multiply in bf16, best first."""
+    return [name for name in _levels(library) if name in BF16_LEVELS]
+
+
+def level_of(executor: str) -> str | None:
+    """The level of the executor `native_bf16`; None, the best in float32, of another.
+
+    Raises:
+        ValueError: this processor does not multiply in bf16.
+    """
+    if executor != "native_bf16":
+        return None
+    found = bf16_levels()
+    if not found:
+        raise ValueError("this processor does not multiply in bf16; use the executor 'native'")
+    return found[0]
 
 
 def _levels(library: Path | None) -> list[str]:

@@ -11,7 +11,6 @@ from skiprec.evaluation.measure.native_timing import (
     Agreement,
     compare_unit,
     describe_native_executor,
-    level_of,
     native_stages,
     why_no_native_executor,
 )
@@ -19,7 +18,7 @@ from skiprec.evaluation.measure.tiles import Tile
 from skiprec.evaluation.measure.timing import TimingSample, arm_stages, time_arms
 from skiprec.inference.executor import embed_requests, recommend
 from skiprec.inference.native.from_network import NativeNetwork
-from skiprec.inference.native.library import has_bf16
+from skiprec.inference.native.library import bf16_levels, level_of
 from skiprec.types import KeepDecision
 from tests.testkit.native import native_library
 from tests.testkit.networks import (
@@ -105,13 +104,14 @@ def test_agreement_counts_lists_and_decisions(kind: str) -> None:
 
 def test_bf16_is_a_level_that_is_asked_for() -> None:
     network = build_network(model_config("nextitnet_plus"), policy_config("fixed")).eval()
-    level = level_of("native_bf16")
     assert level_of("native") is None
-    if not has_bf16():
-        assert why_no_native_executor(network, level) == "this processor does not multiply in bf16"
+    why = why_no_native_executor(network, "native_bf16")
+    if not bf16_levels():
+        assert why == "this processor does not multiply in bf16"
         return
-    assert why_no_native_executor(network, level) is None
-    assert describe_native_executor(level) == "native (avx512_bf16)"
+    level = level_of("native_bf16")
+    assert why is None
+    assert describe_native_executor(level) == f"native ({bf16_levels()[0]})"
     sample = make_sample()
     with torch.inference_mode():
         rounded = native_stages(network, sample, PLAN, 4, level)["full/end"](0)

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from skiprec.inference.executor import embed_requests, recommend
 from skiprec.inference.native.from_network import NativeNetwork, flat_histories
-from skiprec.inference.native.library import BF16, Answer, has_bf16, levels
+from skiprec.inference.native.library import BF16_LEVELS, Answer, bf16_levels, levels
 from skiprec.inference.native.pack import BACKBONES
 from skiprec.network import SkipRecNetwork
 from skiprec.types import KeepDecision
@@ -222,6 +222,7 @@ def test_seen_items_are_those_of_the_whole_history() -> None:
     assert flat_histories(torch.tensor([[0, 3], [1, 2]]))[1].tolist() == [1, 3]
 
 
+@pytest.mark.parametrize("level", BF16_LEVELS)
 @pytest.mark.parametrize(
     "case",
     [
@@ -232,15 +233,14 @@ def test_seen_items_are_those_of_the_whole_history() -> None:
         Case("sasrec_plus_authors", heads=1, channels=256, window=7, rows=3, seed=3),
     ],
 )
-def test_bf16_products_are_those_of_rounded_operands(case: Case) -> None:
+def test_bf16_products_are_those_of_rounded_operands(case: Case, level: str) -> None:
     """Beside a slow reference that rounds the operands of each product of a block."""
-    native_library()
-    if not has_bf16(native_library()):
-        pytest.skip("this processor does not multiply in bf16")
+    if level not in bf16_levels(native_library()):
+        pytest.skip(f"this processor has no {level}")
     network, items_BT = case.network(), case.histories()
     exact = native(network, case.window)
     keep_BL = exact.recommend(items_BT, 1, False).keep_BL
-    rounded = native(network, case.window, BF16)
+    rounded = native(network, case.window, level)
     everything = case.items
     found, precise = (
         by_item(model.recommend(items_BT, everything, False, keep_BL)) for model in (rounded, exact)

@@ -16,7 +16,7 @@ import torch
 from skiprec.inference import Recommender
 from skiprec.inference.executor import recommend
 from skiprec.inference.export import Validation, export_model
-from skiprec.inference.native.library import has_bf16
+from skiprec.inference.native.library import bf16_levels
 from skiprec.inference.saved_model import MANIFEST, MODEL, read_saved_model
 from skiprec.network import SkipRecNetwork
 from tests.testkit.native import native_library
@@ -102,7 +102,8 @@ def test_an_exported_model_answers_like_its_network(
 
 
 def test_bf16_is_asked_for_by_name(folder: Path) -> None:
-    if not has_bf16(native_library()):
+    native_library()
+    if not bf16_levels():
         with pytest.raises(ValueError, match="does not multiply in bf16"):
             Recommender.load(folder, executor="native_bf16")
         return

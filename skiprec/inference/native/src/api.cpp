@@ -13,6 +13,10 @@
 
 #if defined(X86_LEVELS)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 #include "kernels.h"
@@ -34,14 +38,24 @@ bool fail(const char* text, long long found = 0, long long limit = 0) {
 
 #if defined(X86_LEVELS)
 struct Features {
-  bool avx2, avx512, vnni, bf16;
+  bool avx2, avx512, vnni, bf16, amx;
 };
+
+// Linux gives a process the registers of AMX when it asks for them.
+bool may_use_tiles() {
+#if defined(__linux__)
+  constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+  return false;
+#endif
+}
 
 // What the processor has and the system saves between threads. The compilers' own function for this
 // is not there with every one of them.
 Features features() {
-  unsigned a, b, c, d, b7, c7;
-  if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d) || !__get_cpuid(1, &a, &b, &c, &d)) return {};
+  unsigned a, b, c, d, b7, c7, d7;
+  if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7) || !__get_cpuid(1, &a, &b, &c, &d)) return {};
   bool has_fma = c >> 12 & 1, has_xsave = c >> 27 & 1;
   if (!has_fma || !has_xsave) return {};
   unsigned low, high;
@@ -53,7 +67,8 @@ Features features() {
   bool vnni = avx512 && (c7 >> 11 & 1);
   unsigned a71 = 0;
   bool bf16 = vnni && __get_cpuid_count(7, 1, &a71, &b, &c, &d) && (a71 >> 5 & 1);
-  return {avx2, avx512, vnni, bf16};
+  bool amx = bf16 && (d7 >> 22 & 1) && (d7 >> 24 & 1) && (low & 0x60000) == 0x60000;
+  return {avx2, avx512, vnni, bf16, amx && may_use_tiles()};
 }
 #endif
 
@@ -69,6 +84,7 @@ std::vector<const Level*> usable_levels() {
 #endif
   levels.push_back(skiprec_level_generic());
 #if defined(X86_LEVELS)
+  if (has.amx) levels.push_back(skiprec_level_amx_bf16());
   if (has.bf16) levels.push_back(skiprec_level_avx512_bf16());
 #endif
   return levels;

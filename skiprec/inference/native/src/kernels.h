@@ -52,5 +52,7 @@ const Level* skiprec_level_generic();
 const Level* skiprec_level_avx2();
 const Level* skiprec_level_avx512();
 const Level* skiprec_level_avx512_vnni();
-const Level* skiprec_level_avx512_bf16();  // products of blocks in bf16; only by name
+// Products of blocks in bf16; for callers that name them.
+const Level* skiprec_level_avx512_bf16();
+const Level* skiprec_level_amx_bf16();
 }

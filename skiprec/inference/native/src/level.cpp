@@ -358,6 +358,9 @@ bool run_tile(const Model& m, Workspace& w, const Request& request, int first, i
 }
 
 bool run(const void* model, void* workspace, const Request& request, int first, int last) {
+#if defined(__AMX_BF16__)
+  UseTiles tiles;
+#endif
   int tile = ((const Model*)model)->tile;
   for (int at = first; at < last; at += tile) {
     int rows = last - at < tile ? last - at : tile;

@@ -6,13 +6,15 @@
 enum Precision { FLOAT32, BF16 };
 
 #if defined(__AVX512BF16__)
-constexpr Precision OF_BLOCKS = BF16;  // the level that a caller asks for by name
+constexpr Precision OF_BLOCKS = BF16;  // a level that a caller asks for by name
 #else
 constexpr Precision OF_BLOCKS = FLOAT32;
 #endif
 
-// The lanes that hold `in` inputs.
-inline int lanes_of(int in, Precision precision) { return precision == BF16 ? (in + 1) / 2 : in; }
+// The lanes that hold `in` inputs: whole vectors of them in bf16, the last ones zero.
+inline int lanes_of(int in, Precision precision) {
+  return precision == BF16 ? round_up((in + 1) / 2, LANES) : in;
+}
 
 // A packed matrix [in, out]: tiles of MAX_VECTORS vectors of columns, each tile [lanes of in][its
 // columns]. Columns are padded with zeros to whole vectors.
@@ -58,16 +60,18 @@ inline Vec multiply_add(Vec sum, const float* x, Vec column) {
   return sum + all(*x) * column;
 }
 
-// A row as lanes of bf16. Reads and writes whole vectors: up to 31 floats behind the last input,
-// whose lanes nobody reads.
-inline void to_bf16(const float* from, int lanes, float* to) {
+// The first `in` floats of a row as lanes of bf16; the rest of the last vector of lanes is zero.
+inline void to_bf16(const float* from, int in, float* to) {
 #if defined(__AVX512BF16__)
-  for (int i = 0; i < lanes; i += LANES) {
-    __m512 low = (__m512)load(from + 2 * i), high = (__m512)load(from + 2 * i + LANES);
-    store(to + i, (Vec)_mm512_cvtne2ps_pbh(high, low));
+  for (; in > 0; from += 2 * LANES, to += LANES, in -= 2 * LANES) {
+    int more = in - LANES;
+    __mmask16 low = in >= LANES ? 0xffff : (1 << in) - 1;
+    __mmask16 high = more >= LANES ? 0xffff : more > 0 ? (1 << more) - 1 : 0;
+    store(to, (Vec)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, from + LANES),
+                                       _mm512_maskz_loadu_ps(low, from)));
   }
 #else
-  (void)from, (void)lanes, (void)to;
+  (void)from, (void)in, (void)to;
 #endif
 }
 
@@ -82,6 +86,11 @@ struct Term {
 // A piece of a matrix that stays in the first cache while some rows are multiplied with it.
 constexpr int CHUNK = 96;         // lanes, times MAX_VECTORS vectors
 constexpr int ROWS_AT_ONCE = 48;  // whose sums stay there, too
+
+// The inputs of a row in the chunk that begins with lane `first`, in bf16.
+inline int inputs_of(int in, int first) {
+  return in - 2 * first < 2 * CHUNK ? in - 2 * first : 2 * CHUNK;
+}
 
 // sums[r][v] += the first `count` lanes of row r times the matrix.
 template <Precision PRECISION, int ROWS, int VECTORS>
@@ -128,7 +137,7 @@ template <Precision PRECISION, int VECTORS>
 inline void sum_of_columns(const Term* term, int terms, int first_row, int end, int from,
                            const float* bias, float* const* out) {
   const float* row[ROWS_AT_ONCE];  // of a chunk
-  float pairs[PRECISION == BF16 ? ROWS_AT_ONCE : 1][CHUNK + LANES];
+  float pairs[PRECISION == BF16 ? ROWS_AT_ONCE : 1][CHUNK];
   for (int t = 0; t < terms; t++) {
     int begin = first_row, in = lanes_of(term[t].in, PRECISION);
     while (t > 0 && begin < end && term[t].row[begin] == term[t].zeros) begin++;
@@ -138,7 +147,8 @@ inline void sum_of_columns(const Term* term, int terms, int first_row, int end, 
       const float* chunk = matrix + (size_t)first * VECTORS * LANES;
       bool is_first = t == 0 && first == 0;
       for (int r = begin; r < end; r++) {
-        if (PRECISION == BF16) to_bf16(term[t].row[r] + 2 * first, count, pairs[r - first_row]);
+        if (PRECISION == BF16)
+          to_bf16(term[t].row[r] + 2 * first, inputs_of(term[t].in, first), pairs[r - first_row]);
         row[r - first_row] = PRECISION == BF16 ? pairs[r - first_row] : term[t].row[r] + first;
       }
       int tiles = (end - begin + MAX_ROWS - 1) / MAX_ROWS, at = begin;
@@ -177,10 +187,17 @@ inline void sum_in(const Term* term, int terms, int rows, int width, const float
   }
 }
 
+#if defined(__AMX_BF16__)
+#include "matmul_amx.h"
+#endif
+
 // out[r] = bias + sum over terms of row_r times matrix, for at least one term. `width` is a whole
 // number of vectors; `bias` may be null. The sums of a row do not depend on the other rows.
 inline void sum_of_products(const Term* term, int terms, int rows, int width, const float* bias,
                             float* const* out, Precision precision) {
+#if defined(__AMX_BF16__)
+  if (precision == BF16) return sum_in_tiles(term, terms, rows, width, bias, out);
+#endif
   if (OF_BLOCKS == BF16 && precision == BF16)
     sum_in<OF_BLOCKS>(term, terms, rows, width, bias, out);
   else
