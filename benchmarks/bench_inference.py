@@ -190,14 +190,15 @@ def skipping(table: Table, blocks: int, batch: int, keep: float) -> None:
 
 def bf16(table: Table, width: int, batch: int) -> None:
     """All blocks in float32 and in bf16, which has no bound: lists differ, so it is a choice."""
-    all_BL = np.ones((batch, 64), bool)
+    blocks = 64 * 64 // width
+    all_BL = np.ones((batch, blocks), bool)
     arms = {
-        level: Native(64, width, 1000, batch, level=level).run_blocks(all_BL)
+        level: Native(blocks, width, 1000, batch, level=level).run_blocks(all_BL)
         for level in (levels()[0], *bf16_levels())
     }
-    seconds = in_turns(arms, time.process_time, 3 if batch > 1 else 20)
+    seconds = in_turns(arms, time.process_time, 1 if batch > 1 else 20)
     for level in BF16_LEVELS:
-        what = f"blocks, float32 / {level}, 64 blocks, width {width}, batch {batch}, CPU time"
+        what = f"blocks, float32 / {level}, width {width}, batch {batch}, CPU time"
         found = level in arms
         table.note(what, f"{ratio(seconds, levels()[0], level):.2f}x" if found else "not run here")
 
