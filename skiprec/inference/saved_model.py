@@ -139,7 +139,7 @@ def read_saved_model(folder: Path) -> SavedModel:
             f"version {FORMAT_VERSION}: export the model again with this program"
         )
     sums = manifest.get("sha256", {})
-    for name in {*FILES, *sums}:
+    for name in dict.fromkeys((*FILES, *sums)):
         expected, file = sums.get(name), folder / name
         if not file.exists() or file_sha256(file) != expected:
             state = "is damaged" if file.exists() else "is missing"
