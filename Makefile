@@ -56,9 +56,10 @@ test-all: $(READY) ## runs both, whatever the first one says
 	@status=0; for which in quick slow total; do $(PY) tests/run_tiers.py $$which || status=1; done; \
 	exit $$status
 
-lint: $(READY) ## runs ruff and the rules on imports
+lint: $(READY) ## runs ruff, clang-format and the rules on imports
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/clang-format --dry-run --Werror skiprec/inference/native/src/*
 	$(VENV)/bin/lint-imports
 
 types: $(READY) ## runs mypy, strict on skiprec and cluster

@@ -47,6 +47,18 @@ def levels_of(machine: str) -> list[str]:
     return list(LEVELS) if machine in ("x86_64", "AMD64") else ["generic"]
 
 
+def known_levels(compiler: list[str], levels: list[str]) -> list[str]:
+    """Those of `levels` whose flags the compiler knows; GCC before 11 knows none for bf16."""
+
+    def is_known(level: str) -> bool:
+        if level == "generic":
+            return True  # it has no flags; a compiler that fails here fails with a message later
+        command = [*compiler, *LEVELS[level], "-fsyntax-only", "-x", "c++", os.devnull]
+        return subprocess.run(command, capture_output=True).returncode == 0
+
+    return [level for level in levels if is_known(level)]
+
+
 def build(
     library: Path,
     compiler: list[str],
@@ -57,12 +69,12 @@ def build(
 
     Args:
         extra: further flags of compiler and linker, such as those of a sanitizer.
-        levels: those of this machine's processor, or `["generic"]` alone. None: the former.
+        levels: None means those of this machine's processor that the compiler knows.
 
     Raises:
         subprocess.CalledProcessError: the compiler failed; its messages are in `stderr`.
     """
-    levels = levels or levels_of(platform.machine())
+    levels = levels or known_levels(compiler, levels_of(platform.machine()))
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
 
@@ -77,7 +89,7 @@ def build(
             objects = list(pool.map(compile_level, levels))
         linked = f"{folder}/{library.name}"
         flags = [*COMMON, *extra, "-shared", "-pthread", str(SOURCES / "api.cpp")]
-        flags += ["-DX86_LEVELS"] if len(levels) > 1 else []
+        flags += [f"-DHAS_{level}" for level in levels]
         flags += [] if extra else ["-s"]  # without symbols, unless somebody looks for an error
         _run([*compiler, *flags, *objects, "-o", linked])
         os.replace(linked, library)
@@ -100,8 +112,13 @@ def main() -> int:
             file=sys.stderr,
         )
         return 0
+    possible = levels_of(platform.machine())
+    levels = known_levels(compiler, possible)
+    if levels != possible:
+        left_out = ", ".join(level for level in possible if level not in levels)
+        print(f"{compiler[0]} is too old for these levels: {left_out}", file=sys.stderr)
     try:
-        build(library, compiler)
+        build(library, compiler, levels=levels)
         for old in set(library.parent.glob("libskiprec-*.so")) - {library}:
             old.unlink()  # of other sources; a process that has loaded it keeps it
     except subprocess.CalledProcessError as error:

@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#if defined(X86_LEVELS)
+#if defined(HAS_avx2)
 #include <cpuid.h>
 #if defined(__linux__)
 #include <sys/syscall.h>
@@ -36,7 +36,7 @@ bool fail(const char* text, long long found = 0, long long limit = 0) {
   return false;
 }
 
-#if defined(X86_LEVELS)
+#if defined(HAS_avx2)
 struct Features {
   bool avx2, avx512, vnni, bf16, amx;
 };
@@ -62,7 +62,8 @@ Features features() {
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   bool saves_ymm = (low & 0x06) == 0x06, saves_zmm = (low & 0xe6) == 0xe6;
   bool avx2 = saves_ymm && (b7 >> 5 & 1);
-  bool foundation = b7 >> 16 & 1, dwords = b7 >> 17 & 1, bytes = b7 >> 30 & 1, shorter = b7 >> 31 & 1;
+  bool foundation = b7 >> 16 & 1, shorter = b7 >> 31 & 1;
+  bool dwords = b7 >> 17 & 1, bytes = b7 >> 30 & 1;
   bool avx512 = avx2 && saves_zmm && foundation && dwords && bytes && shorter;
   bool vnni = avx512 && (c7 >> 11 & 1);
   unsigned a71 = 0;
@@ -76,15 +77,23 @@ Features features() {
 // names them gets, because their answers differ.
 std::vector<const Level*> usable_levels() {
   std::vector<const Level*> levels;
-#if defined(X86_LEVELS)
+#if defined(HAS_avx2)
   Features has = features();
+#endif
+#if defined(HAS_avx512_vnni)
   if (has.vnni) levels.push_back(skiprec_level_avx512_vnni());
+#endif
+#if defined(HAS_avx512)
   if (has.avx512) levels.push_back(skiprec_level_avx512());
+#endif
+#if defined(HAS_avx2)
   if (has.avx2) levels.push_back(skiprec_level_avx2());
 #endif
   levels.push_back(skiprec_level_generic());
-#if defined(X86_LEVELS)
+#if defined(HAS_amx_bf16)
   if (has.amx) levels.push_back(skiprec_level_amx_bf16());
+#endif
+#if defined(HAS_avx512_bf16)
   if (has.bf16) levels.push_back(skiprec_level_avx512_bf16());
 #endif
   return levels;
@@ -142,8 +151,8 @@ bool check_shape(const Shape& s) {
   };
   for (const Bound& bound : bounds)
     if (bound.value < bound.low || bound.value > bound.high) {
-      snprintf(message, sizeof message, "%s is %d; expected %d to %d", bound.name, bound.value, bound.low,
-               bound.high);
+      snprintf(message, sizeof message, "%s is %d; expected %d to %d", bound.name, bound.value,
+               bound.low, bound.high);
       return false;
     }
   if (s.backbone != CONVOLUTIONS && s.width % s.heads)
@@ -182,9 +191,9 @@ EXPORT const char* skiprec_level_name(int index) {
 // Why this thread's last call of the library failed.
 EXPORT const char* skiprec_error() { return message; }
 
-// A model, or null; `skiprec_error` then has the reason. `level` names one of the levels; null: the best.
+// A model, or null; `skiprec_error` then has the reason. `level` names a level; null: the best.
 EXPORT void* skiprec_load(const Shape* shape, const int32_t* dilations, const int32_t* set_sizes,
-                   const float* weights, size_t num_weights, const char* level) try {
+                          const float* weights, size_t num_weights, const char* level) try {
   if (!check_shape(*shape)) return nullptr;
   const Level* chosen = nullptr;
   for (const Level* one : usable_levels())

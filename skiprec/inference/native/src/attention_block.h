@@ -22,7 +22,7 @@ struct AttentionShape {
 // Buffers of one user of `positions` rows, each `stride` or heads * padded_channels floats wide.
 struct AttentionScratch {
   float *normed, *query, *key, *value;  // rows
-  float *keys_by_channel;               // packed [channels, positions] of one head
+  float* keys_by_channel;               // packed [channels, positions] of one head
   float* weights;                       // [MAX_ROWS, positions padded to vectors]
   float *added, *inner;                 // rows
   const float** rows;
@@ -45,8 +45,8 @@ inline float unscaled_softmax(float* score, int count, int padded) {
 }
 
 // normed -> added: attention of the queries first_query.. over all rows, without padding.
-inline void attend(const AttentionBlock& block, AttentionShape shape, int positions, int first_query,
-                   AttentionScratch& s) {
+inline void attend(const AttentionBlock& block, AttentionShape shape, int positions,
+                   int first_query, AttentionScratch& s) {
   int channels = shape.padded_channels(), wide = shape.heads * channels;
   int padded_positions = round_up(positions, LANES), queries = positions - first_query;
   for (int i = 0; i < positions; i++) s.rows[i] = s.normed + (size_t)i * shape.stride;
@@ -103,8 +103,8 @@ inline void attend(const AttentionBlock& block, AttentionShape shape, int positi
 }
 
 // inner: rows of the feed-forward net of `normed`, from position `first` on.
-inline void feed_forward(const AttentionBlock& block, AttentionShape shape, int positions, int first,
-                         AttentionScratch& s) {
+inline void feed_forward(const AttentionBlock& block, AttentionShape shape, int positions,
+                         int first, AttentionScratch& s) {
   int count = positions - first;
   for (int i = 0; i < count; i++) {
     s.rows[i] = s.normed + (size_t)(first + i) * shape.stride;

@@ -45,8 +45,7 @@ struct ConvInput {
 template <Then THEN>
 inline void flush(int width, int stride, const Conv& conv, float scale, ConvScratch& s) {
   Term term[TAPS];
-  for (int tap = 0; tap < TAPS; tap++)
-    term[tap] = {s.source[tap], conv.taps[tap], width, s.zeros};
+  for (int tap = 0; tap < TAPS; tap++) term[tap] = {s.source[tap], conv.taps[tap], width, s.zeros};
   for (int i = 0; i < s.waiting; i++) s.out[i] = s.sums + (size_t)i * stride;
   sum_of_products(term, TAPS, s.waiting, stride, conv.bias, s.out, conv.precision);
   for (int i = 0; i < s.waiting; i++)
@@ -75,10 +74,10 @@ inline void convolve(const ConvInput* input, int users, int positions, int width
 
 // Which positions each kept block must compute so that the last one comes out right.
 //
-// Backwards from the last kept block: an output position needs the hidden rows 0, 2 d and 4 d before
-// it, and each of these the inputs 0, d and 2 d before it. Once all positions are needed, earlier
-// blocks compute all of them. `plan` has room for 2 * positions * kept entries; `need` for 3 rows of
-// bytes.
+// Backwards from the last kept block: an output position needs the hidden rows 0, 2 d and 4 d
+// before it, and each of these the inputs 0, d and 2 d before it. Once all positions are needed,
+// earlier blocks compute all of them. `plan` has room for 2 * positions * kept entries; `need` for
+// 3 rows of bytes.
 struct PlannedBlock {
   Positions middle, out;
 };

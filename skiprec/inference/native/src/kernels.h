@@ -13,17 +13,17 @@ struct Shape {
 };
 
 struct Request {
-  const int32_t* items;        // the histories, one after the other, oldest item first
-  const int64_t* ends;         // [rows]: where each history ends in `items`
-  const uint8_t* given_keep;   // [rows, blocks] or null: the policy decides
-  const uint8_t* allowed;      // one bit for each item, or null: every item
-  float setting;               // of the policy: the threshold or the price
-  int64_t num_items;           // in `items`
-  int32_t k;                   // 0: no lists, the blocks alone
+  const int32_t* items;       // the histories, one after the other, oldest item first
+  const int64_t* ends;        // [rows]: where each history ends in `items`
+  const uint8_t* given_keep;  // [rows, blocks] or null: the policy decides
+  const uint8_t* allowed;     // one bit for each item, or null: every item
+  float setting;              // of the policy: the threshold or the price
+  int64_t num_items;          // in `items`
+  int32_t k;                  // 0: no lists, the blocks alone
   int32_t excludes_seen, rows;
-  int32_t* items_out;          // [rows, k]
-  float* scores_out;           // [rows, k]
-  uint8_t* keep_out;           // [rows, blocks]
+  int32_t* items_out;  // [rows, k]
+  float* scores_out;   // [rows, k]
+  uint8_t* keep_out;   // [rows, blocks]
 
   int64_t begin(int row) const { return row ? ends[row - 1] : 0; }
   int64_t end(int row) const { return ends[row]; }

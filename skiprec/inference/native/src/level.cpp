@@ -63,7 +63,7 @@ struct Workspace {
 size_t bytes_of_bits(int items) { return (size_t)items / 8 + 1; }
 
 void* make_model(const Shape& shape, const int32_t* dilations, const int32_t* set_sizes,
-                  const float* weights) {
+                 const float* weights) {
   Model* m = (Model*)calloc(1, sizeof(Model));
   if (!m) return nullptr;
   m->shape = shape;
@@ -72,7 +72,8 @@ void* make_model(const Shape& shape, const int32_t* dilations, const int32_t* se
   m->tile = fitting > TILE_ROWS ? TILE_ROWS : fitting < 8 ? 8 : (int)fitting;
   Reader reader{m->memory, weights, false};
   m->embedding = reader.rows(shape.items, shape.width);
-  if (shape.backbone != CONVOLUTIONS) m->positions = reader.rows(shape.positions_table, shape.width);
+  if (shape.backbone != CONVOLUTIONS)
+    m->positions = reader.rows(shape.positions_table, shape.width);
   m->policy = reader.policy(shape, set_sizes);
   if (shape.backbone == CONVOLUTIONS) {
     m->conv_blocks = (ConvBlock*)take(m->memory, shape.blocks * sizeof(ConvBlock));

@@ -2,7 +2,7 @@
 #pragma once
 
 // How the products of a matrix are taken; sums are always in float32. In bf16 two neighbouring
-// inputs share a lane of 32 bits, in the rows and in the matrix, and one instruction multiplies both.
+// inputs share a lane of 32 bits, in the rows and in the matrix; one instruction multiplies both.
 enum Precision { FLOAT32, BF16 };
 
 #if defined(__AVX512BF16__)
@@ -31,9 +31,7 @@ inline uint32_t bf16_bits(float value) {
 
 inline void pack(const float* matrix, int in, int out, Precision precision, float* packed) {
   int padded = round_up(out, LANES);
-  auto value = [&](int i, int j) {
-    return i < in && j < out ? matrix[(size_t)i * out + j] : 0.0f;
-  };
+  auto value = [&](int i, int j) { return i < in && j < out ? matrix[(size_t)i * out + j] : 0.0f; };
   for (int from = 0; from < padded; from += MAX_VECTORS * LANES) {
     int columns = padded - from < MAX_VECTORS * LANES ? padded - from : MAX_VECTORS * LANES;
     for (int lane = 0; lane < lanes_of(in, precision); lane++)
@@ -155,8 +153,7 @@ inline void sum_of_columns(const Term* term, int terms, int first_row, int end, 
       for (int tile = 0; tile < tiles; tile++) {
         int height = (end - at + (tiles - tile) - 1) / (tiles - tile);  // even tiles
         const float* const* some = row + (at - first_row);
-#define ADD(n) \
-  add_chunk<PRECISION, n, VECTORS>(some, count, chunk, bias, is_first, from, out + at)
+#define ADD(n) add_chunk<PRECISION, n, VECTORS>(some, count, chunk, bias, is_first, from, out + at)
         switch (height) {
           case 6: ADD(6); break;
           case 5: ADD(5); break;

@@ -19,11 +19,11 @@ struct UseTiles {
   ~UseTiles() { _tile_release(); }
 };
 
-// Tile `n` of sums += rows (tile 4) times 16 columns of a matrix, whose rows are `step` bytes apart.
-#define MULTIPLY(n)                                       \
-  if (vectors > n) {                                      \
-    _tile_loadd(5, matrix + n * LANES, step);             \
-    _tile_dpbf16ps(n, 4, 5);                              \
+// Tile `n` of sums += rows (tile 4) times 16 columns of a matrix of `step` bytes a row.
+#define MULTIPLY(n)                           \
+  if (vectors > n) {                          \
+    _tile_loadd(5, matrix + n * LANES, step); \
+    _tile_dpbf16ps(n, 4, 5);                  \
   }
 #define ALL_TILES(what) what(0) what(1) what(2) what(3)
 

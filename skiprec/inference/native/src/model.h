@@ -1,8 +1,8 @@
 // A model in memory: the weights of the network, packed for one level.
 #pragma once
 
-// Memory that is given back as a whole. It comes in slabs, each twice as large as the one before, so
-// that the weights of a large model lie on few pages.
+// Memory that is given back as a whole. It comes in slabs, each twice as large as the one before,
+// so that the weights of a large model lie on few pages.
 struct Memory {
   void** slab;
   int count, room;
@@ -57,9 +57,7 @@ inline void free_all(Memory& memory) {
   memory = {};
 }
 
-inline int num_outputs(const Shape& s) {
-  return s.rule == CHEAPEST_SET ? s.sets : 2 * s.blocks;
-}
+inline int num_outputs(const Shape& s) { return s.rule == CHEAPEST_SET ? s.sets : 2 * s.blocks; }
 
 inline size_t conv_floats(size_t width) { return TAPS * width * width + 3 * width; }
 
@@ -71,8 +69,8 @@ inline size_t count_weights(const Shape& s) {
     total += s.policy_has_table ? items * policy : (width + 1) * policy;
     total += 2 * conv_floats(policy) + (policy + 1) * num_outputs(s);
   }
-  size_t block = s.backbone == CONVOLUTIONS ? 2 * conv_floats(width) + 1
-                                            : 5 * width * width + 6 * width + 2;
+  size_t block =
+      s.backbone == CONVOLUTIONS ? 2 * conv_floats(width) + 1 : 5 * width * width + 6 * width + 2;
   total += s.blocks * block;
   if (s.has_final_norm) total += 2 * width;
   return total + items * width + items;
@@ -167,7 +165,8 @@ struct Reader {
   // A projection whose heads are padded to whole vectors, times `factor`.
   float* heads(const float* weight, int first, const Shape& s, float factor) {
     int channels = s.width / s.heads, padded = round_up(channels, LANES), wide = s.heads * padded;
-    float *spread = floats((size_t)s.width * wide), *to = floats(packed_floats(s.width, wide, OF_BLOCKS));
+    float* spread = floats((size_t)s.width * wide);
+    float* to = floats(packed_floats(s.width, wide, OF_BLOCKS));
     if (!spread || !to) return to;
     for (int i = 0; i < s.width; i++)
       for (int h = 0; h < s.heads; h++)
@@ -220,7 +219,8 @@ struct Reader {
         top = size > top ? size : top;
       }
       step[item] = top > 0 ? top / 127.0f : 1.0f;
-      int8_t* to = coded + (size_t)(item / ITEMS_OF_GROUP) * group_bytes + (item % ITEMS_OF_GROUP) * 4;
+      int8_t* to =
+          coded + (size_t)(item / ITEMS_OF_GROUP) * group_bytes + (item % ITEMS_OF_GROUP) * 4;
       int total = 0;
       for (int j = 0; j < s.width; j++) {
         int code = (int)__builtin_rintf(w[j] / step[item]);

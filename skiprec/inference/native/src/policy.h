@@ -11,11 +11,11 @@ enum Rule {
 
 struct Policy {
   int rule, width, stride, outputs;
-  const float* table;                 // its own item vectors [items, stride], or null
+  const float* table;                   // its own item vectors [items, stride], or null
   const float *project, *project_bias;  // else the packed projection of the backbone's
-  Conv conv[2];                       // of dilations 1 and 2
-  const float *head, *head_bias;      // packed [width, outputs]
-  const int32_t* set_sizes;           // [outputs], of CHEAPEST_SET
+  Conv conv[2];                         // of dilations 1 and 2
+  const float *head, *head_bias;        // packed [width, outputs]
+  const int32_t* set_sizes;             // [outputs], of CHEAPEST_SET
 };
 
 // A user whose blocks are decided.
@@ -23,17 +23,17 @@ struct Undecided {
   const float* x;       // the embedded history [positions, backbone's stride]
   const int32_t* item;  // [positions]
   int positions;
-  uint8_t* keep;        // [blocks]
+  uint8_t* keep;  // [blocks]
 };
 
 // Buffers of a tile of users.
 struct PolicyScratch {
-  float *x, *second;  // [users, window, stride]
+  float *x, *second;   // [users, window, stride]
   const float** rows;  // [users * window]
   float** out;
-  float* vectors;   // [users, stride]
-  float* outputs;   // [users, outputs padded]
-  const int* every; // 0, 1, 2, …
+  float* vectors;    // [users, stride]
+  float* outputs;    // [users, outputs padded]
+  const int* every;  // 0, 1, 2, …
 };
 
 // P(keep) of two logits is above t where their difference is above log(t / (1 - t)), so `setting`

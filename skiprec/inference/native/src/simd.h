@@ -1,9 +1,9 @@
-// Vectors of one instruction set. Included by level.cpp alone, inside an anonymous namespace, so that
-// no function of one level can be merged with that of another when the levels are linked.
+// Vectors of one instruction set. Included by level.cpp alone, inside an anonymous namespace, so
+// that no function of one level can be merged with that of another when the levels are linked.
 #pragma once
 
 #if defined(__AVX512F__)
-constexpr int LANES = 16;  // floats of a vector
+constexpr int LANES = 16;                     // floats of a vector
 constexpr int MAX_ROWS = 6, MAX_VECTORS = 4;  // a tile of sums that fits the registers
 #elif defined(__AVX2__)
 constexpr int LANES = 8;
@@ -28,7 +28,8 @@ inline float sum(Vec value) {
 #if defined(__AVX512F__)
   return _mm512_reduce_add_ps((__m512)value);
 #elif defined(__AVX2__)
-  __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)value), _mm256_extractf128_ps((__m256)value, 1));
+  __m128 half =
+      _mm_add_ps(_mm256_castps256_ps128((__m256)value), _mm256_extractf128_ps((__m256)value, 1));
   half = _mm_add_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 #else

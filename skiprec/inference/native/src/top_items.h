@@ -129,7 +129,8 @@ struct LargestNumbers {
     int at;
     if (count < capacity) {
       at = count++;
-      for (; at > 0 && value[(at - 1) / 2] > number; at = (at - 1) / 2) value[at] = value[(at - 1) / 2];
+      for (; at > 0 && value[(at - 1) / 2] > number; at = (at - 1) / 2)
+        value[at] = value[(at - 1) / 2];
     } else {
       if (!(number > value[0])) return;
       at = 0;
@@ -153,7 +154,9 @@ struct Search {
   const uint8_t* excluded;  // one bit for each item; null: none
 };
 
-inline bool is_set(const uint8_t* bits, int item) { return bits && (bits[item >> 3] >> (item & 7)) & 1; }
+inline bool is_set(const uint8_t* bits, int item) {
+  return bits && (bits[item >> 3] >> (item & 7)) & 1;
+}
 
 // One bit for each lane in which a >= b.
 inline unsigned not_less(Vec a, Vec b) {
@@ -205,7 +208,8 @@ inline bool screen(const ItemTable& table, Search* const* search, const uint8_t*
         if (s.count == s.capacity) {
           int kept = 0;
           for (int c = 0; c < s.count; c++)
-            if (s.candidate[c].highest >= s.lower_bounds.smallest()) s.candidate[kept++] = s.candidate[c];
+            if (s.candidate[c].highest >= s.lower_bounds.smallest())
+              s.candidate[kept++] = s.candidate[c];
           s.count = kept;
           if (kept > s.capacity / 2 && !grow(owner, first_user + u)) return false;
         }
