@@ -1,11 +1,14 @@
 """One thread and fixed examples, so that a test says the same thing each time it runs."""
 
+import os
 import signal
 
 import torch
 from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)  # ranks of a test share two cores, and sums keep their order
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is first imported
 # A shell starts background commands with Ctrl-C switched off, and programs of tests inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

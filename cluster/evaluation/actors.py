@@ -7,6 +7,7 @@ import platform
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,8 @@ class Timer:
         asked_for = job.config.evaluation.executor
         self.reason = why_no_native_executor(self.network, asked_for)
         self.level = level_of(asked_for) if self.reason is None else None
+        if asked_for == "triton":
+            self.network, self.reason = _with_triton_blocks(self.network)
 
     def executor(self) -> str:
         """The executor that is timed, for the conditions of a report."""
@@ -169,6 +172,20 @@ class Timer:
     def machine(self) -> Machine:
         """The machine that takes the times."""
         return _machine(self.network)
+
+
+def _with_triton_blocks(network: SkipRecNetwork) -> tuple[SkipRecNetwork, str]:
+    """The network with its blocks in the Triton kernel where that is possible, and how it runs."""
+    if network.device.type != "cuda":
+        return network, "the Triton kernel runs on a GPU"
+    if find_spec("triton") is None:
+        return network, "Triton is not installed"
+    from skiprec.inference.triton_blocks import why_not_triton, with_triton_blocks
+
+    unknown = why_not_triton(network)
+    if unknown is not None:
+        return network, f"the Triton kernel does not know {unknown}"
+    return with_triton_blocks(network), "blocks in the Triton kernel"
 
 
 def _machine(network: SkipRecNetwork) -> Machine:

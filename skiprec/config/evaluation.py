@@ -24,11 +24,13 @@ class EvaluationConfig(Section):
     keep_frac: float | None = Field(None, gt=0, le=1)
     """Largest share of block calls that serving keeps, for a policy that predicts costs. The
     validation rows set its price anew to reach this share. None: the price from training."""
-    executor: Literal["native", "native_bf16", "torch"] = "native"
+    executor: Literal["native", "native_bf16", "triton", "torch"] = "native"
     """Executor whose times are taken. `native`: the C++ library, whose lists are also compared with
     PyTorch's on every evaluated row; where it is not built or does not know the network, PyTorch,
     and the report says why. `native_bf16`: the same with the products of blocks in bf16, for
-    processors that have them; the report has the accuracy of its lists. `torch`: PyTorch."""
+    processors that have them; the report has the accuracy of its lists. `triton`: PyTorch on a GPU,
+    with the blocks in one Triton kernel (NextItNet and NextItNet+, widths up to 128; not measured
+    on a GPU so far). `torch`: PyTorch."""
     timing_batches: tuple[PositiveInt, ...] = (1, 64, 256)
     """Batch sizes, in rows, that are timed. Empty: no times are taken, for a busy machine."""
     timing_users: int = Field(256, ge=1)

@@ -105,6 +105,8 @@ class BlockStack(nn.Module):
         With `call_every_block=True`, a block that no row keeps is called on zero rows. Under ZeRO,
         every rank must call every block in the same order, or gradients are silently wrong.
         """
+        if not call_every_block and are_nested(keep_BL):
+            return self.nested(x_TBD, is_item_TB1, key_B, keep_BL)
         num_rows = keep_BL.shape[0]
         add = torch.Tensor.index_add if torch.is_grad_enabled() else torch.Tensor.index_add_
         x_TBD = x_TBD.clone()
@@ -120,6 +122,26 @@ class BlockStack(nn.Module):
                 )
                 x_TBD = add(x_TBD, 1, rows, branch_TBD)
         return x_TBD
+
+    def nested(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor, keep_BL: Tensor) -> Tensor:
+        """`gathered` for rows that keep the first n blocks each, with an n of its own.
+
+        Rows are sorted by n, the deepest first, so each block runs on a prefix of them and nothing
+        is gathered between blocks.
+        """
+        row_B = keep_BL.sum(1).argsort(descending=True)
+        counts: list[int] = (keep_BL != 0).sum(0).tolist()
+        x_TBD, is_item_TB1 = x_TBD.index_select(1, row_B), is_item_TB1.index_select(1, row_B)
+        key_B = key_B[row_B] if self.training else key_B
+        finished = []
+        for index, count in enumerate(counts):
+            if count < x_TBD.shape[1]:
+                finished.append(x_TBD[:, count:])
+                x_TBD, is_item_TB1 = x_TBD[:, :count].contiguous(), is_item_TB1[:, :count]
+                key_B = key_B[:count] if self.training else key_B
+            if count:
+                x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
+        return torch.cat([x_TBD, *reversed(finished)], dim=1).index_select(1, row_B.argsort())
 
     def _branch(self, index: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
         block: Callable[..., Tensor] = self.blocks[index]
@@ -171,6 +193,11 @@ class WholeEncoder(nn.Module):
         """`x_TBD` after the module."""
         out_TBD: Tensor = self.dropout(self.blocks[index](x_TBD, is_item_TB1), key_B)
         return out_TBD
+
+
+def are_nested(keep_BL: Tensor) -> bool:
+    """Whether every row keeps its first n blocks and no other, each with an n of its own."""
+    return bool((keep_BL[:, 1:] <= keep_BL[:, :-1]).all())
 
 
 def split_rows(keep_BL: Tensor) -> list[Tensor]:

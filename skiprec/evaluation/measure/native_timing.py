@@ -51,7 +51,7 @@ def why_no_native_executor(network: SkipRecNetwork, executor: str = "native") ->
     Args:
         executor: `evaluation.executor`.
     """
-    if executor == "torch":
+    if executor in ("torch", "triton"):
         return "asked for"
     if find_library() is None:
         return "the native executor is not built here"

@@ -24,7 +24,6 @@ from skiprec.evaluation.measure.arms import (
 )
 from skiprec.inference.executor import Decide, embed_requests, every_block, recommend
 from skiprec.keyed_random import mix, permutation
-from skiprec.models.stack import BlockStack
 from skiprec.network import SkipRecNetwork
 from skiprec.types import Execution, KeepDecision
 
@@ -152,7 +151,8 @@ def shallow_network(network: SkipRecNetwork, num_blocks: int) -> SkipRecNetwork:
     shallow._modules = dict(network._modules)
     shallow.num_blocks = num_blocks
     shallow.policy = None
-    shallow.stack = BlockStack(list(network.stack.blocks)[:num_blocks]).eval()
+    make_stack = type(network.stack)  # so that the shallow network has the same executor
+    shallow.stack = make_stack(list(network.stack.blocks)[:num_blocks]).eval()  # type: ignore[call-arg, arg-type]
     return shallow
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from skiprec.models.stack import BlockStack, split_rows
+from skiprec.models.stack import BlockStack, are_nested, split_rows
 from skiprec.types import KeepDecision
 from tests.testkit.networks import (
     BACKBONE_NAMES,
@@ -32,13 +32,15 @@ class CountingBlock(nn.Module):
 KEEP_BL = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
 
 
-def run_counting(execution: str, call_every_block: bool) -> tuple[Tensor, list[list[int]]]:
+def run_counting(
+    execution: str, call_every_block: bool, keep_BL: Tensor = KEEP_BL
+) -> tuple[Tensor, list[list[int]]]:
     blocks = [CountingBlock() for _ in range(3)]
     stack = BlockStack(list(blocks))
     x_TBD = torch.zeros(5, 4, 2)
     with torch.no_grad():
         out = stack(
-            x_TBD, torch.ones(5, 4, 1), torch.zeros(4).long(), KEEP_BL, execution, call_every_block
+            x_TBD, torch.ones(5, 4, 1), torch.zeros(4).long(), keep_BL, execution, call_every_block
         )
     assert (x_TBD == 0).all(), "the input of the caller must not change"
     return out, [block.rows_of_calls for block in blocks]
@@ -59,6 +61,34 @@ def test_gathered_calls_a_block_that_no_row_keeps_when_asked_to() -> None:
 def test_masked_and_dense_run_every_block_on_every_row() -> None:
     for execution in ("masked", "dense"):
         assert run_counting(execution, call_every_block=False)[1] == [[4], [4], [4]]
+
+
+NESTED_BL = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+
+
+def test_nested_decisions_run_each_block_on_a_prefix_of_sorted_rows() -> None:
+    out, rows = run_counting("gathered", call_every_block=False, keep_BL=NESTED_BL)
+    assert rows == [[3], [1], [1]]
+    assert out[0, :, 0].tolist() == [1.0, 0.0, 3.0, 1.0]
+    assert are_nested(NESTED_BL)
+    assert not are_nested(KEEP_BL)
+
+
+@pytest.mark.parametrize("backbone", BACKBONE_NAMES)
+@pytest.mark.parametrize("depths", [[0, 0, 0], [NUM_BLOCKS] * 3, [1, NUM_BLOCKS, 0], [2, 1, 2]])
+def test_nested_execution_has_the_result_of_gathered_execution(
+    backbone: str, depths: list[int]
+) -> None:
+    network = build_network(model_config(backbone)).eval()
+    batch = random_batch(3)
+    keep_BL = (torch.arange(NUM_BLOCKS) < torch.tensor(depths)[:, None]).float()
+    with torch.inference_mode():
+        history = network.embed(batch.input_BT, batch.key_B)
+        decision = KeepDecision(keep_BL, None)
+        nested_TBD = network.encode(history, decision, "gathered")
+        expected_TBD = network.encode(history, decision, "gathered", call_every_block=True)
+        torch.testing.assert_close(nested_TBD, expected_TBD, rtol=1e-6, atol=1e-6)
+        assert torch.equal(nested_TBD[:, 2], history.x_TBD[:, 2]) == (depths[2] == 0)
 
 
 def test_split_rows_names_the_rows_of_each_block_in_order() -> None:
