@@ -76,7 +76,7 @@ def measure_on_gpu(model: ModelConfig, num_rows: int) -> Iterator[str]:
     history = network.embed(items_BT.cuda(), torch.arange(num_rows, device="cuda"))
     shape = (num_rows, model.num_blocks)
     any_BL = (torch.rand(shape, generator=generator) < KEEP).float()
-    depth_B1 = (any_BL.sum(1, keepdim=True)).round()
+    depth_B1 = any_BL.sum(1, keepdim=True)
     nested_BL = (torch.arange(model.num_blocks) < depth_B1).float()
     networks = {"PyTorch": network}
     if why_not_triton(network) is None:
