@@ -41,14 +41,16 @@ class StudyRow(Section):
 
     A row is either a run or an arm of the evaluation of another row. For a run, `config` is a file
     in the study's folder of configurations, without its ending, `set` overrides some of its keys,
-    and `name` is the name of the run, which `set` requires. For an arm, `arm` is its name and `of`
-    the name of the row it belongs to.
+    and `name` is the name of the run, which `set` requires; `seeds` are those of the study's that
+    the row is trained with, by default all. For an arm, `arm` is its name and `of` the name of the
+    row it belongs to.
     """
 
     label: str
     config: str | None = None
     name: str = ""
     set: tuple[str, ...] = ()
+    seeds: tuple[int, ...] | None = Field(None, min_length=1)
     arm: str | None = None
     of: str | None = None
 
@@ -58,9 +60,9 @@ class StudyRow(Section):
             raise ValueError(
                 f"row {self.label!r}: expected either config, or arm and of, the row it belongs to"
             )
-        if self.arm is not None and (self.set or self.name):
+        if self.arm is not None and (self.set or self.name or self.seeds):
             raise ValueError(
-                f"row {self.label!r}: name and set have no effect on an arm; remove them"
+                f"row {self.label!r}: name, set and seeds have no effect on an arm; remove them"
             )
         if self.config is not None and not self.name:
             object.__setattr__(self, "name", self.config)
@@ -83,13 +85,20 @@ class Study(Section):
         names = [row.name for row in self.rows if row.config is not None]
         if len(set(names)) < len(names):
             raise ValueError(f"two rows of the study have one name: {', '.join(sorted(names))}")
-        if self.rows[0].config is None:
+        if self.rows[0].config is None or self.rows[0].seeds is not None:
             raise ValueError(
-                "the first row needs a config, because the other rows are compared with its runs"
+                "the first row needs a config and every seed, because the other rows are compared "
+                "with its runs"
             )
         for row in self.rows:
             if row.of is not None and row.of not in names:
                 raise ValueError(f"no row is named {row.of!r}; there are: {', '.join(names)}")
+            other = sorted(set(row.seeds or ()) - set(self.seeds))
+            if other:
+                raise ValueError(
+                    f"row {row.label!r}: expected seeds of the study, {list(self.seeds)}, found "
+                    f"{other}"
+                )
         return self
 
     @property
@@ -118,7 +127,8 @@ def study_runs(
 ) -> list[tuple[StudyRow, int, RunConfig]]:
     """Every run of a study as (row, seed, configuration), in the order in which they can run.
 
-    A run is named `<row>-s<seed>`, and so is the run from which it starts.
+    A run is named `<row>-s<seed>`, and so is the run from which it starts. All rows come with one
+    seed before the next seed, so that a study that is cut short has one seed of each row.
 
     Args:
         folder: the folder of the study's file; `configs` is relative to this folder.
@@ -129,11 +139,11 @@ def study_runs(
             trains.
     """
     runs: list[tuple[StudyRow, int, RunConfig]] = []
-    for row in study.rows:
-        if row.config is None:
-            continue
-        path = folder / study.configs / f"{row.config}.toml"
-        for seed in study.seeds:
+    for seed in study.seeds:
+        for row in study.rows:
+            if row.config is None or seed not in (row.seeds or study.seeds):
+                continue
+            path = folder / study.configs / f"{row.config}.toml"
             own = [f"name={row.name}-s{seed}", f"training.seed={seed}"]
             plain = load_config(path, [*row.set, *overrides])
             if plain.init_from is not None:
@@ -143,7 +153,7 @@ def study_runs(
             if config.init_from is not None and config.init_from not in known:
                 raise ValueError(
                     f"row {row.label!r} starts from {plain.init_from!r}, "
-                    "which no earlier row trains"
+                    f"which no earlier row trains with seed {seed}"
                 )
             runs.append((row, seed, config))
     return runs

@@ -63,7 +63,7 @@ def test_every_shipped_study_expands(path: Path) -> None:
     study = load_study(path)
     runs = study_runs(study, path.parent, ["root=elsewhere"])
     trained = [row for row in study.rows if row.config is not None]
-    assert len(runs) == len(trained) * len(study.seeds)
+    assert len(runs) == sum(len(row.seeds or study.seeds) for row in trained)
     assert len({config.name for _, _, config in runs}) == len(runs)
     assert all(config.root == "elsewhere" for _, _, config in runs)
 
@@ -74,11 +74,18 @@ def test_a_run_is_named_after_row_and_seed_and_so_is_what_it_starts_from(tmp_pat
     )
     path = study_file(tmp_path, rows, seeds="[0, 3]")
     runs = study_runs(load_study(path), tmp_path, ["training.epochs=2", "model.num_blocks=4"])
-    assert [config.name for _, _, config in runs] == ["plain-s0", "plain-s3", "g8-s0", "g8-s3"]
-    assert [config.init_from for _, _, config in runs] == [None, None, "plain-s0", "plain-s3"]
-    assert [config.training.seed for _, _, config in runs] == [0, 3, 0, 3]
+    assert [config.name for _, _, config in runs] == ["plain-s0", "g8-s0", "plain-s3", "g8-s3"]
+    assert [config.init_from for _, _, config in runs] == [None, "plain-s0", None, "plain-s3"]
+    assert [config.training.seed for _, _, config in runs] == [0, 0, 3, 3]
     assert {config.training.epochs for _, _, config in runs} == {2.0}
-    assert [config.model.width for _, _, config in runs] == [64, 64, 8, 8]
+    assert [config.model.width for _, _, config in runs] == [64, 8, 64, 8]
+
+
+def test_a_row_may_have_some_of_the_seeds(tmp_path: Path) -> None:
+    once = '{ label = "Q", config = "plain", name = "q", seeds = [3] }'
+    study = load_study(study_file(tmp_path, f"{PLAIN_ROW}, {once}", seeds="[0, 3]"))
+    names = [config.name for _, _, config in study_runs(study, tmp_path, [])]
+    assert names == ["plain-s0", "plain-s3", "q-s3"]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +98,8 @@ def test_a_run_is_named_after_row_and_seed_and_so_is_what_it_starts_from(tmp_pat
         (f'{PLAIN_ROW}, {{ label = "x", arm = "random", of = "plain", name = "n" }}', "no effect"),
         (f'{{ label = "x", arm = "random", of = "plain" }}, {PLAIN_ROW}', "needs a config"),
         (f"{PLAIN_ROW}, {PLAIN_ROW}", "two rows of the study have one name"),
+        ('{ label = "x", config = "plain", seeds = [0] }', "needs a config and every seed"),
+        (f'{PLAIN_ROW}, {{ label = "x", config = "gumbel", seeds = [1] }}', r"study, \[0\], found"),
         (f'{PLAIN_ROW}, {{ label = "x", colour = "red" }}', "unknown key 'rows.1.colour'"),
     ],
 )
