@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from skiprec import keyed_random
 from skiprec.config.model import ModelConfig
 from skiprec.layers import ItemEmbedding, KeyedDropout
+from skiprec.models.exits import ExitNorms, depth_of
 from skiprec.models.head import TiedItemHead
 from skiprec.models.registry import architecture_of
 from skiprec.models.stack import BlockStack, WholeEncoder
@@ -47,6 +48,7 @@ class SkipRecNetwork(nn.Module):
         else:
             self.stack = WholeEncoder(blocks[0], model.dropout, activation_checkpointing)
         self.num_blocks = len(blocks)
+        self.exits = None if model.exits is None else ExitNorms(model.exits, model.width)
         self.head = (
             TiedItemHead(self.embedding, bool(model.final_norm))
             if model.tied_items
@@ -112,20 +114,55 @@ class SkipRecNetwork(nn.Module):
         execution: Execution,
         call_every_block: bool = False,
     ) -> Tensor:
-        """`x_TBD` after all blocks. Without a decision, `execution` must be "dense"."""
+        """`x_TBD` after all blocks and, with exits, after the norm of each row's own exit.
+
+        Without a decision, `execution` must be "dense".
+        """
         keep_BL = None if decision is None else decision.keep_BL
         x_TBD: Tensor = self.stack(
             history.x_TBD, history.is_item_TB1, history.key_B, keep_BL, execution, call_every_block
         )
-        return x_TBD
+        if self.exits is None:
+            return x_TBD
+        depth_B = x_TBD.new_tensor(self.num_blocks) if keep_BL is None else depth_of(keep_BL)
+        normed_TBD: Tensor = self.exits(x_TBD, self.exits.exit_of(depth_B))
+        return normed_TBD
 
     def prefixes(self, history: History, sizes: tuple[int, ...]) -> Tensor:
         """`[M, B, D]`: the last position after the first n blocks, for each n in `sizes`.
 
-        All blocks run, whatever the sizes.
+        All blocks run, whatever the sizes. With exits, each state has passed the norm of its exit.
         """
         assert isinstance(self.stack, BlockStack)
-        return self.stack.prefixes(history.x_TBD, history.is_item_TB1, history.key_B, sizes)
+        x_MBD = self.stack.prefixes(history.x_TBD, history.is_item_TB1, history.key_B, sizes)
+        if self.exits is None:
+            return x_MBD
+        exit_M = self.exits.exit_of(torch.tensor(sizes, device=x_MBD.device))
+        normed_MBD: Tensor = self.exits(x_MBD, exit_M[:, None])
+        return normed_MBD
+
+    def states_at_exits(
+        self, history: History, decision: KeepDecision | None, exits: tuple[int, ...]
+    ) -> Tensor:
+        """`[M, T, B, D]`: all positions at some exits, after their norms.
+
+        Args:
+            decision: leaves blocks out of rows, as in stochastic depth. None: all blocks run.
+            exits: numbers of exits, from 0.
+        """
+        assert isinstance(self.stack, BlockStack)
+        assert self.exits is not None
+        assert self.model_config.exits is not None
+        x_MTBD = self.stack.states(
+            history.x_TBD,
+            history.is_item_TB1,
+            history.key_B,
+            None if decision is None else decision.keep_BL,
+            tuple(self.model_config.exits[exit_] for exit_ in exits),
+        )
+        exit_M = torch.tensor(exits, device=x_MTBD.device)
+        normed_MTBD: Tensor = self.exits(x_MTBD, exit_M[:, None, None])
+        return normed_MTBD
 
 
 @contextmanager

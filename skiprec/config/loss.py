@@ -6,6 +6,16 @@ from pydantic import Field, model_validator
 
 from skiprec.config.section import Section
 
+EXIT_OPTIONS = (
+    "exit_weight",
+    "exits_per_step",
+    "exit_positions",
+    "distillation",
+    "distillation_ramp",
+    "distillation_temperature",
+    "teacher",
+)
+
 
 class LossConfig(Section):
     """The loss of the backbone: cross-entropy of the next item, averaged over all positions."""
@@ -20,6 +30,31 @@ class LossConfig(Section):
     """Weight of an extra term: the mean over rows of the cross-entropy at the last position.
     Serving uses this position, and its target is the only one that the policy has not read. None:
     no extra term."""
+    exit_weight: float | None = Field(None, gt=0)
+    """With `model.exits`: weight of the cross-entropy of each shallower exit that a step trains.
+    None: 0.5."""
+    exits_per_step: Literal["two", "all"] | None = None
+    """With `model.exits`: shallower exits that a step trains. `two`: the first one and another one,
+    drawn for the step. `all`: each of them. None: `two`."""
+    exit_positions: float | None = Field(None, gt=0, le=1)
+    """With `model.exits`: share of the positions, drawn for each row, at which a step trains the
+    shallower exits, because each of them costs a softmax. None: 0.5."""
+    distillation: float | None = Field(None, ge=0)
+    """With `model.exits`: weight of the cross-entropy between what the teacher predicts in the same
+    step, as a constant, and each shallower exit that the step trains. None: 0.5."""
+    distillation_ramp: float | None = Field(None, ge=0, le=1)
+    """With `model.exits`: share of the training in which `distillation` grows linearly from 0.
+    None: 0.2."""
+    distillation_temperature: float | None = Field(None, gt=0)
+    """With `model.exits`: divides the scores of teacher and exits in the distillation. None: 1."""
+    teacher: Literal["last", "mean"] | None = None
+    """With `model.exits`: what the exits learn from. `last`: the last exit. `mean`: the mean of the
+    scores of all exits. None: `last`."""
+
+    @property
+    def set_exit_options(self) -> list[str]:
+        """The options that only `model.exits` gives a meaning, as far as they are set."""
+        return [name for name in EXIT_OPTIONS if getattr(self, name) is not None]
 
     @model_validator(mode="after")
     def _negatives_belong_to_sampled(self) -> Self:

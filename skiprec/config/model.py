@@ -1,6 +1,8 @@
 """`[model]`: the backbone or baseline."""
 
-from pydantic import Field, PositiveInt
+from typing import Self
+
+from pydantic import Field, PositiveInt, model_validator
 
 from skiprec.config.section import Section
 
@@ -30,6 +32,10 @@ class ModelConfig(Section):
     """Longest input, in items, that the table of learned positions covers. None: 200."""
     final_norm: bool | None = None
     """Whether a LayerNorm stands between the last block and the item scores. None: no norm."""
+    exits: tuple[PositiveInt, ...] | None = Field(None, min_length=2)
+    """Depths, rising, at which a row may leave the network, each with a LayerNorm of its own before
+    the one head; the last one is `num_blocks`. A network without a policy is trained to be good at
+    all of them (see `[loss]`). None: rows leave after the last block."""
     tied_items: bool | None = None
     """Whether items are scored by the same vectors that the network reads. None: the scores have a
     table of their own, as in the authors' code."""
@@ -40,3 +46,16 @@ class ModelConfig(Section):
     """Probability that a training row leaves out the last block, in a run without a policy. The
     probability grows linearly over the blocks, from 0 before the first. None: no block is left
     out."""
+
+    @model_validator(mode="after")
+    def _exits_rise_to_all_blocks(self) -> Self:
+        if self.exits is None:
+            return self
+        if list(self.exits) != sorted(set(self.exits)) or self.exits[-1] != self.num_blocks:
+            raise ValueError(
+                f"model.exits={list(self.exits)}; expected rising depths, of which the last is "
+                f"model.num_blocks={self.num_blocks}"
+            )
+        if self.final_norm is not None:
+            raise ValueError("model.exits has a norm at each exit; remove model.final_norm")
+        return self

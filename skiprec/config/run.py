@@ -62,6 +62,7 @@ class RunConfig(Section):
     def _sections_agree(self) -> Self:
         _check_execution(self)
         _check_policy(self)
+        _check_exits(self)
         _check_training(self)
         return self
 
@@ -107,6 +108,22 @@ def _check_policy(config: RunConfig) -> None:
         raise ValueError(
             f"model.stochastic_depth has no effect with policy.kind={policy.kind!r}, which decides "
             "which blocks are left out; set it in the run of the backbone"
+        )
+
+
+def _check_exits(config: RunConfig) -> None:
+    options = config.loss.set_exit_options
+    if options and config.model.exits is None:
+        raise ValueError(f"loss.{options[0]} has no effect without model.exits; remove it")
+    if config.init_growth is not None and config.model.exits is not None:
+        raise ValueError(
+            "init_growth doubles the blocks of a network, whose exits then lie at other depths; "
+            "remove model.exits"
+        )
+    if options and config.policy.decides:
+        raise ValueError(
+            f"loss.{options[0]} has no effect with policy.kind={config.policy.kind!r}: exits are "
+            "trained in a run without a policy; set it in the run that init_from names"
         )
 
 

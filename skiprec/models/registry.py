@@ -55,7 +55,7 @@ BASELINES: dict[str, Architecture] = {
     "nfm": Architecture(nfm_encoder, is_residual=False, head=nfm_head),
 }
 # The keys of `ModelConfig` that only backbones read, and those that only some architectures read.
-NEED_BLOCKS = ("stochastic_depth", "final_norm", "tied_items")
+NEED_BLOCKS = ("stochastic_depth", "final_norm", "exits", "tied_items")
 OPTIONAL = ("dilations", "num_heads", "max_positions")
 
 

@@ -77,6 +77,30 @@ class BlockStack(nn.Module):
             last_by_size[index + 1] = x_TBD[-1]
         return torch.stack([last_by_size[size] for size in sizes])
 
+    def states(
+        self,
+        x_TBD: Tensor,
+        is_item_TB1: Tensor,
+        key_B: Tensor,
+        keep_BL: Tensor | None,
+        sizes: tuple[int, ...],
+    ) -> Tensor:
+        """`[M, T, B, D]`: all positions after the first n blocks, for each n in `sizes`, from 1 on.
+
+        All blocks are called, whatever the sizes; `keep_BL` leaves some out of some rows, as
+        `gathered` does.
+        """
+        rows_of_blocks = None if keep_BL is None else split_rows(keep_BL)
+        states = []
+        for index in range(len(self.blocks)):
+            if rows_of_blocks is None:
+                x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
+            else:
+                rows = rows_of_blocks[index]
+                x_TBD = self._run_for_rows(index, rows, x_TBD, is_item_TB1, key_B, torch.index_add)
+            states.append(x_TBD)
+        return torch.stack([states[size - 1] for size in sizes])
+
     def run_block(self, index: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
         """`x_TBD` after one block that all rows keep."""
         return x_TBD + self._branch(index, x_TBD, is_item_TB1, key_B)
@@ -107,21 +131,32 @@ class BlockStack(nn.Module):
         """
         if not call_every_block and are_nested(keep_BL):
             return self.nested(x_TBD, is_item_TB1, key_B, keep_BL)
-        num_rows = keep_BL.shape[0]
         add = torch.Tensor.index_add if torch.is_grad_enabled() else torch.Tensor.index_add_
         x_TBD = x_TBD.clone()
         for index, rows in enumerate(split_rows(keep_BL)):
-            if rows.numel() == num_rows:
-                x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
-            elif rows.numel() or call_every_block:
-                branch_TBD = self._branch(
-                    index,
-                    x_TBD.index_select(1, rows),
-                    is_item_TB1.index_select(1, rows),
-                    key_B[rows] if self.training else key_B,
-                )
-                x_TBD = add(x_TBD, 1, rows, branch_TBD)
+            if rows.numel() or call_every_block:
+                x_TBD = self._run_for_rows(index, rows, x_TBD, is_item_TB1, key_B, add)
         return x_TBD
+
+    def _run_for_rows(
+        self,
+        index: int,
+        rows: Tensor,
+        x_TBD: Tensor,
+        is_item_TB1: Tensor,
+        key_B: Tensor,
+        add: Callable[..., Tensor],
+    ) -> Tensor:
+        """`x_TBD` after one block that these rows keep; `add` is `index_add`, in place or not."""
+        if rows.numel() == x_TBD.shape[1]:
+            return self.run_block(index, x_TBD, is_item_TB1, key_B)
+        branch_TBD = self._branch(
+            index,
+            x_TBD.index_select(1, rows),
+            is_item_TB1.index_select(1, rows),
+            key_B[rows] if self.training else key_B,
+        )
+        return add(x_TBD, 1, rows, branch_TBD)
 
     def nested(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor, keep_BL: Tensor) -> Tensor:
         """`gathered` for rows that keep the first n blocks each, with an n of its own.

@@ -147,6 +147,13 @@ class ConsoleSink:
                 f"step {step}  validation MRR@20 {values['validation/mrr@20']:.4f}  "
                 f"HR@20 {values['validation/hr@20']:.4f}"
             )
+            at_exits = [
+                f"{name.split('/')[1].split('_')[0].lstrip('0')}: {value:.4f}"
+                for name, value in sorted(values.items())
+                if name.startswith("validation_exits/") and name.endswith("_mrr@20")
+            ]
+            if at_exits:
+                text += f"  at exits {', '.join(at_exits)}"
             if "policy/keep_frac" in values:
                 text += (
                     f"  kept {values['policy/keep_frac']:.2f}  "

@@ -62,13 +62,18 @@ def sampled_softmax(
     becomes s_j - log(S q_j) (Blanc & Rendle, ICML 2018, eq. 5), so that the loss tends to the full
     loss as S grows. A negative that equals the target is left out. `negative_S` holds item ids.
     """
+    score_NC = sampled_scores(x_ND, scores, target_N=target_N, negative_S=negative_S)
+    return (score_NC.logsumexp(1) - score_NC[:, 0]).sum()
+
+
+def sampled_scores(x_ND: Tensor, scores: Scores, *, target_N: Tensor, negative_S: Tensor) -> Tensor:
+    """`[N, 1 + S]`, float32: the target's score, then the corrected ones of the negatives."""
     log_count_S = log_uniform_prob(negative_S, scores.num_items).log() + math.log(len(negative_S))
     positive_N = scores.own(x_ND, target_N)
     score_NS = scores.shared(x_ND, negative_S).float()
     score_NS = score_NS - log_count_S
     score_NS = score_NS.masked_fill(target_N[:, None] == negative_S, -torch.inf)
-    log_sum_N = torch.cat([positive_N.float()[:, None], score_NS], dim=1).logsumexp(1)
-    return (log_sum_N - positive_N.float()).sum()
+    return torch.cat([positive_N.float()[:, None], score_NS], dim=1)
 
 
 def log_uniform_prob(item_S: Tensor, num_items: int) -> Tensor:

@@ -4,6 +4,7 @@
 """
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,20 @@ from skiprec.config.run import RunConfig
 from skiprec.network import SkipRecNetwork
 from skiprec.policy.training import policy_training
 from skiprec.ranking import target_ranks
+from skiprec.training.exits import (
+    drawn_exits,
+    drawn_positions,
+    full_softmax_of_exits,
+    sampled_softmax_of_exits,
+    share_of_positions,
+    terms_of,
+)
 from skiprec.training.losses import draw_negatives, full_softmax, sampled_softmax
 from skiprec.training.stochastic_depth import kept_at_random
 from skiprec.types import Batch, Execution, History, KeepDecision, Pass
 
+# Before the depth of an exit: the name of the ranks there in the result of a validation pass.
+AT_DEPTH = "rank_B/"
 # Names of the entries of a loss pass that the policy's own sums must not take.
 OWN_SUMS = ("loss", "cross_entropy", "last_cross_entropy", "keep_L")
 
@@ -56,8 +67,14 @@ class Objective(nn.Module):
         if decision is not None:
             added, sums = self.policy_training.loss(batch, decision, pass_)
             assert sums.keys().isdisjoint(OWN_SUMS), f"the names {OWN_SUMS} are taken"
-        x_TBD = self._encode(history, decision)
         is_scored_TB, target_TB = batch.is_scored_BT.t(), batch.target_BT.t()
+        if self.network.exits is not None and decision is None:
+            x_TBD, of_exits = self._states_and_loss_of_exits(batch, history, pass_)
+            assert pass_.num_rows is not None
+            added = added + of_exits
+            sums["exit_loss"] = _for_the_log(of_exits) * pass_.num_rows
+        else:
+            x_TBD = self._encode(history, decision)
         x_ND, target_N = x_TBD[is_scored_TB], target_TB[is_scored_TB]
         cross_entropy = self._cross_entropy(x_ND, target_N, pass_.step)
         assert pass_.num_targets is not None
@@ -77,21 +94,61 @@ class Objective(nn.Module):
         execution: Execution = self.config.training.execution
         if decision is not None:
             decision = self.policy_training.decision_of_blocks(decision, len(history.x_TBD))
-        rate = self.config.model.stochastic_depth
-        if decision is None and rate is not None and self.training:
-            decision = kept_at_random(history.key_B, rate, self.network.num_blocks)
-            execution = "gathered"
+        else:
+            decision = self._left_out_at_random(history)
+            execution = "dense" if decision is None else "gathered"
         return self.network.encode(history, decision, execution, call_every_block=True)
+
+    def _left_out_at_random(self, history: History) -> KeepDecision | None:
+        rate = self.config.model.stochastic_depth
+        if rate is None or not self.training:
+            return None
+        return kept_at_random(history.key_B, rate, self.network.num_blocks)
+
+    def _states_and_loss_of_exits(
+        self, batch: Batch, history: History, pass_: Pass
+    ) -> tuple[Tensor, Tensor]:
+        """The states at the last exit, and the loss of the shallower ones."""
+        loss, depths = self.config.loss, self.config.model.exits
+        assert depths is not None
+        exits = drawn_exits(len(depths), self._step_key(pass_.step), loss)
+        # The mean of all exits needs all of them.
+        others = set(range(len(depths) - 1)) - set(exits) if loss.teacher == "mean" else ()
+        numbers = (*exits, *others, len(depths) - 1)
+        left_out = self._left_out_at_random(history)
+        x_MTBD = self.network.states_at_exits(history, left_out, numbers)
+        teacher_TBD = x_MTBD.mean(0) if loss.teacher == "mean" else x_MTBD[-1]
+        is_drawn_BT = drawn_positions(batch.key_B, batch.input_BT.shape[1], loss)
+        is_used_TB = (batch.is_scored_BT & is_drawn_BT).t()
+        target_N = batch.target_BT.t()[is_used_TB]
+        x_ND = torch.cat([x[is_used_TB] for x in (teacher_TBD, *x_MTBD[: len(exits)])])
+        assert pass_.progress is not None
+        assert pass_.num_targets is not None
+        given: dict[str, Any] = {
+            "num_exits": len(exits),
+            "target_N": target_N,
+            "terms": terms_of(loss, pass_.progress),
+        }
+        use = partial(full_softmax_of_exits, **given)
+        if loss.kind == "sampled":
+            negative_S = self._negatives(pass_.step, target_N.device)
+            use = partial(sampled_softmax_of_exits, negative_S=negative_S, **given)
+        of_exits: Tensor = self.network.head(x_ND, use)
+        return x_MTBD[-1], of_exits / (pass_.num_targets * share_of_positions(loss))
+
+    def _step_key(self, step: int) -> int:
+        return keyed_random.mix(self.config.training.seed, keyed_random.stream_id("step"), step)
+
+    def _negatives(self, step: int, device: torch.device) -> Tensor:
+        num = self.config.loss.num_negatives
+        assert num is not None
+        return draw_negatives(self._step_key(step), num, self.network.num_items, device)
 
     def _cross_entropy(self, x_ND: Tensor, target_N: Tensor, step: int) -> Tensor:
         loss = self.config.loss
         if loss.kind == "full":
             return self.network.head(x_ND, partial(full_softmax, target_N=target_N))  # type: ignore[no-any-return]
-        assert loss.num_negatives is not None
-        key = keyed_random.mix(self.config.training.seed, keyed_random.stream_id("step"), step)
-        negative_S = draw_negatives(
-            key, loss.num_negatives, self.network.num_items, target_N.device
-        )
+        negative_S = self._negatives(step, target_N.device)
         use = partial(sampled_softmax, target_N=target_N, negative_S=negative_S)
         return self.network.head(x_ND, use)  # type: ignore[no-any-return]
 
@@ -100,9 +157,19 @@ class Objective(nn.Module):
         network = self.network
         history = network.embed(batch.input_BT, batch.key_B)
         decision = network.decide(history)
+        target_B = batch.target_BT[:, -1]
+        if decision is None and network.exits is not None:
+            exits = network.model_config.exits
+            assert exits is not None
+            x_MBD = network.prefixes(history, exits)
+            use = partial(target_ranks, target_B=target_B.repeat(len(exits)))
+            rank_MB = network.head(x_MBD.flatten(0, 1), use).view(len(exits), -1)
+            every_BL = torch.ones(len(target_B), network.num_blocks, device=target_B.device)
+            ranks = {f"{AT_DEPTH}{d}": rank_B for d, rank_B in zip(exits, rank_MB, strict=True)}
+            return {"rank_B": rank_MB[-1], "keep_BL": every_BL, **ranks}
         execution: Execution = "dense" if decision is None else "gathered"
         x_TBD = network.encode(history, decision, execution, call_every_block=True)
-        rank_B = network.head(x_TBD[-1], partial(target_ranks, target_B=batch.target_BT[:, -1]))
+        rank_B = network.head(x_TBD[-1], partial(target_ranks, target_B=target_B))
         keep_BL = (
             torch.ones(len(rank_B), network.num_blocks, device=rank_B.device)
             if decision is None

@@ -10,6 +10,7 @@ from torch import Tensor
 from skiprec.ranking import metrics_from_ranks
 from skiprec.training.collectives import Collectives
 from skiprec.training.engine import Engine
+from skiprec.training.objective import AT_DEPTH
 from skiprec.types import Batch, Pass
 
 VALIDATION_TILE_ROWS = 128
@@ -45,6 +46,11 @@ def validate(
         f"validation/{name}": value
         for name, value in metrics_from_ranks(gathered["rank_B"][is_real_R]).items()
     }
+    for name, rank_R in gathered.items():
+        if name.startswith(AT_DEPTH):
+            depth = int(name.removeprefix(AT_DEPTH))
+            for metric, value in metrics_from_ranks(rank_R[is_real_R]).items():
+                scalars[f"validation_exits/{depth:03d}_{metric}"] = value
     keep_RL = gathered["keep_BL"][is_real_R].float()
     if with_policy:
         prob_RL = gathered.get("prob_BL")

@@ -42,6 +42,7 @@ VARIANTS = {
         "loss.num_negatives=20",
     ),
     "priced": ("policy.budget=shared", "policy.budget_weight=0.3"),
+    "exits": ("policy={kind='none'}", "training.execution=dense", "model.exits=[1, 2]"),
 }
 FROZEN = ("training.freeze_backbone=true", "init_from=first")
 STAGES = (0, 1, 2, 3)
@@ -57,9 +58,21 @@ def deepspeed_config(root: Path, data: Path, stage: int, name: str, *more: str) 
     return named(root, data, f"{name}-zero{stage}", *placing, *more)
 
 
-def broken_config(root: Path, data: Path, stage: int) -> RunConfig:
-    """A run that is cut off, with a price among what its checkpoint must hold."""
-    return deepspeed_config(root, data, stage, "broken", CHECKPOINTS, *VARIANTS["priced"])
+BF16 = ("plain", "exits")
+# Runs that are cut off: one with a price among what its checkpoint must hold, one with exits.
+RESUMED = ("priced", "exits")
+
+
+def broken_config(root: Path, data: Path, stage: int, variant: str) -> RunConfig:
+    """A run that is cut off."""
+    name = f"broken-{variant}"
+    return deepspeed_config(root, data, stage, name, CHECKPOINTS, *VARIANTS[variant])
+
+
+def bf16_config(root: Path, data: Path, stage: int, variant: str) -> RunConfig:
+    return deepspeed_config(
+        root, data, stage, f"bf16-{variant}", "training.precision=bf16", *VARIANTS[variant]
+    )
 
 
 def two_ranks(root: Path, data: Path) -> None:
@@ -68,8 +81,10 @@ def two_ranks(root: Path, data: Path) -> None:
     for stage in STAGES:
         for name, overrides in VARIANTS.items():
             train_here(deepspeed_config(root, data, stage, name, *overrides), comm)
-        train_here(deepspeed_config(root, data, stage, "bf16", "training.precision=bf16"), comm)
-        train_in_two_parts(broken_config(root, data, stage), comm)
+        for name in BF16:
+            train_here(bf16_config(root, data, stage, name), comm)
+        for name in RESUMED:
+            train_in_two_parts(broken_config(root, data, stage, name), comm)
 
 
 def two_ranks_more(root: Path, data: Path) -> None:
@@ -177,24 +192,27 @@ def test_clipping_is_felt(folders: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_bf16_stays_near_fp32(folders: tuple[Path, Path], stage: int) -> None:
+@pytest.mark.parametrize("variant", BF16)
+def test_bf16_stays_near_fp32(folders: tuple[Path, Path], variant: str, stage: int) -> None:
     root, data = folders
-    exact = metric(deepspeed_config(root, data, stage, "plain"), "train/loss")
-    found = metric(deepspeed_config(root, data, stage, "bf16"), "train/loss")
+    exact = metric(deepspeed_config(root, data, stage, variant), "train/loss")
+    found = metric(bf16_config(root, data, stage, variant), "train/loss")
     assert found == pytest.approx(exact, rel=0.02)
     assert found != exact
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_resume_continues_bit_for_bit(folders: tuple[Path, Path], stage: int) -> None:
+@pytest.mark.parametrize("variant", RESUMED)
+def test_resume_continues_bit_for_bit(folders: tuple[Path, Path], variant: str, stage: int) -> None:
     root, data = folders
-    whole = deepspeed_config(root, data, stage, "priced")
-    broken = broken_config(root, data, stage)
+    whole = deepspeed_config(root, data, stage, variant)
+    broken = broken_config(root, data, stage, variant)
     starts = (broken.folder / "events-rank0.jsonl").read_text()
     assert f"training from step {CRASH_AT} to {STEPS}" in starts
     assert metric(broken, "train/loss") == metric(whole, "train/loss")
     assert same_weights(last_weights(broken), last_weights(whole))
-    assert (last_weights(broken)["policy.price_1"] - FIRST_PRICE).abs() > 1e-4
+    if variant == "priced":
+        assert (last_weights(broken)["policy.price_1"] - FIRST_PRICE).abs() > 1e-4
 
 
 @pytest.mark.slow

@@ -58,6 +58,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"kind": "none"},
         {"stochastic_depth": 0.9, "final_norm": True, "tied_items": True},
     ),
+    "exits": ("dense", {"kind": "none"}, {"exits": [1, 3, 4, 6], "stochastic_depth": 0.5}),
     "SASRec+ and a GRU": ("gathered", {**REINFORCE, "encoder": "gru"}, SASREC),
     "SASRec+ and attention": (
         "masked",
@@ -65,6 +66,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         SASREC,
     ),
 }
+LOSSES = {"exits": {"exit_positions": 0.9, "distillation_ramp": 0.0}}
 # Of a learned kind that has no entry above: as it is built by default.
 RUNS |= {
     kind: (execution_of(kind), {"kind": kind, **POLICY_OPTIONS.get(kind, {})}, {})
@@ -81,6 +83,7 @@ def config(run: str, zero_stage: int, num_workers: int, micro: int | None) -> Ru
             "data": {"path": "unused"},
             "model": {"num_blocks": 6, "width": 16, "dropout": 0.1, **model},
             "policy": policy,
+            "loss": LOSSES.get(run, {}),
             "training": {
                 "global_batch_rows": ROWS,
                 "micro_batch_rows": micro,
@@ -198,6 +201,8 @@ CASES = [
         ("personal", 1),
         ("stochastic depth", None),
         ("stochastic depth", 1),
+        ("exits", None),
+        ("exits", 1),
         ("SASRec+ and a GRU", None),
         ("SASRec+ and attention", None),
         *itertools.product(LEARNED, (None, 1)),

@@ -91,6 +91,8 @@ WITHOUT_EFFECT = [
     ("data.inputs=['a.csv']", "data.inputs has no effect without data.recipe"),
     ("policy.nest_sizes=[4]", "policy.nest_sizes has no effect with policy.kind='none'"),
     ("policy.beta=1", "policy.beta has no effect with policy.kind='none'"),
+    ("loss.exit_weight=1", "loss.exit_weight has no effect without model.exits"),
+    ("loss.teacher=mean", "loss.teacher has no effect without model.exits"),
     ("init_growth=adjacent", "init_growth has no effect without init_from"),
 ]
 
@@ -190,6 +192,17 @@ def test_options_of_a_learned_policy_have_no_effect_on_a_control(kind: str, opti
             "model.stochastic_depth has no effect with policy.kind='gumbel'",
         ),
         ((*GUMBEL, "policy.guide_weight=1", "model.num_blocks=1"), "no second half"),
+        (
+            ("model.exits=[2, 8]",),
+            "expected rising depths, of which the last is model.num_blocks=16",
+        ),
+        (("model.exits=[8, 2, 16]",), "expected rising depths"),
+        (("model.exits=[2, 16]", "model.final_norm=true"), "remove model.final_norm"),
+        (
+            (*GUMBEL, "model.exits=[2, 16]", "loss.exit_weight=1"),
+            "exits are trained in a run without a policy",
+        ),
+        (("model.exits=[2, 16]", "init_from=a", "init_growth=cross"), "other depths"),
         (
             (*GUMBEL, "policy.learn_from=last_position", "loss.last_position_weight=1"),
             "once for each position",

@@ -11,6 +11,7 @@ from skiprec.ranking import target_ranks
 from skiprec.training.objective import Objective, _for_the_log
 from skiprec.types import PADDING, Batch, Pass
 from tests.testkit.networks import (
+    NUM_BLOCKS,
     NUM_ITEMS,
     POLICY_NAMES,
     WINDOW,
@@ -25,6 +26,7 @@ from tests.testkit.steps import make_engine, step_gradient
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 BUDGET = {"policy__target_keep_frac": 0.2, "policy__budget_weight": 3.0}
 PERSONAL = {"policy__information_weight": 0.5, "policy__guide_weight": 0.3}
+EXITS = [1, 2, NUM_BLOCKS]
 CONFIGS = {name: run_config(name) for name in ("none", *POLICY_NAMES)} | {
     "gumbel with budget": run_config("gumbel", **BUDGET),
     "gumbel with all terms": run_config("gumbel", policy__budget="user", **BUDGET, **PERSONAL),
@@ -35,6 +37,15 @@ CONFIGS = {name: run_config(name) for name in ("none", *POLICY_NAMES)} | {
     ),
     "last position": run_config(loss__last_position_weight=0.7),
     "stochastic depth": run_config(model__stochastic_depth=0.5, model__dropout=0.3),
+    "exits": run_config(model__exits=EXITS, model__dropout=0.3),
+    "exits, sampled": run_config(
+        model__exits=EXITS,
+        model__stochastic_depth=0.5,
+        loss__kind="sampled",
+        loss__num_negatives=20,
+        loss__exit_positions=0.7,
+        loss__teacher="mean",
+    ),
     "gathered": run_config("random", training__execution="gathered"),
     "sampled": run_config(loss__kind="sampled", loss__num_negatives=20),
     "dropout": run_config("gumbel", model__dropout=0.3, **BUDGET),

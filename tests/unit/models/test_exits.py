@@ -1,0 +1,107 @@
+"""Exits of a network: whatever runs, the norm of the depth at which a row leaves comes last."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from skiprec.evaluation.measure.timing import shallow_network
+from skiprec.models.exits import ExitNorms, depth_of
+from skiprec.network import SkipRecNetwork
+from skiprec.types import History, KeepDecision
+from tests.testkit.networks import (
+    BACKBONE_NAMES,
+    NUM_BLOCKS,
+    build_network,
+    model_config,
+    policy_config,
+    random_batch,
+)
+
+EXITS = (1, 2, NUM_BLOCKS)
+each_backbone = pytest.mark.parametrize("backbone", BACKBONE_NAMES)
+
+
+def network_and_history(backbone: str) -> tuple[SkipRecNetwork, History]:
+    network = build_network(model_config(backbone, exits=EXITS)).eval()
+    batch = random_batch(6)
+    return network, network.embed(batch.input_BT, batch.key_B)
+
+
+def slow_state(network: SkipRecNetwork, history: History, kept: list[int]) -> torch.Tensor:
+    """The state after these blocks, through the norm of the first exit at or behind the last."""
+    x_TBD = history.x_TBD
+    for index in kept:
+        x_TBD = network.stack.run_block(index, x_TBD, history.is_item_TB1, history.key_B)
+    depth = kept[-1] + 1 if kept else 0
+    exit_ = next(number for number, exit_depth in enumerate(EXITS) if exit_depth >= depth)
+    weight_D, bias_D = network.exits.weight_MD[exit_], network.exits.bias_MD[exit_]
+    return F.layer_norm(x_TBD, x_TBD.shape[-1:], weight_D, bias_D)
+
+
+def test_a_row_leaves_behind_its_last_kept_block() -> None:
+    keep_NBL = torch.tensor([[[1, 0, 1, 0], [0, 0, 0, 0]], [[1, 1, 1, 1], [0, 1, 0, 0]]])
+    assert depth_of(keep_NBL.float()).tolist() == [[3, 0], [4, 2]]
+    norms = ExitNorms((2, 3, 6), 4)
+    assert norms.exit_of(torch.tensor([0, 1, 2, 3, 4, 5, 6])).tolist() == [0, 0, 0, 1, 2, 2, 2]
+
+
+@each_backbone
+@pytest.mark.parametrize("kept", [[], [0], [1], [0, 1], [0, 2], [*range(NUM_BLOCKS)]], ids=str)
+@pytest.mark.parametrize("execution", ["masked", "gathered"])
+def test_every_execution_ends_with_the_norm_of_the_row(
+    backbone: str, kept: list[int], execution: str
+) -> None:
+    network, history = network_and_history(backbone)
+    keep_BL = torch.ones(6, NUM_BLOCKS)
+    keep_BL[1] = 0
+    keep_BL[1, kept] = 1  # one row among rows of another depth
+    found_TBD = network.encode(history, KeepDecision(keep_BL, None), execution, True)
+    torch.testing.assert_close(found_TBD[:, 1], slow_state(network, history, kept)[:, 1])
+    everything = [*range(NUM_BLOCKS)]
+    torch.testing.assert_close(found_TBD[:, 0], slow_state(network, history, everything)[:, 0])
+
+
+@each_backbone
+def test_prefixes_states_and_shallow_networks_are_the_same_exits(backbone: str) -> None:
+    network, history = network_and_history(backbone)
+    states_MTBD = network.states_at_exits(history, None, (0, 1, 2))
+    last_MBD = network.prefixes(history, (0, *EXITS))
+    for number, depth in enumerate(EXITS):
+        expected_TBD = slow_state(network, history, [*range(depth)])
+        torch.testing.assert_close(states_MTBD[number], expected_TBD)
+        torch.testing.assert_close(last_MBD[1 + number], expected_TBD[-1])
+        shallow_TBD = shallow_network(network, depth).encode(history, None, "dense")
+        torch.testing.assert_close(shallow_TBD, expected_TBD)
+    torch.testing.assert_close(last_MBD[0], slow_state(network, history, [])[-1])
+    assert (states_MTBD[0] - states_MTBD[1]).abs().max() > 1e-2, "the control: exits differ"
+
+
+@each_backbone
+def test_states_under_stochastic_depth_are_those_of_gathered(backbone: str) -> None:
+    network, history = network_and_history(backbone)
+    generator = torch.Generator().manual_seed(1)
+    keep_BL = torch.randint(0, 2, (6, NUM_BLOCKS), generator=generator).float()
+    keep_BL[:, -1] = 1  # so that the row leaves at the last exit
+    decision = KeepDecision(keep_BL, None)
+    last_TBD = network.states_at_exits(history, decision, (0, 2))[-1]
+    torch.testing.assert_close(last_TBD, network.encode(history, decision, "gathered", True))
+
+
+def test_a_decision_at_each_position_has_a_norm_at_each_position() -> None:
+    network, history = network_and_history("nextitnet_plus")
+    keep_BL = torch.ones(6, NUM_BLOCKS)
+    keep_BL[2, 1:] = 0
+    keep_TBL = keep_BL.expand(len(history.x_TBD), -1, -1)
+    everywhere, plain = (
+        network.encode(history, KeepDecision(keep, None), "masked") for keep in (keep_TBL, keep_BL)
+    )
+    assert torch.equal(everywhere, plain)
+
+
+def test_a_policy_runs_on_a_network_with_exits() -> None:
+    network = build_network(model_config(exits=EXITS), policy_config("gumbel"))
+    batch = random_batch(6)
+    history = network.embed(batch.input_BT, batch.key_B)
+    decision = network.decide(history, progress=0.5)
+    network.encode(history, decision, "masked").square().mean().backward()
+    assert all(p.grad.abs().max() > 0 for p in network.policy.parameters())
