@@ -50,7 +50,7 @@ class SkipRecNetwork(nn.Module):
         self.num_blocks = len(blocks)
         self.exits = None if model.exits is None else ExitNorms(model.exits, model.width)
         self.head = (
-            TiedItemHead(self.embedding, bool(model.final_norm))
+            TiedItemHead(self.embedding, model.head_has_norm)
             if model.tied_items
             else architecture.head(model, num_items)
         )

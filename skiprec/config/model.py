@@ -56,6 +56,11 @@ class ModelConfig(Section):
                 f"model.exits={list(self.exits)}; expected rising depths, of which the last is "
                 f"model.num_blocks={self.num_blocks}"
             )
-        if self.final_norm is not None:
-            raise ValueError("model.exits has a norm at each exit; remove model.final_norm")
+        if self.final_norm is False:
+            raise ValueError("model.exits has a norm at each exit; remove model.final_norm=false")
         return self
+
+    @property
+    def head_has_norm(self) -> bool:
+        """Whether the head itself starts with a LayerNorm. Exits bring norms of their own."""
+        return bool(self.final_norm) and self.exits is None

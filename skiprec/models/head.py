@@ -78,4 +78,4 @@ class TiedItemHead(nn.Module):
 
 def item_head(config: ModelConfig, num_items: int) -> nn.Module:
     """The head of the backbones."""
-    return ItemHead(num_items, config.width, bool(config.final_norm))
+    return ItemHead(num_items, config.width, config.head_has_norm)

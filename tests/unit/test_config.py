@@ -197,7 +197,7 @@ def test_options_of_a_learned_policy_have_no_effect_on_a_control(kind: str, opti
             "expected rising depths, of which the last is model.num_blocks=16",
         ),
         (("model.exits=[8, 2, 16]",), "expected rising depths"),
-        (("model.exits=[2, 16]", "model.final_norm=true"), "remove model.final_norm"),
+        (("model.exits=[2, 16]", "model.final_norm=false"), "remove model.final_norm"),
         (
             (*GUMBEL, "model.exits=[2, 16]", "loss.exit_weight=1"),
             "exits are trained in a run without a policy",

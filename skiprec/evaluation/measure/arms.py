@@ -17,6 +17,7 @@ ArmKind = Literal[
     "own_frequent",  # the row's own items by frequency, then the rest
     "last_items",  # the row's own items by recency, then the rest
     "full_backbone",  # the pretraining run, all blocks
+    "exit",  # an exit of the pretraining run for everyone; the number is its depth
     "all_blocks",  # the weights of this run, all blocks
     "skiprec",  # the learned decisions, as they are served
     "random",  # each block of each row by a coin with the mean of the learned decisions
@@ -40,10 +41,11 @@ class Arm:
     """One way to recommend, and the names under which tables and reports hold its results.
 
     Args:
-        number: the number of blocks of a point of the frontier ("fixed"), or the place of a point
-            on the learned curve ("learned"). A "frontier" or "hull" with a number stands at the
-            mean number of blocks of that point of the learned curve, one without at that of
-            "skiprec". "fixed" without a number has as many blocks as the policy keeps on average.
+        number: the number of blocks of a point of the frontier ("fixed") or before an exit
+            ("exit"), or the place of a point on the learned curve ("learned"). A "frontier" or
+            "hull" with a number stands at the mean number of blocks of that point of the learned
+            curve, one without at that of "skiprec". "fixed" without a number has as many blocks as
+            the policy keeps on average.
     """
 
     kind: ArmKind
@@ -179,6 +181,11 @@ def most_kept(keep_RL: Keep, size: int) -> Keep:
     keep_1L = np.zeros((1, keep_RL.shape[1]), bool)
     keep_1L[0, by_rate_L[:size]] = True
     return keep_1L
+
+
+def first_blocks(size: int, num_blocks: int) -> Keep:
+    """`[1, L]`: the first `size` blocks."""
+    return (np.arange(num_blocks) < size)[None]
 
 
 def take_rows(arms: Arms, rows: Any) -> Arms:

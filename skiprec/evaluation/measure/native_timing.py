@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from skiprec.evaluation.measure.arms import (
     SHALLOW,
     SKIPREC,
     Arm,
+    first_blocks,
 )
 from skiprec.evaluation.measure.scoring import embed_tile
 from skiprec.evaluation.measure.tiles import Tile
@@ -109,6 +111,12 @@ def native_stages(
         stage_name(FULL, part): stage(model, part, lambda _: everything)
         for part in ("blocks", "end")
     }
+    for depth in (network.model_config.exits or ())[:-1]:
+        first = np.repeat(first_blocks(depth, network.num_blocks), batch, 0)
+        stages |= {
+            stage_name(Arm("exit", depth), part): stage(model, part, partial(_same, first))
+            for part in PARTS_OF_FIXED
+        }
     if network.policy is None:
         return stages
     # A policy that learns nothing decides before the clock starts.
@@ -129,6 +137,12 @@ def native_stages(
 
 
 Keep = NDArray[np.bool_]
+PARTS_OF_FIXED: tuple[Part, ...] = ("blocks", "end")
+
+
+def _same(keep_BL: Keep, place: int) -> Keep:
+    """The same decisions for the batch at every place."""
+    return keep_BL
 
 
 @dataclass(frozen=True)

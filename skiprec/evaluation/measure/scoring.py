@@ -20,6 +20,7 @@ from skiprec.evaluation.measure.arms import (
     OWN_FREQUENT,
     POPULARITY,
     SKIPREC,
+    Arm,
     Arms,
     Decided,
     Keep,
@@ -80,13 +81,20 @@ def score_arms(
 
 @torch.inference_mode()
 def score_full(network: SkipRecNetwork, tiles: list[Tile], exclude_seen: bool) -> Columns:
-    """The ranks of `FULL_BACKBONE`: every block, no policy."""
-    parts = []
+    """The ranks of `FULL_BACKBONE`, every block and no policy, and those of its exits."""
+    depths = network.model_config.exits or (network.num_blocks,)
+    arms = [*(Arm("exit", depth) for depth in depths[:-1]), FULL_BACKBONE]
+    parts: dict[Arm, list[Tensor]] = {arm: [] for arm in arms}
     for tile in tiles:
-        x_TBD = network.encode(embed_tile(network, tile), None, "dense")
-        rank_B = ranks_of(network, x_TBD[-1], tile.batch.items_BW, exclude_seen)
-        parts.append(rank_B[: tile.num_real])
-    return {FULL_BACKBONE.rank_column: torch.cat(parts).int().cpu().numpy()}
+        history, items_BW = embed_tile(network, tile), tile.batch.items_BW
+        if network.exits is None:
+            x_MBD = network.encode(history, None, "dense")[-1:]
+        else:
+            x_MBD = network.prefixes(history, depths)
+        for arm, x_BD in zip(arms, x_MBD, strict=True):
+            rank_B = ranks_of(network, x_BD, items_BW, exclude_seen)
+            parts[arm].append(rank_B[: tile.num_real])
+    return {arm.rank_column: torch.cat(ranks).int().cpu().numpy() for arm, ranks in parts.items()}
 
 
 def score_baselines(rows: Rows, place_V: NDArray[np.int64], exclude_seen: bool) -> Columns:

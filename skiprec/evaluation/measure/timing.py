@@ -165,6 +165,10 @@ def arm_stages(
         stage_name(FULL, "blocks"): requests.blocks(None, "dense"),
         stage_name(FULL, "end"): requests.end_to_end(network, None),
     }
+    for depth in (network.model_config.exits or ())[:-1]:
+        at_exit = shallow_network(network, depth)
+        stages[stage_name(Arm("exit", depth), "blocks")] = requests.blocks(None, "dense", at_exit)
+        stages[stage_name(Arm("exit", depth), "end")] = requests.end_to_end(at_exit, None)
     if network.policy is None:
         return stages
     for arm in (SKIPREC, RANDOM, FIXED):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from skiprec.evaluation.measure.arms import (
     ALL_BLOCKS,
+    BASELINES,
     FIXED,
     FULL_BACKBONE,
     MASKED,
@@ -174,9 +175,11 @@ def _rows(
 ) -> list[Row]:
     scored = [*summary.arms, *(MIXTURES if has_policy else ())]
     timed_only = TIMED_ONLY if has_policy and timing is not None else ()
+    exits = [arm for arm in scored if arm.kind == "exit"]
+    order = [*BASELINES, *exits, *REPORTED[len(BASELINES) :], *timed_only]
     return [
         _row(measured, arm, summary if arm in scored else None, timing)
-        for arm in (*REPORTED, *timed_only)
+        for arm in order
         if arm in scored or arm in timed_only
     ]
 

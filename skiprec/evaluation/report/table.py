@@ -4,7 +4,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from skiprec.evaluation.measure.arms import ALL_BLOCKS, FULL, FULL_BACKBONE, SKIPREC, Arms, Keep
+from skiprec.evaluation.measure.arms import (
+    ALL_BLOCKS,
+    FULL,
+    FULL_BACKBONE,
+    SKIPREC,
+    Arms,
+    Keep,
+    first_blocks,
+    scored_arms,
+)
 from skiprec.evaluation.measure.compute_cost import ComputeCost
 from skiprec.evaluation.measure.timing import Seconds, stage_name
 
@@ -32,6 +41,12 @@ def per_user_table(
     num_rows = len(columns["row"])
     arrays: dict[str, pa.Array] = {name: pa.array(column) for name, column in columns.items()}
     arrays[FULL.flops_column] = pa.array(np.full(num_rows, cost.full, np.int64))
+    exits = {
+        arm: first_blocks(arm.number, len(cost.block_L))
+        for arm in scored_arms(columns)
+        if arm.kind == "exit" and arm.number is not None
+    }
+    arrays |= _cost_columns(exits, cost, num_rows)
     if arms is not None:
         arrays |= _decision_columns(arms, cost)
     for arm in (FULL, SKIPREC):
@@ -57,7 +72,12 @@ def _decision_columns(arms: Arms, cost: ComputeCost) -> dict[str, pa.Array]:
     keep_RL = arms[SKIPREC]
     num_rows, num_blocks = keep_RL.shape
     flat = pa.array(np.ascontiguousarray(keep_RL).ravel())
-    arrays = {"keep": pa.FixedSizeListArray.from_arrays(flat, num_blocks)}
+    keep = pa.FixedSizeListArray.from_arrays(flat, num_blocks)
+    return {"keep": keep, **_cost_columns(arms, cost, num_rows)}
+
+
+def _cost_columns(arms: Arms, cost: ComputeCost, num_rows: int) -> dict[str, pa.Array]:
+    arrays = {}
     for arm, keep in arms.items():
         flops = cost.rows(keep, with_policy=arm.is_decided_by_the_policy)
         arrays[arm.blocks_kept_column] = pa.array(_of_each_row(keep.sum(1), num_rows, np.int16))

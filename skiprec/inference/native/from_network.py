@@ -112,7 +112,7 @@ def shape_of(network: SkipRecNetwork, window: int) -> Shape:
         window=window,
         heads=0 if is_conv else num_heads(config),
         positions_table=0 if is_conv else len(weights["entry.table_PD"]),
-        has_final_norm=bool(config.final_norm),
+        has_final_norm=config.head_has_norm,
         rule=0 if rule is None else RULES[rule.kind],
         policy_width=0 if rule is None else policy_bias.numel(),
         policy_has_table=rule is not None and "policy.trunk.embedding.table.weight" in weights,
