@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from skiprec.models.registry import architecture_of
 from skiprec.models.stack import BlockStack, WholeEncoder
 from skiprec.policy.build import build_policy
 from skiprec.policy.section import PolicySection
-from skiprec.types import PADDING, Execution, History, KeepDecision
+from skiprec.types import PADDING, EarlyState, Execution, History, KeepDecision
 
 
 class SkipRecNetwork(nn.Module):
@@ -104,8 +105,19 @@ class SkipRecNetwork(nn.Module):
         """
         if self.policy is None:
             return None
-        decision: KeepDecision = self.policy(history, progress)
-        return decision
+        depth = self.policy.reads_after
+        if depth is None:
+            decision: KeepDecision = self.policy(history, progress)
+            return decision
+        assert isinstance(self.stack, BlockStack)
+        x_TBD = self.stack.first_blocks(depth, history.x_TBD, history.is_item_TB1, history.key_B)
+        decision = self.policy(replace(history, x_TBD=x_TBD), progress)
+        return replace(
+            decision,
+            keep_BL=keeping_first(decision.keep_BL, depth),
+            prob_BL=None if decision.prob_BL is None else keeping_first(decision.prob_BL, depth),
+            early=EarlyState(depth, x_TBD),
+        )
 
     def encode(
         self,
@@ -119,8 +131,15 @@ class SkipRecNetwork(nn.Module):
         Without a decision, `execution` must be "dense".
         """
         keep_BL = None if decision is None else decision.keep_BL
+        early = None if decision is None else decision.early
         x_TBD: Tensor = self.stack(
-            history.x_TBD, history.is_item_TB1, history.key_B, keep_BL, execution, call_every_block
+            history.x_TBD if early is None else early.x_TBD,
+            history.is_item_TB1,
+            history.key_B,
+            keep_BL,
+            execution,
+            call_every_block,
+            0 if early is None else early.depth,
         )
         if self.exits is None:
             return x_TBD
@@ -141,28 +160,32 @@ class SkipRecNetwork(nn.Module):
         normed_MBD: Tensor = self.exits(x_MBD, exit_M[:, None])
         return normed_MBD
 
-    def states_at_exits(
-        self, history: History, decision: KeepDecision | None, exits: tuple[int, ...]
+    def states(
+        self, history: History, decision: KeepDecision | None, sizes: tuple[int, ...]
     ) -> Tensor:
-        """`[M, T, B, D]`: all positions at some exits, after their norms.
+        """`[M, T, B, D]`: as `prefixes`, at all positions, for sizes from 1 on.
 
         Args:
             decision: leaves blocks out of rows, as in stochastic depth. None: all blocks run.
-            exits: numbers of exits, from 0.
         """
         assert isinstance(self.stack, BlockStack)
-        assert self.exits is not None
-        assert self.model_config.exits is not None
         x_MTBD = self.stack.states(
             history.x_TBD,
             history.is_item_TB1,
             history.key_B,
             None if decision is None else decision.keep_BL,
-            tuple(self.model_config.exits[exit_] for exit_ in exits),
+            sizes,
         )
-        exit_M = torch.tensor(exits, device=x_MTBD.device)
+        if self.exits is None:
+            return x_MTBD
+        exit_M = self.exits.exit_of(torch.tensor(sizes, device=x_MTBD.device))
         normed_MTBD: Tensor = self.exits(x_MTBD, exit_M[:, None, None])
         return normed_MTBD
+
+
+def keeping_first(value_BL: Tensor, depth: int) -> Tensor:
+    """Decisions, or probabilities, with 1 for the first `depth` blocks."""
+    return torch.cat([torch.ones_like(value_BL[:, :depth]), value_BL[:, depth:]], dim=1)
 
 
 @contextmanager

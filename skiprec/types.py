@@ -77,12 +77,23 @@ class Batch:
 
 @dataclass(frozen=True)
 class History:
-    """Everything a policy may read: the embedded inputs of the rows, before any block has run."""
+    """Everything a policy may read: the embedded inputs of the rows, before any block has run.
+
+    A policy with `policy.reads_after` gets the state after its first blocks as `x_TBD`.
+    """
 
     item_TB: Tensor
     x_TBD: Tensor
     is_item_TB1: Tensor
     key_B: Tensor
+
+
+@dataclass(frozen=True)
+class EarlyState:
+    """The state after the first `depth` blocks, which every row keeps."""
+
+    depth: int
+    x_TBD: Tensor
 
 
 @dataclass(frozen=True)
@@ -94,11 +105,19 @@ class KeepDecision:
         prob_BL: P(keep). None for a policy that computes no probabilities.
         cost_BM: predicted cost of each offered set of blocks, in nats. None for a policy that
             predicts no costs.
+        early: the state that the policy has read, so that the first blocks need not run again.
+            None for a policy that reads the embedded inputs.
     """
 
     keep_BL: Tensor
     prob_BL: Tensor | None
     cost_BM: Tensor | None = None
+    early: EarlyState | None = None
+
+    def as_numbers(self) -> dict[str, Tensor]:
+        """The fields with one entry for each row, by name, as far as they are there."""
+        fields = {"keep_BL": self.keep_BL, "prob_BL": self.prob_BL, "cost_BM": self.cost_BM}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True)

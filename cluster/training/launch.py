@@ -32,6 +32,7 @@ from cluster.training.worker import ray_train_worker
 from skiprec.checkpoints.files import newest_good, read_state
 from skiprec.checkpoints.network import start_from_backbone
 from skiprec.config.run import RunConfig
+from skiprec.data.halves import rows_to_train, rows_to_validate
 from skiprec.data.manifest import read_manifest, verify_files
 from skiprec.data.shards import ShardSet
 from skiprec.durable import write_text_durably
@@ -200,6 +201,12 @@ def check_inputs(config: RunConfig) -> None:
                 f"split {split!r} of {config.data.path} has no rows; build the data with more "
                 "users or a larger share for this split"
             )
+    for half in (rows_to_train, rows_to_validate) if config.training.fit_on else ():
+        if half(data, config.training).num_rows == 0:
+            raise ValueError(
+                f"training.fit_on={config.training.fit_on!r} parts the users of the validation "
+                f"split of {data}, and one part has no rows; build the data with more of them"
+            )
     network = build_network(config, shards.num_items)
     if config.init_from is not None:
         backbone = Path(config.root) / config.init_from
@@ -222,7 +229,7 @@ def _result(config: RunConfig, seconds: float) -> dict[str, Any]:
     path, _ = newest_good(checkpoint_folder(config))
     assert path is not None, "a run that ended has a checkpoint"
     state = read_state(path)
-    num_rows = ShardSet.open(Path(config.data.path), "train").num_rows
+    num_rows = rows_to_train(Path(config.data.path), config.training).num_rows
     total_steps = make_plan(config.training, num_rows).total_steps
     if state.step < total_steps and not state.stopped_early:
         raise RunStoppedError(

@@ -21,6 +21,7 @@ from skiprec.checkpoints.files import ENGINE, WEIGHTS, read_state
 from skiprec.checkpoints.network import start_from_backbone
 from skiprec.config.run import RunConfig
 from skiprec.data.batching import TrainingReader, validation_tiles
+from skiprec.data.halves import SomeRows, rows_to_train, rows_to_validate
 from skiprec.data.order import DataOrder
 from skiprec.data.shards import ShardSet, items_hash
 from skiprec.observability.sinks import JsonlSink, NoSink, SeveralSinks, Sink
@@ -50,7 +51,7 @@ def run_rank(
         RuntimeError: another start owns the run, or this rank does not see rank 0's checkpoint.
     """
     data = Path(config.data.path)
-    shards = ShardSet.open(data, "train")
+    shards = rows_to_train(data, config.training)
     plan = make_plan(config.training, shards.num_rows)
     reader = training_reader(config, shards, comm)
     network = build_network(config, shards.num_items)
@@ -103,7 +104,7 @@ class RankHooks:
     ) -> None:
         self.config, self.comm, self.engine = config, comm, engine
         self.sink, self.surroundings = sink, surroundings
-        self.validation_shards = ShardSet.open(Path(config.data.path), "validation")
+        self.validation_rows = rows_to_validate(Path(config.data.path), config.training)
         self.known_departures: set[str] = set()
 
     def clock(self) -> float:
@@ -117,7 +118,7 @@ class RankHooks:
     def validate(self) -> Validation:
         """Scores this rank's part of the validation rows; the result is the same on every rank."""
         tiles = validation_tiles(
-            self.validation_shards,
+            self.validation_rows,
             self.config.training.validation_rows,
             VALIDATION_TILE_ROWS,
             self.comm.world_size,
@@ -163,7 +164,9 @@ class RankHooks:
             self.beat(step)
 
 
-def training_reader(config: RunConfig, shards: ShardSet, comm: Collectives) -> TrainingReader:
+def training_reader(
+    config: RunConfig, shards: ShardSet | SomeRows, comm: Collectives
+) -> TrainingReader:
     """The reader of this rank's part of the training rows."""
     training = config.training
     return TrainingReader(

@@ -144,6 +144,11 @@ def _check_training(config: RunConfig) -> None:
             "training.freeze_backbone without init_from freezes random blocks, from which no "
             "policy can learn; name a pretrained run in init_from"
         )
+    if training.fit_on is not None and not training.freeze_backbone:
+        raise ValueError(
+            f"training.fit_on={training.fit_on!r} would train the backbone on validation rows; set "
+            "training.freeze_backbone=true"
+        )
     if config.init_growth is not None and config.init_from is None:
         raise ValueError("init_growth has no effect without init_from; name the shallower run")
     if training.engine == "torch" and (cluster.num_workers > 1 or cluster.zero_stage > 0):
@@ -204,7 +209,12 @@ def backbone_config(config: RunConfig) -> RunConfig:
     """The configuration of the run that pretrains the backbone of `config`, without a policy."""
     training = config.pretraining or config.training
     plain_training = training.model_copy(
-        update={"execution": "dense", "policy_learning_rate": None, "freeze_backbone": False}
+        update={
+            "execution": "dense",
+            "policy_learning_rate": None,
+            "freeze_backbone": False,
+            "fit_on": None,
+        }
     )
     return RunConfig.model_validate(
         config.model_dump()

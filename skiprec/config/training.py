@@ -47,6 +47,10 @@ class TrainingConfig(Section):
     """Whether a block's activations are recomputed in the backward pass instead of stored."""
     freeze_backbone: bool = False
     """Whether only the policy is trained. Needs `init_from`."""
+    fit_on: Literal["held_out"] | None = None
+    """Rows that the policy is trained on. `held_out`: half of the users of the validation split,
+    which the backbone has not been trained on; the other half is validated. Needs
+    `freeze_backbone`. None: the training split."""
     log_every_steps: int = Field(20, ge=1)
     """Number of steps between two lines of the log."""
     validate_every_steps: int | None = Field(None, ge=1)

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skiprec.data.halves import SomeRows
 from skiprec.data.order import DataOrder, rank_slices
 from skiprec.data.shards import ShardSet
 from skiprec.types import Batch
@@ -17,7 +18,7 @@ from skiprec.types import Batch
 class TrainingReader:
     """The rows that one rank reads: a function of the step, with no state to resume."""
 
-    shards: ShardSet
+    shards: ShardSet | SomeRows
     order: DataOrder
     global_batch_rows: int
     world_size: int
@@ -48,7 +49,7 @@ class TrainingReader:
 
 
 def validation_tiles(
-    shards: ShardSet, num_rows: int | None, tile_rows: int, world_size: int, rank: int
+    shards: ShardSet | SomeRows, num_rows: int | None, tile_rows: int, world_size: int, rank: int
 ) -> list[tuple[Batch, int]]:
     """The tiles of this rank, each with its number of real rows.
 

@@ -75,11 +75,14 @@ class TritonStack(BlockStack):
         key_B: Tensor,
         keep_BL: Tensor,
         call_every_block: bool,
+        start: int = 0,
     ) -> Tensor:
         """See `BlockStack`. There is no gradient."""
         if torch.is_grad_enabled():
             raise ValueError("the Triton kernel has no gradients; call it under inference_mode")
         T, B, D = x_TBD.shape
+        if start:
+            keep_BL = torch.cat([torch.zeros_like(keep_BL[:, :start]), keep_BL[:, start:]], 1)
         weight_LPDE, vector_LPD, scale_L, dilation_L = self.packed
         padded = weight_LPDE.shape[-1]
         x_BTD = torch.zeros(B, T, padded, device=x_TBD.device)

@@ -40,29 +40,35 @@ class BlockStack(nn.Module):
         keep_BL: Tensor | None,
         execution: Execution,
         call_every_block: bool,
+        start: int = 0,
     ) -> Tensor:
         """`x_TBD` after all blocks, by the named execution.
 
-        Only `gathered` reads `call_every_block`, and `dense` does not read `keep_BL`.
+        Only `gathered` reads `call_every_block`, and `dense` does not read `keep_BL`. The blocks
+        before `start` have run already; `dense` does not skip them.
         """
         if execution == "dense":
             return self.dense(x_TBD, is_item_TB1, key_B)
         if keep_BL is None:
             raise ValueError(f"execution={execution!r} needs keep decisions, but keep_BL is None")
         if execution == "masked":
-            return self.masked(x_TBD, is_item_TB1, key_B, keep_BL)
+            return self.masked(x_TBD, is_item_TB1, key_B, keep_BL, start)
         if torch.is_grad_enabled() and not call_every_block:
             raise ValueError(
                 "gathered execution with gradients needs call_every_block=True: ranks that call "
                 "different blocks get silently wrong gradients under ZeRO"
             )
-        return self.gathered(x_TBD, is_item_TB1, key_B, keep_BL, call_every_block)
+        return self.gathered(x_TBD, is_item_TB1, key_B, keep_BL, call_every_block, start)
+
+    def first_blocks(self, size: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
+        """`x_TBD` after the first blocks, for every row."""
+        for index in range(size):
+            x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
+        return x_TBD
 
     def dense(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
         """`x_TBD` after all blocks. Every block runs for every row."""
-        for index in range(len(self.blocks)):
-            x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
-        return x_TBD
+        return self.first_blocks(len(self.blocks), x_TBD, is_item_TB1, key_B)
 
     def prefixes(
         self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor, sizes: tuple[int, ...]
@@ -105,13 +111,20 @@ class BlockStack(nn.Module):
         """`x_TBD` after one block that all rows keep."""
         return x_TBD + self._branch(index, x_TBD, is_item_TB1, key_B)
 
-    def masked(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor, keep_BL: Tensor) -> Tensor:
+    def masked(
+        self,
+        x_TBD: Tensor,
+        is_item_TB1: Tensor,
+        key_B: Tensor,
+        keep_BL: Tensor,
+        start: int = 0,
+    ) -> Tensor:
         """`x_TBD` after all blocks. Every block runs, and a skipped branch is multiplied by 0.
 
         `keep_BL` carries the gradient of the policy. It may be a `keep_TBL` with equal values at
         all positions, if their gradients differ. This execution saves no time.
         """
-        for index in range(len(self.blocks)):
+        for index in range(start, len(self.blocks)):
             branch_TBD = self._branch(index, x_TBD, is_item_TB1, key_B)
             x_TBD = torch.addcmul(x_TBD, keep_BL[..., index, None].to(x_TBD.dtype), branch_TBD)
         return x_TBD
@@ -123,6 +136,7 @@ class BlockStack(nn.Module):
         key_B: Tensor,
         keep_BL: Tensor,
         call_every_block: bool,
+        start: int = 0,
     ) -> Tensor:
         """`x_TBD` after all blocks. A block runs on the rows that keep it only, which saves time.
 
@@ -130,10 +144,10 @@ class BlockStack(nn.Module):
         every rank must call every block in the same order, or gradients are silently wrong.
         """
         if not call_every_block and are_nested(keep_BL):
-            return self.nested(x_TBD, is_item_TB1, key_B, keep_BL)
+            return self.nested(x_TBD, is_item_TB1, key_B, keep_BL, start)
         add = torch.Tensor.index_add if torch.is_grad_enabled() else torch.Tensor.index_add_
         x_TBD = x_TBD.clone()
-        for index, rows in enumerate(split_rows(keep_BL)):
+        for index, rows in enumerate(split_rows(keep_BL)[start:], start):
             if rows.numel() or call_every_block:
                 x_TBD = self._run_for_rows(index, rows, x_TBD, is_item_TB1, key_B, add)
         return x_TBD
@@ -158,7 +172,14 @@ class BlockStack(nn.Module):
         )
         return add(x_TBD, 1, rows, branch_TBD)
 
-    def nested(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor, keep_BL: Tensor) -> Tensor:
+    def nested(
+        self,
+        x_TBD: Tensor,
+        is_item_TB1: Tensor,
+        key_B: Tensor,
+        keep_BL: Tensor,
+        start: int = 0,
+    ) -> Tensor:
         """`gathered` for rows that keep the first n blocks each, with an n of its own.
 
         Rows are sorted by n, the deepest first, so each block runs on a prefix of them and nothing
@@ -169,7 +190,7 @@ class BlockStack(nn.Module):
         x_TBD, is_item_TB1 = x_TBD.index_select(1, row_B), is_item_TB1.index_select(1, row_B)
         key_B = key_B[row_B] if self.training else key_B
         finished = []
-        for index, count in enumerate(counts):
+        for index, count in enumerate(counts[start:], start):
             if count < x_TBD.shape[1]:
                 finished.append(x_TBD[:, count:])
                 x_TBD, is_item_TB1 = x_TBD[:, :count].contiguous(), is_item_TB1[:, :count]
@@ -216,6 +237,7 @@ class WholeEncoder(nn.Module):
         keep_BL: Tensor | None,
         execution: Execution,
         call_every_block: bool,
+        start: int = 0,
     ) -> Tensor:
         """`x_TBD` after the module. The only execution is `dense`."""
         if execution != "dense":

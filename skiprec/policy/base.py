@@ -41,6 +41,11 @@ class PolicyModule(nn.Module, ABC):
     that depends on the history; and it has a `knob`. If it decides by a `LinearRule`, it says so.
     """
 
+    @property
+    def reads_after(self) -> int | None:
+        """How many first blocks every row runs before the policy reads their state."""
+        return getattr(getattr(self, "options", None), "reads_after", None)
+
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draws all weights from `generator`; a policy without weights draws nothing."""
 

@@ -1,8 +1,8 @@
 """The common base of every kind's `[policy]` section. It imports only pydantic and sections."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from skiprec.config.loss import LossConfig
 from skiprec.config.model import ModelConfig
@@ -59,6 +59,28 @@ class LearnedSection(PolicySection):
     (one block)."""
     width: int = Field(32, ge=1)
     """Number of channels of the policy's network."""
+    reads_after: int | None = Field(None, ge=1)
+    """Number of first blocks that run for every row before the policy decides about the others. It
+    then reads the last position's state behind them, by one hidden layer of `width` units, instead
+    of the history by a network of its own. None: the policy reads the history."""
     own_embedding: bool = False
     """Whether the policy has its own item table. False: it reads the backbone's item vectors
     through a projection, and its gradient reaches the backbone's table."""
+
+    @model_validator(mode="after")
+    def _a_state_needs_no_encoder(self) -> Self:
+        for option in ("encoder", "own_embedding") if self.reads_after is not None else ():
+            if getattr(self, option) != type(self).model_fields[option].default:
+                raise ValueError(
+                    f"policy.{option} has no effect with policy.reads_after, which replaces the "
+                    "network that reads the history; remove it"
+                )
+        return self
+
+    def check(self, model: ModelConfig, loss: LossConfig) -> None:
+        """See `PolicySection`."""
+        if self.reads_after is not None and self.reads_after >= model.num_blocks:
+            raise ValueError(
+                f"policy.reads_after={self.reads_after} leaves no block to decide about; the "
+                f"backbone has {model.num_blocks}"
+            )

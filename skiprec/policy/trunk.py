@@ -1,6 +1,7 @@
 """The network of a learned policy: trunk and keep head."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skiprec.layers import ItemEmbedding
@@ -49,6 +50,50 @@ class PolicyTrunk(nn.Module):
             x_TBD = self.project(history.x_TBD) * history.is_item_TB1
         vector_BD: Tensor = self.encoder(x_TBD, history.is_item_TB1.to(x_TBD.dtype))
         return vector_BD
+
+
+class StateTrunk(nn.Module):
+    """Turns the state after the first blocks into one vector for each row: one hidden layer.
+
+    It reads the state, normalised, and how long the history is.
+
+    Args:
+        backbone_width: channels of the state.
+    """
+
+    def __init__(self, width: int, backbone_width: int):
+        super().__init__()
+        self.project = nn.Linear(backbone_width + 1, width)
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draws the layer."""
+        nn.init.xavier_uniform_(self.project.weight, generator=generator)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, history: History) -> Tensor:
+        """`[B, D]`: the vectors of the last positions."""
+        length_B1 = history.is_item_TB1.sum(0)
+        return self.hidden(history.x_TBD[-1], length_B1)
+
+    def hidden(self, state_ND: Tensor, length_N1: Tensor) -> Tensor:
+        """`[N, D]`: the vectors of states, whose histories have these numbers of items."""
+        state_ND = F.layer_norm(state_ND, state_ND.shape[-1:])
+        length_N1 = length_N1.clamp(min=1).log().to(state_ND.dtype)
+        hidden_ND: Tensor = self.project(torch.cat([state_ND, length_N1], dim=-1)).relu()
+        return hidden_ND
+
+
+def build_trunk(
+    config: LearnedSection, num_items: int, backbone_width: int
+) -> PolicyTrunk | StateTrunk:
+    """The trunk of a learned policy, by what it reads: the history, or an early state.
+
+    Raises:
+        ValueError: the encoder is unknown.
+    """
+    if config.reads_after is not None:
+        return StateTrunk(config.width, backbone_width)
+    return PolicyTrunk(config, num_items, backbone_width)
 
 
 class KeepHead(nn.Module):

@@ -53,7 +53,7 @@ class Objective(nn.Module):
         decision = self.network.decide(history, pass_.progress)
         if pass_.kind == "decide":
             assert decision is not None
-            return {name: value for name, value in vars(decision).items() if value is not None}
+            return decision.as_numbers()
         if pass_.kind == "statistics":
             assert decision is not None
             return self.policy_training.statistics(decision)
@@ -114,9 +114,9 @@ class Objective(nn.Module):
         exits = drawn_exits(len(depths), self._step_key(pass_.step), loss)
         # The mean of all exits needs all of them.
         others = set(range(len(depths) - 1)) - set(exits) if loss.teacher == "mean" else ()
-        numbers = (*exits, *others, len(depths) - 1)
+        sizes = tuple(depths[exit_] for exit_ in (*exits, *others, len(depths) - 1))
         left_out = self._left_out_at_random(history)
-        x_MTBD = self.network.states_at_exits(history, left_out, numbers)
+        x_MTBD = self.network.states(history, left_out, sizes)
         teacher_TBD = x_MTBD.mean(0) if loss.teacher == "mean" else x_MTBD[-1]
         is_drawn_BT = drawn_positions(batch.key_B, batch.input_BT.shape[1], loss)
         is_used_TB = (batch.is_scored_BT & is_drawn_BT).t()

@@ -59,6 +59,11 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"stochastic_depth": 0.9, "final_norm": True, "tied_items": True},
     ),
     "exits": ("dense", {"kind": "none"}, {"exits": [1, 3, 4, 6], "stochastic_depth": 0.5}),
+    "early state": (
+        "gathered",
+        {"kind": "cost", "width": 8, "nest_sizes": [2, 3, 5], "reads_after": 2},
+        {"exits": [2, 3, 5, 6]},
+    ),
     "SASRec+ and a GRU": ("gathered", {**REINFORCE, "encoder": "gru"}, SASREC),
     "SASRec+ and attention": (
         "masked",
@@ -203,6 +208,7 @@ CASES = [
         ("stochastic depth", 1),
         ("exits", None),
         ("exits", 1),
+        ("early state", None),
         ("SASRec+ and a GRU", None),
         ("SASRec+ and attention", None),
         *itertools.product(LEARNED, (None, 1)),

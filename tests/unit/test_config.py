@@ -192,6 +192,13 @@ def test_options_of_a_learned_policy_have_no_effect_on_a_control(kind: str, opti
             "model.stochastic_depth has no effect with policy.kind='gumbel'",
         ),
         ((*GUMBEL, "policy.guide_weight=1", "model.num_blocks=1"), "no second half"),
+        ((*GUMBEL, "policy.reads_after=16"), "leaves no block to decide about"),
+        ((*GUMBEL, "policy.reads_after=2", "policy.encoder=gru"), "policy.encoder has no effect"),
+        (
+            (*COST, "policy.reads_after=8"),
+            "every row runs policy.reads_after=8 blocks before the policy decides",
+        ),
+        ((*COST, "training.fit_on=held_out"), "would train the backbone on validation rows"),
         (
             ("model.exits=[2, 8]",),
             "expected rising depths, of which the last is model.num_blocks=16",

@@ -13,7 +13,7 @@ from skiprec.policy.base import LinearRule
 from skiprec.policy.cost.options import Options
 from skiprec.policy.priced import PricedPolicy, PriceKnob
 from skiprec.policy.prices import cheapest
-from skiprec.policy.trunk import PolicyTrunk
+from skiprec.policy.trunk import build_trunk
 from skiprec.types import History, KeepDecision
 
 
@@ -29,7 +29,7 @@ class Policy(PricedPolicy):
         super().__init__()
         self.options = options
         self.num_blocks = num_blocks
-        self.trunk = PolicyTrunk(options, num_items, backbone_width)
+        self.trunk = build_trunk(options, num_items, backbone_width)
         self.sizes = tuple(sorted({*options.nest_sizes, num_blocks}))
         self.head = nn.Linear(options.width, len(self.sizes))
         self.register_buffer("size_M", torch.tensor(self.sizes), persistent=False)
@@ -42,9 +42,7 @@ class Policy(PricedPolicy):
 
     def forward(self, history: History, progress: float | None) -> KeepDecision:
         """See `PolicyModule`. In training, a row runs a random set with P = `explore_frac`."""
-        # Costs are relative to the set of all blocks, so the predicted cost of that set is zero.
-        output_BM: Tensor = self.head(self.trunk(history)).float()
-        cost_BM = output_BM - output_BM[:, -1:]
+        cost_BM = self.costs(self.trunk(history))
         choice_B = cheapest(cost_BM, self.size_M, self.price_1)
         if progress is not None:
             coin_B2 = keyed_random.uniform(history.key_B, "cost-policy", 2)
@@ -53,6 +51,14 @@ class Policy(PricedPolicy):
         block_L = torch.arange(self.num_blocks, device=cost_BM.device)
         keep_BL = (block_L < self.size_M[choice_B, None]).float()
         return KeepDecision(keep_BL, None, cost_BM)
+
+    def costs(self, vector_ND: Tensor) -> Tensor:
+        """`[N, M]`: the predicted cost of each offered set, from vectors of the trunk.
+
+        Costs are relative to the set of all blocks, so the predicted cost of that set is zero.
+        """
+        output_NM: Tensor = self.head(vector_ND).float()
+        return output_NM - output_NM[:, -1:]
 
     @property
     def linear_rule(self) -> LinearRule:

@@ -41,6 +41,12 @@ class Options(LearnedSection):
 
     def check(self, model: ModelConfig, loss: LossConfig) -> None:
         """See `PolicySection`."""
+        super().check(model, loss)
+        if self.reads_after is not None and self.nest_sizes[0] < self.reads_after:
+            raise ValueError(
+                f"policy.nest_sizes={list(self.nest_sizes)}, but every row runs "
+                f"policy.reads_after={self.reads_after} blocks before the policy decides"
+            )
         if self.nest_sizes[-1] > model.num_blocks:
             raise ValueError(
                 f"policy.nest_sizes={list(self.nest_sizes)}, but the backbone has "

@@ -15,8 +15,9 @@ from skiprec.policy.cost.module import Policy
 from skiprec.policy.cost.options import Options
 from skiprec.policy.prices import price_for
 from skiprec.policy.training import DecideRows, PolicyTraining
+from skiprec.policy.trunk import StateTrunk
 from skiprec.ranking import row_cross_entropy
-from skiprec.types import PADDING, Batch, KeepDecision, Pass
+from skiprec.types import PADDING, Batch, EarlyState, KeepDecision, Pass
 
 
 class Training(PolicyTraining):
@@ -28,7 +29,13 @@ class Training(PolicyTraining):
     def loss(
         self, batch: Batch, decision: KeepDecision, pass_: Pass
     ) -> tuple[Tensor | float, dict[str, Tensor]]:
-        """`cost_weight` * the squared error of the predicted costs, averaged over rows and sets."""
+        """`cost_weight` * the squared error of the predicted costs, averaged over rows and sets.
+
+        A policy that reads an early state learns from all positions: in a causal network the state
+        at a position is that of a request which ends there.
+        """
+        if decision.early is not None:
+            return self._loss_of_positions(batch, decision.early, pass_)
         predicted_BM = decision.cost_BM
         assert predicted_BM is not None
         cost_BM = nested_costs(self.network, batch, self.policy.sizes)
@@ -37,6 +44,25 @@ class Training(PolicyTraining):
         return loss, {
             "cost_error": error_BM.detach().mean(1).sum(),
             "cost_of_smallest": cost_BM[:, 0].sum(),
+        }
+
+    def _loss_of_positions(
+        self, batch: Batch, early: EarlyState, pass_: Pass
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        trunk = self.policy.trunk
+        assert isinstance(trunk, StateTrunk)
+        is_scored_TB = batch.is_scored_BT.t()
+        length_TB = (batch.input_BT != PADDING).t().cumsum(0)
+        vector_ND = trunk.hidden(early.x_TBD[is_scored_TB], length_TB[is_scored_TB][:, None])
+        cost_NM = nested_costs_of_positions(self.network, batch, self.policy.sizes)
+        error_NM = (self.policy.costs(vector_ND) - cost_NM).square()
+        assert pass_.num_targets is not None
+        assert pass_.num_rows is not None
+        error = error_NM.mean(1).sum() / pass_.num_targets
+        mean = pass_.num_rows / pass_.num_targets
+        return self.options.cost_weight * error, {
+            "cost_error": error.detach() * pass_.num_rows,
+            "cost_of_smallest": cost_NM[:, 0].sum() * mean,
         }
 
     def before_validation(self, decide_rows: DecideRows) -> None:
@@ -67,3 +93,18 @@ def nested_costs(network: SkipRecNetwork, batch: Batch, sizes: tuple[int, ...]) 
     entropy_MB = network.head(x_MBD.flatten(0, 1), use).view(len(sizes), -1)
     cost_MB: Tensor = entropy_MB - entropy_MB[-1]
     return torch.where(target_B == PADDING, 0.0, cost_MB).t()
+
+
+@torch.no_grad()
+def nested_costs_of_positions(
+    network: SkipRecNetwork, batch: Batch, sizes: tuple[int, ...]
+) -> Tensor:
+    """`[N, M]`: as `nested_costs`, at each scored position, in the order of time, then rows."""
+    is_scored_TB = batch.is_scored_BT.t()
+    target_N = batch.target_BT.t()[is_scored_TB]
+    with without_dropout(network):
+        x_MTBD = network.states(network.embed(batch.input_BT, batch.key_B), None, sizes)
+    use = partial(row_cross_entropy, target_N=target_N.repeat(len(sizes)))
+    x_ND = x_MTBD[:, is_scored_TB].flatten(0, 1)
+    entropy_MN: Tensor = network.head(x_ND, use).view(len(sizes), len(target_N))
+    return (entropy_MN - entropy_MN[-1]).t()

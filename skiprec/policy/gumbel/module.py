@@ -11,7 +11,7 @@ from skiprec.policy.decisions import KEEP, argmax_keep
 from skiprec.policy.gumbel.options import Options
 from skiprec.policy.knobs import Knob, ThresholdKnob
 from skiprec.policy.priced import PricedPolicy
-from skiprec.policy.trunk import KeepHead, PolicyTrunk
+from skiprec.policy.trunk import KeepHead, build_trunk
 from skiprec.types import History, KeepDecision
 
 FIRST_PRICE = 0.01
@@ -27,7 +27,7 @@ class Policy(PricedPolicy):
     def __init__(self, options: Options, num_items: int, backbone_width: int, num_blocks: int):
         super().__init__(FIRST_PRICE)
         self.options = options
-        self.trunk = PolicyTrunk(options, num_items, backbone_width)
+        self.trunk = build_trunk(options, num_items, backbone_width)
         self.head = KeepHead(options.width, num_blocks)
 
     def reset_parameters(self, generator: torch.Generator) -> None:

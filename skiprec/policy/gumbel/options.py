@@ -95,6 +95,7 @@ class Options(LearnedSection):
 
     def check(self, model: ModelConfig, loss: LossConfig) -> None:
         """See `PolicySection`."""
+        super().check(model, loss)
         if self.learn_from is not None and loss.last_position_weight is not None:
             raise ValueError(
                 "loss.last_position_weight with policy.learn_from='last_position' would reach the "

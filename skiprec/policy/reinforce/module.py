@@ -10,7 +10,7 @@ from skiprec.policy.base import LinearRule, PolicyModule
 from skiprec.policy.decisions import KEEP, argmax_keep
 from skiprec.policy.knobs import Knob, ThresholdKnob
 from skiprec.policy.reinforce.options import Options
-from skiprec.policy.trunk import KeepHead, PolicyTrunk
+from skiprec.policy.trunk import KeepHead, build_trunk
 from skiprec.types import History, KeepDecision
 
 
@@ -21,7 +21,7 @@ class Policy(PolicyModule):
         super().__init__()
         self.options = options
         self.num_blocks = num_blocks
-        self.trunk = PolicyTrunk(options, num_items, backbone_width)
+        self.trunk = build_trunk(options, num_items, backbone_width)
         self.head = KeepHead(options.width, num_blocks)
 
     def reset_parameters(self, generator: torch.Generator) -> None:

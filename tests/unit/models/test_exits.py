@@ -64,7 +64,7 @@ def test_every_execution_ends_with_the_norm_of_the_row(
 @each_backbone
 def test_prefixes_states_and_shallow_networks_are_the_same_exits(backbone: str) -> None:
     network, history = network_and_history(backbone)
-    states_MTBD = network.states_at_exits(history, None, (0, 1, 2))
+    states_MTBD = network.states(history, None, EXITS)
     last_MBD = network.prefixes(history, (0, *EXITS))
     for number, depth in enumerate(EXITS):
         expected_TBD = slow_state(network, history, [*range(depth)])
@@ -83,7 +83,7 @@ def test_states_under_stochastic_depth_are_those_of_gathered(backbone: str) -> N
     keep_BL = torch.randint(0, 2, (6, NUM_BLOCKS), generator=generator).float()
     keep_BL[:, -1] = 1  # so that the row leaves at the last exit
     decision = KeepDecision(keep_BL, None)
-    last_TBD = network.states_at_exits(history, decision, (0, 2))[-1]
+    last_TBD = network.states(history, decision, (1, NUM_BLOCKS))[-1]
     torch.testing.assert_close(last_TBD, network.encode(history, decision, "gathered", True))
 
 

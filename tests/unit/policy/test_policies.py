@@ -24,8 +24,9 @@ from tests.testkit.networks import (
     take_rows,
 )
 
-# A learned policy is tested with each encoder: "gumbel/conv".
-LEARNED_KINDS = [f"{kind}/{encoder}" for kind in LEARNED for encoder in sorted(ENCODERS)]
+# A learned policy is tested with each encoder, "gumbel/conv", and on an early state.
+STATE = "state"
+LEARNED_KINDS = [f"{kind}/{what}" for kind in LEARNED for what in (*sorted(ENCODERS), STATE)]
 CONTROLS = sorted(set(POLICY_NAMES) - set(LEARNED))
 each_policy = pytest.mark.parametrize("kind", CONTROLS + LEARNED_KINDS)
 each_learned = pytest.mark.parametrize("kind", LEARNED_KINDS)
@@ -54,6 +55,13 @@ def opinion(decision: KeepDecision) -> Tensor:
     return thought
 
 
+def decided_probabilities(network: SkipRecNetwork, batch: Batch) -> Tensor:
+    """P(keep) of the blocks about which the policy decides."""
+    prob_BL = decide(network, batch).prob_BL
+    assert prob_BL is not None
+    return prob_BL[:, network.policy.reads_after or 0 :]
+
+
 def sharpen(network: SkipRecNetwork, factor: float) -> None:
     """Enlarges the weights of the policy's head, so that decisions depend more on the history."""
     with torch.no_grad():
@@ -63,8 +71,9 @@ def sharpen(network: SkipRecNetwork, factor: float) -> None:
 
 
 def policy_of(kind: str, **changes: object) -> PolicySection:
-    name, _, encoder = kind.partition("/")
-    return policy_config(name, **({"encoder": encoder} if encoder else {}) | changes)
+    name, _, what = kind.partition("/")
+    reads = {"reads_after": 1} if what == STATE else {"encoder": what} if what else {}
+    return policy_config(name, **reads | changes)
 
 
 def network_with(kind: str, **changes: object) -> SkipRecNetwork:
@@ -168,7 +177,7 @@ def test_every_block_first_has_the_keep_probability_that_was_asked_for(
 ) -> None:
     policy = policy_of(kind, initial_keep_prob=probability, width=width)
     network = build_network(model_config(width=64), policy, awake=False)
-    prob_BL = decide(network, random_batch(64)).prob_BL
+    prob_BL = decided_probabilities(network, random_batch(64))
     assert (prob_BL - probability).abs().max() < 0.1
 
 
@@ -176,14 +185,14 @@ def test_every_block_first_has_the_keep_probability_that_was_asked_for(
 def test_the_released_code_s_sigmoid_bounds_the_probability(kind: str) -> None:
     network = network_with(kind, logits="sigmoid")
     sharpen(network, 1000)
-    prob_BL = decide(network, random_batch(200)).prob_BL
+    prob_BL = decided_probabilities(network, random_batch(200))
     low, high = 1 / (1 + torch.e), torch.e / (1 + torch.e)  # 0.269, 0.731
     assert prob_BL.min() >= low - 1e-6
     assert prob_BL.max() <= high + 1e-6
     assert prob_BL.max() > 0.7, "the bound is reached"
     raw = network_with(kind, logits="raw")
     sharpen(raw, 1000)
-    assert decide(raw, random_batch(200)).prob_BL.max() > 0.99
+    assert decided_probabilities(raw, random_batch(200)).max() > 0.99
 
 
 @each_with("logits")
@@ -191,7 +200,8 @@ def test_the_released_code_s_sigmoid_bounds_the_probability(kind: str) -> None:
 def test_the_keep_probability_is_met_under_the_sigmoid_too(kind: str, probability: float) -> None:
     policy = policy_of(kind, logits="sigmoid", initial_keep_prob=probability)
     network = build_network(model_config(), policy, awake=False)
-    assert (decide(network, random_batch(64)).prob_BL - probability).abs().max() < 0.03
+    prob_BL = decided_probabilities(network, random_batch(64))
+    assert (prob_BL - probability).abs().max() < 0.03
 
 
 @each_with("noise_at_inference")
@@ -201,7 +211,7 @@ def test_noise_at_inference_makes_serving_a_sample(kind: str) -> None:
     assert not torch.equal(decide(network, batch).keep_BL, decide(network, other).keep_BL)
 
 
-@each_learned
+@pytest.mark.parametrize("kind", [kind for kind in LEARNED_KINDS if not kind.endswith(STATE)])
 @pytest.mark.parametrize("own", [True, False])
 def test_own_embedding_or_the_backbone_s(kind: str, own: bool) -> None:
     network = network_with(kind, own_embedding=own)

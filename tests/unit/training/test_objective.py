@@ -46,6 +46,8 @@ CONFIGS = {name: run_config(name) for name in ("none", *POLICY_NAMES)} | {
         loss__exit_positions=0.7,
         loss__teacher="mean",
     ),
+    "cost, early state": run_config("cost", policy__reads_after=1),
+    "gumbel, early state": run_config("gumbel", policy__reads_after=1, model__exits=EXITS),
     "gathered": run_config("random", training__execution="gathered"),
     "sampled": run_config(loss__kind="sampled", loss__num_negatives=20),
     "dropout": run_config("gumbel", model__dropout=0.3, **BUDGET),

@@ -1,0 +1,150 @@
+"""Policies that read the state after the first blocks, instead of the history."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from skiprec.evaluation.measure.compute_cost import measure_cost
+from skiprec.inference.executor import recommend
+from skiprec.network import SkipRecNetwork, keeping_first
+from skiprec.policy.cost.training import nested_costs, nested_costs_of_positions
+from skiprec.policy.trunk import StateTrunk
+from skiprec.training.objective import Objective
+from skiprec.types import PADDING, Batch, KeepDecision, Pass
+from tests.testkit.networks import (
+    BACKBONE_NAMES,
+    LEARNED,
+    NUM_BLOCKS,
+    WINDOW,
+    build_network,
+    model_config,
+    policy_config,
+    random_batch,
+    run_config,
+)
+
+EARLY = 2
+EXITS = (1, 2, NUM_BLOCKS)
+
+
+def network_with(
+    kind: str, backbone: str = "nextitnet_plus", exits: tuple[int, ...] | None = None
+) -> SkipRecNetwork:
+    sizes: dict[str, Any] = {"nest_sizes": (2, 3)} if kind == "cost" else {}
+    policy = policy_config(kind, reads_after=EARLY, **sizes)
+    return build_network(model_config(backbone, exits=exits), policy).eval()
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+@pytest.mark.parametrize("backbone", BACKBONE_NAMES)
+@pytest.mark.parametrize("exits", [None, EXITS])
+@pytest.mark.parametrize("execution", ["masked", "gathered"])
+def test_running_on_from_the_state_gives_what_running_all_gives(
+    kind: str, backbone: str, exits: tuple[int, ...] | None, execution: str
+) -> None:
+    network = network_with(kind, backbone, exits)
+    batch = random_batch(12)
+    with torch.inference_mode():
+        history = network.embed(batch.input_BT, batch.key_B)
+        decision = network.decide(history)
+        assert decision is not None
+        assert decision.early is not None
+        assert decision.early.depth == EARLY
+        assert (decision.keep_BL[:, :EARLY] == 1).all()
+        coin_BL = torch.rand(12, NUM_BLOCKS, generator=torch.Generator().manual_seed(3)) < 0.5
+        decision = replace(decision, keep_BL=keeping_first(coin_BL.float(), EARLY))
+        found_TBD = network.encode(history, decision, execution)
+        expected_TBD = network.encode(history, replace(decision, early=None), execution)
+    torch.testing.assert_close(found_TBD, expected_TBD, rtol=1e-5, atol=1e-5)
+
+
+def test_the_first_blocks_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = network_with("gumbel")
+    calls = []
+    for index, block in enumerate(network.stack.blocks):
+        forward = block.forward
+        monkeypatch.setattr(
+            block, "forward", lambda *a, i=index, f=forward: (calls.append(i), f(*a))[1]
+        )
+    items_BT = random_batch(1).input_BT
+    with torch.inference_mode():
+        recommend(network, items_BT, 3, False)
+    assert calls[:EARLY] == [0, 1]
+    assert sorted(calls) == sorted(set(calls)), "no block runs twice"
+
+
+def test_the_policy_reads_the_last_state_and_the_length_and_nothing_else() -> None:
+    network = network_with("cost")
+    trunk = network.policy.trunk
+    assert isinstance(trunk, StateTrunk)
+    batch = random_batch(6)
+    history = network.embed(batch.input_BT, batch.key_B)
+    x_TBD = history.x_TBD
+    for index in range(EARLY):
+        x_TBD = network.stack.run_block(index, x_TBD, history.is_item_TB1, history.key_B)
+    length_B = (batch.input_BT != PADDING).sum(1)
+    normed_BD = F.layer_norm(x_TBD[-1], x_TBD.shape[-1:])
+    features_BF = torch.cat([normed_BD, length_B.log()[:, None]], 1)
+    hidden_BD = (features_BF @ trunk.project.weight.t() + trunk.project.bias).clamp(min=0)
+    output_BM = hidden_BD @ network.policy.head.weight.t() + network.policy.head.bias
+    decision = network.decide(history)
+    assert decision is not None
+    torch.testing.assert_close(decision.cost_BM, output_BM - output_BM[:, -1:])
+
+
+def test_costs_of_positions_are_those_of_requests_that_end_there() -> None:
+    network = network_with("cost", exits=EXITS)
+    batch, sizes = random_batch(5), (2, 3, 4)
+    found_NM = nested_costs_of_positions(network, batch, sizes)
+    expected = []
+    for t in range(1, WINDOW):
+        for row in range(5):
+            if batch.items_BW[row, t - 1] == PADDING:
+                continue
+            shifted = F.pad(batch.items_BW[row : row + 1, : t + 1], (WINDOW - 1 - t, 0))
+            expected.append(nested_costs(network, Batch(shifted, batch.key_B[:1]), sizes)[0])
+    torch.testing.assert_close(found_NM, torch.stack(expected), rtol=1e-3, atol=1e-4)
+    assert found_NM[:, 0].abs().max() > 1e-2
+    assert (found_NM[:, -1] == 0).all()
+
+
+def test_the_loss_is_the_squared_error_over_all_positions() -> None:
+    config = run_config("cost", policy__reads_after=EARLY, policy__nest_sizes=[2, 3])
+    network = build_network(config.model, config.policy).double()
+    batch = random_batch(12)
+    pass_ = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
+    sums = Objective(network, config)(batch, pass_)
+    cost_NM = nested_costs_of_positions(network, batch, (2, 3, 4))
+    predicted = []
+    for t in range(WINDOW - 1):
+        for row in range(12):
+            if not batch.is_scored_BT[row, t]:
+                continue
+            cut_BT = F.pad(batch.input_BT[row : row + 1, : t + 1], (WINDOW - 2 - t, 0))
+            history = network.embed(cut_BT, batch.key_B[row : row + 1])
+            decision = network.decide(history)
+            assert decision is not None
+            assert decision.cost_BM is not None
+            predicted.append(decision.cost_BM[0])
+    error = (torch.stack(predicted) - cost_NM).square().mean()
+    assert sums["cost_error"].item() / 12 == pytest.approx(error.item(), rel=1e-5)
+
+
+def test_the_first_blocks_are_no_cost_of_the_policy() -> None:
+    network = network_with("gumbel")
+    plain = measure_cost(build_network(model_config()).eval(), WINDOW - 1, 5)
+    cost = measure_cost(network, WINDOW - 1, 5)
+    assert cost.block_L == plain.block_L
+    assert 0 < cost.policy < plain.block_L[0]
+
+
+def test_a_given_decision_runs_from_the_embedding() -> None:
+    """Rivals such as a fixed set may leave out the first blocks."""
+    network = network_with("gumbel")
+    batch = random_batch(4)
+    history = network.embed(batch.input_BT, batch.key_B)
+    none = KeepDecision(torch.zeros(4, NUM_BLOCKS), None)
+    assert torch.equal(network.encode(history, none, "masked"), history.x_TBD)
