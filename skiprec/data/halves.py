@@ -60,5 +60,5 @@ def rows_to_validate(data: Path, training: TrainingConfig) -> ShardSet | SomeRow
 def _half(shards: ShardSet, half: int) -> SomeRows:
     """The rows of every other user, by a hash."""
     user_R = shards.take(np.arange(shards.num_rows)).user_R.astype(np.uint64)
-    key_R = mix_array(np.full(len(user_R), stream_id("halves"), np.uint64), user_R)
+    key_R = mix_array(np.full(len(user_R), stream_id("held-out"), np.uint64), user_R)
     return SomeRows(shards, np.flatnonzero(key_R % np.uint64(2) == half))
