@@ -18,12 +18,13 @@ from skiprec.data.shards import ShardSet
 from skiprec.inference.executor import embed_requests
 from skiprec.inference.native.from_network import (
     dilations_of,
+    exit_depths_of,
     rule_of,
     shape_of,
     why_not_native,
     why_policy_not_native,
 )
-from skiprec.inference.native.library import SHAPE_FIELDS, NativeModel
+from skiprec.inference.native.library import SHAPE_FIELDS, Answer, NativeModel
 from skiprec.inference.native.pack import pack_weights
 from skiprec.inference.native.places import find_library
 from skiprec.inference.recommender import Recommender
@@ -112,15 +113,20 @@ def export_model(
         shape={name: getattr(shape, name) for name in SHAPE_FIELDS},
         dilations=dilations_of(network),
         set_sizes=() if rule is None else rule.set_sizes,
+        exit_depths=exit_depths_of(network),
         setting=0.0 if rule is None else rule.setting,
         constant_keep=_constant_keep(network) if rule is None else (),
         curve=(),
         made_by=made_by,
     )
     model = _executor(spec, weights)
-    if rule is not None:
-        progress(f"measuring the policy on {len(validation.histories):,} validation rows")
-        curve = measure_curve(network, model, rule.kind, validation)
+    if rule is not None or network.exits is not None:
+        what = "exits" if rule is None else "policy"
+        progress(f"measuring the {what} on {len(validation.histories):,} validation rows")
+        if rule is None:
+            curve = measure_exits(network, model, validation)
+        else:
+            curve = measure_curve(network, model, rule.kind, validation)
         spec = ModelSpec(**{**vars(spec), "curve": curve})
     ids = items["original_id"].to_pylist()
     table = pa.table({"id": items["original_id"], "count": items["train_count"]})
@@ -160,13 +166,28 @@ def measure_curve(
     for share in CURVE_SHARES.tolist():
         setting = _setting_for(network, rule, numbers_RK, share)
         answer = model.recommend(item_N, end_B, 20, False, None, setting)
-        keep = float(answer.keep_BL.mean())
-        if keep in points:
-            continue
-        hit_RK = answer.items_BK == validation.target_R[:, None]
-        mrr = float((hit_RK / np.arange(1, hit_RK.shape[1] + 1)).sum(1).mean())
-        points[keep] = CurvePoint(keep, setting, mrr, float(hit_RK.any(1).mean()))
+        point = _point(answer, setting, validation)
+        points.setdefault(point.keep, point)
     return tuple(points[keep] for keep in sorted(points))
+
+
+def measure_exits(
+    network: SkipRecNetwork, model: NativeModel | ReferenceModel, validation: Validation
+) -> tuple[CurvePoint, ...]:
+    """Every exit, for everyone."""
+    item_N, end_B = validation.flat
+    points = []
+    for depth in exit_depths_of(network):
+        keep_BL = np.tile(np.arange(network.num_blocks) < depth, (len(end_B), 1))
+        answer = model.recommend(item_N, end_B, 20, False, keep_BL)
+        points.append(_point(answer, float(depth), validation))
+    return tuple(points)
+
+
+def _point(answer: Answer, setting: float, validation: Validation) -> CurvePoint:
+    hit_RK = answer.items_BK == validation.target_R[:, None]
+    mrr = float((hit_RK / np.arange(1, hit_RK.shape[1] + 1)).sum(1).mean())
+    return CurvePoint(float(answer.keep_BL.mean()), setting, mrr, float(hit_RK.any(1).mean()))
 
 
 def _setting_for(
@@ -225,7 +246,7 @@ def _executor(spec: ModelSpec, weights: dict[str, Any]) -> NativeModel | Referen
     if find_library() is None:
         return ReferenceModel(spec, weights)
     shape = spec.native_shape
-    return NativeModel(shape, spec.dilations, spec.set_sizes, pack_weights(weights, shape))
+    return NativeModel(shape, spec.lists, pack_weights(weights, shape))
 
 
 def _name(model: NativeModel | ReferenceModel) -> Any:

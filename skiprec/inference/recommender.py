@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from skiprec.inference.native.library import MAX_K, NativeModel, level_of
-from skiprec.inference.native.pack import pack_weights
+from skiprec.inference.native.pack import RUN_ALL, pack_weights
 from skiprec.inference.native.places import find_library
 from skiprec.inference.reference import ReferenceModel
 from skiprec.inference.saved_model import SavedModel, read_saved_model
@@ -89,7 +89,7 @@ class Recommender:
         else:
             spec, shape, level = self.spec, self.spec.native_shape, level_of(executor)
             packed_N = pack_weights(model.weights, shape)
-            self._model = NativeModel(shape, spec.dilations, spec.set_sizes, packed_N, level)
+            self._model = NativeModel(shape, spec.lists, packed_N, level)
         self._check(model.self_test)
 
     @classmethod
@@ -220,14 +220,17 @@ class Recommender:
             return None, spec.setting
         if not spec.curve:
             raise ValueError(
-                f"keep={keep} needs a learned policy, and this model's is {spec.policy!r}; leave "
-                "keep out"
+                f"keep={keep} needs a learned policy or exits, and this model has neither (policy "
+                f"{spec.policy!r}); leave keep out"
             )
         point = max(
             (point for point in spec.curve if point.keep <= keep),
             key=lambda point: point.keep,
             default=spec.curve[0],
         )
+        if spec.shape["rule"] == RUN_ALL:  # the points are exits, and a setting is a depth
+            is_first_L = np.arange(spec.shape["blocks"]) < point.setting
+            return np.tile(is_first_L, (rows, 1)), 0.0
         return None, point.setting
 
     def _popular(

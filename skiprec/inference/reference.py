@@ -15,6 +15,7 @@ from skiprec.inference.native.pack import (
     RULES,
     RUN_ALL,
     Weights,
+    exit_norms,
     score_vectors,
 )
 from skiprec.inference.saved_model import ModelSpec
@@ -81,19 +82,25 @@ class ReferenceModel:
         if not len(x_TD):
             x_TD = np.zeros((1, self.spec.shape["width"]), np.float32)
             keep_L = np.zeros_like(keep_L)
-        for index in np.flatnonzero(keep_L):
-            is_conv = self.spec.shape["backbone"] == CONVOLUTIONS
-            x_TD = (self._conv_block if is_conv else self._attention_block)(x_TD, int(index))
-        if self.spec.shape["has_final_norm"] and len(history):
-            x_TD = self._norm(x_TD, "head.norm.")
+        x_TD = self._run_blocks(x_TD, np.flatnonzero(keep_L))
+        depths = self.spec.exit_depths
+        if depths and len(history):
+            depth = int(np.flatnonzero(keep_L).max(initial=-1)) + 1
+            exit_ = next(number for number, at in enumerate(depths) if at >= depth)
+            gamma_D, beta_D = exit_norms(self.weights)[exit_]
+            x_TD = _normed(x_TD) * gamma_D + beta_D
         last_D: Floats = x_TD[-1]
         return last_D
 
+    def _run_blocks(self, x_TD: Floats, kept: NDArray[np.intp]) -> Floats:
+        is_conv = self.spec.shape["backbone"] == CONVOLUTIONS
+        for index in kept.tolist():
+            x_TD = (self._conv_block if is_conv else self._attention_block)(x_TD, index)
+        return x_TD
+
     def _norm(self, x_TD: Floats, name: str, suffix: str = "") -> Floats:
-        mean_T1 = x_TD.mean(1, keepdims=True)
-        deviation_T1 = np.sqrt(((x_TD - mean_T1) ** 2).mean(1, keepdims=True) + EPSILON)
         gamma_D, beta_D = (self.weights[f"{name}{part}{suffix}"] for part in ("weight", "bias"))
-        normed_TD: Floats = (x_TD - mean_T1) / deviation_T1 * gamma_D + beta_D
+        normed_TD: Floats = _normed(x_TD) * gamma_D + beta_D
         return normed_TD
 
     def _conv(self, x_TD: Floats, conv: str, norm: str, dilation: int) -> Floats:
@@ -141,6 +148,11 @@ class ReferenceModel:
 
     def _decide(self, history: NDArray[np.int32], setting: float) -> Bools:
         w, shape = self.weights, self.spec.shape
+        if shape["reads_after"]:
+            vector_P = self._vector_of_state(history)
+            return self._by_rule(vector_P, setting) | (
+                np.arange(shape["blocks"]) < shape["reads_after"]
+            )
         if shape["policy_has_table"]:
             x_TP = w["policy.trunk.embedding.table.weight"][history[-shape["window"] :]]
         else:
@@ -149,9 +161,22 @@ class ReferenceModel:
         for layer in range(2):
             conv, norm = (f"policy.trunk.encoder.{part}.{layer}." for part in ("convs", "norms"))
             x_TP = x_TP + self._conv(x_TP, conv, norm, 1 + layer)
+        return self._by_rule(x_TP.mean(0), setting)
+
+    def _vector_of_state(self, history: NDArray[np.int32]) -> Floats:
+        """What the policy reads after its first blocks."""
+        w, x_TD = self.weights, self._embed(history)
+        x_TD = self._run_blocks(x_TD, np.arange(self.spec.shape["reads_after"]))
+        length = np.float32(np.log(len(x_TD)))
+        features_F = np.append(_normed(x_TD)[-1], length).astype(np.float32)
+        vector_P: Floats = features_F @ w["policy.trunk.project.weight"].T
+        return np.maximum(vector_P + w["policy.trunk.project.bias"], 0)
+
+    def _by_rule(self, vector_P: Floats, setting: float) -> Bools:
+        w, shape = self.weights, self.spec.shape
         is_set = shape["rule"] == CHEAPEST_SET
         head = "policy.head." if is_set else "policy.head.linear."
-        output = x_TP.mean(0) @ w[f"{head}weight"].T + w[f"{head}bias"]
+        output = vector_P @ w[f"{head}weight"].T + w[f"{head}bias"]
         blocks = shape["blocks"]
         if is_set:
             size_M = np.array(self.spec.set_sizes)
@@ -165,3 +190,10 @@ class ReferenceModel:
             skip_L, keep_L = 1 / (1 + np.exp(-skip_L)), 1 / (1 + np.exp(-keep_L))
         decided: Bools = keep_L - skip_L > setting
         return decided
+
+
+def _normed(x_TD: Floats) -> Floats:
+    mean_T1 = x_TD.mean(1, keepdims=True)
+    deviation_T1 = np.sqrt(((x_TD - mean_T1) ** 2).mean(1, keepdims=True) + EPSILON)
+    normed_TD: Floats = (x_TD - mean_T1) / deviation_T1
+    return normed_TD

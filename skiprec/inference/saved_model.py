@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from skiprec.durable import file_sha256, write_text_durably
-from skiprec.inference.native.library import Shape
+from skiprec.inference.native.library import Lists, Shape
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST, MODEL, WEIGHTS = "manifest.json", "model.json", "weights.safetensors"
 ITEMS, SELF_TEST = "items.arrow", "self_test.json"
 FILES = (MODEL, WEIGHTS, ITEMS, SELF_TEST)
@@ -25,11 +25,11 @@ FILES = (MODEL, WEIGHTS, ITEMS, SELF_TEST)
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """The policy at one setting, measured on validation rows.
+    """The policy at one setting, or an exit for everyone, measured on validation rows.
 
     Args:
         keep: the mean share of blocks that run.
-        setting: of the policy's rule (`NativeModel.recommend`).
+        setting: of the policy's rule (`NativeModel.recommend`); of an exit, its depth.
     """
 
     keep: float
@@ -46,7 +46,8 @@ class ModelSpec:
         shape: the fields of `native.library.Shape`.
         setting: of the policy's rule, as it was trained.
         constant_keep: which blocks run for everyone, for a policy that learns nothing; else empty.
-        curve: points of a learned policy, rising in `keep`; else empty.
+        exit_depths: the blocks before each norm that precedes the scores.
+        curve: points of a learned policy, or without one the exits, rising in `keep`; else empty.
         made_by: run, commit, versions, data and dates, for people.
     """
 
@@ -56,6 +57,7 @@ class ModelSpec:
     shape: dict[str, int]
     dilations: tuple[int, ...]
     set_sizes: tuple[int, ...]
+    exit_depths: tuple[int, ...]
     setting: float
     constant_keep: tuple[bool, ...]
     curve: tuple[CurvePoint, ...]
@@ -65,6 +67,11 @@ class ModelSpec:
     def native_shape(self) -> Shape:
         """The shape as the native library takes it."""
         return Shape(**self.shape)
+
+    @property
+    def lists(self) -> Lists:
+        """The lists of the shape, as the native library takes them."""
+        return Lists(self.dilations, self.set_sizes, self.exit_depths)
 
     def to_json(self) -> str:
         """The contents of `model.json`."""
@@ -86,7 +93,7 @@ def spec_from_json(text: str, where: Path) -> ModelSpec:
         )
     try:
         content["curve"] = tuple(CurvePoint(**point) for point in content["curve"])
-        for name in ("dilations", "set_sizes", "constant_keep"):
+        for name in ("dilations", "set_sizes", "exit_depths", "constant_keep"):
             content[name] = tuple(content[name])
         return ModelSpec(**content)
     except (KeyError, TypeError) as error:

@@ -11,7 +11,7 @@
 
 extern "C" {
 const char* skiprec_level_name(int index);
-void* skiprec_load(const Shape*, const int32_t*, const int32_t*, const float*, size_t, const char*);
+void* skiprec_load(const Shape*, const Lists*, const float*, size_t, const char*);
 void skiprec_free(void*);
 int skiprec_recommend(void*, const Request*, int);
 }
@@ -75,30 +75,36 @@ int main(int argc, char** argv) {
     shape.blocks = draw(1, 4);
     shape.window = draw(1, 40);
     shape.positions_table = shape.backbone ? shape.window + draw(0, 5) : 0;
-    shape.has_final_norm = draw(0, 1);
+    shape.norms = draw(0, shape.blocks);
     shape.rule = draw(0, 3);
     shape.policy_width = shape.rule ? draw(1, 40) : 0;
-    shape.policy_has_table = shape.rule ? draw(0, 1) : 0;
+    shape.reads_after = shape.rule && draw(0, 1) ? draw(0, shape.blocks - 1) : 0;
+    shape.policy_has_table = shape.rule && !shape.reads_after ? draw(0, 1) : 0;
     shape.sets = shape.rule == 3 ? draw(1, 3) : 0;
     std::vector<int32_t> dilations(shape.blocks), sizes(shape.sets);
     for (int32_t& one : dilations) one = draw(1, 50);
-    for (int32_t& one : sizes) one = draw(0, shape.blocks);
+    for (int32_t& one : sizes) one = draw(shape.reads_after, shape.blocks);
+    std::vector<int32_t> exits(shape.norms);
+    for (int e = 0; e < shape.norms; e++) exits[e] = shape.blocks - shape.norms + 1 + e;
+    Lists lists{dilations.data(), sizes.data(), exits.data()};
     size_t width = shape.width, policy = shape.policy_width, items = shape.items;
     size_t outputs = shape.rule == 3 ? shape.sets : 2 * shape.blocks;
     size_t count = 2 * items * width + items + (shape.backbone ? shape.positions_table * width : 0);
-    if (shape.rule)
+    if (shape.reads_after)
+      count += (width + 2) * policy + (policy + 1) * outputs;
+    else if (shape.rule)
       count += (shape.policy_has_table ? items * policy : (width + 1) * policy) +
                2 * (3 * policy * policy + 3 * policy) + (policy + 1) * outputs;
     count += shape.blocks * (shape.backbone ? 5 * width * width + 6 * width + 2
                                             : 2 * (3 * width * width + 3 * width) + 1);
-    if (shape.has_final_norm) count += 2 * width;
+    count += 2 * width * shape.norms;
     bool is_wrong = draw(0, 9) == 0;
     std::vector<float> weights(count + (is_wrong ? 1 : 0));
     std::normal_distribution<float> normal(0, 0.2f);
     for (float& one : weights) one = normal(source);
     weights.shrink_to_fit();
-    void* model = skiprec_load(&shape, dilations.data(), sizes.data(), weights.data(),
-                               weights.size(), skiprec_level_name(draw(0, levels - 1)));
+    void* model = skiprec_load(&shape, &lists, weights.data(), weights.size(),
+                               skiprec_level_name(draw(0, levels - 1)));
     require((model == nullptr) == is_wrong, "a model of another size must be refused");
     if (!model) continue;
     loaded++;

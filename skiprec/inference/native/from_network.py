@@ -7,14 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skiprec.inference.native.library import Answer, NativeModel, Shape
+from skiprec.inference.native.library import Answer, Lists, NativeModel, Shape
 from skiprec.inference.native.pack import BACKBONES, CONVOLUTIONS, RULES, pack_weights
 from skiprec.models.nextitnet import dilation_cycle
 from skiprec.models.sasrec import num_heads
 from skiprec.network import SkipRecNetwork
 from skiprec.policy.base import LinearRule
 from skiprec.policy.encoders import ConvEncoder
-from skiprec.policy.trunk import PolicyTrunk
+from skiprec.policy.trunk import PolicyTrunk, StateTrunk
 from skiprec.types import PADDING
 
 
@@ -23,8 +23,6 @@ def why_not_native(network: SkipRecNetwork) -> str | None:
     backbone = network.model_config.backbone
     if backbone not in BACKBONES:
         return f"model.backbone={backbone!r} (it knows {', '.join(BACKBONES)})"
-    if network.exits is not None:
-        return "model.exits"
     if network.embedding.table.weight.dtype != torch.float32:
         return f"weights in {network.embedding.table.weight.dtype} (it knows float32)"
     return None
@@ -40,7 +38,7 @@ def why_policy_not_native(network: SkipRecNetwork) -> str | None:
         return None
     if network.policy.linear_rule is None:
         return "a policy that does not decide by a linear head alone"
-    if not isinstance(trunk.encoder, ConvEncoder):
+    if isinstance(trunk, PolicyTrunk) and not isinstance(trunk.encoder, ConvEncoder):
         return "policy.encoder (it knows 'conv')"
     return None
 
@@ -71,9 +69,8 @@ class NativeNetwork:
         weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
         self.rule = rule_of(network)
         shape = shape_of(network, window)
-        sets = self.rule.set_sizes if self.rule else ()
         packed_N = pack_weights(weights, shape)
-        self.model = NativeModel(shape, dilations_of(network), sets, packed_N, level, library)
+        self.model = NativeModel(shape, lists_of(network), packed_N, level, library)
 
     def recommend(
         self,
@@ -103,7 +100,12 @@ def shape_of(network: SkipRecNetwork, window: int) -> Shape:
     config, rule, weights = network.model_config, rule_of(network), network.state_dict()
     kind = BACKBONES[config.backbone]
     is_conv = kind == CONVOLUTIONS
-    policy_bias = weights.get("policy.trunk.encoder.convs.0.bias_E", torch.empty(0))
+    trunk = _trunk(network)
+    policy_width = 0
+    if rule is not None:
+        is_state = isinstance(trunk, StateTrunk)
+        bias = "project.bias" if is_state else "encoder.convs.0.bias_E"
+        policy_width = weights[f"policy.trunk.{bias}"].numel()
     return Shape(
         backbone=kind,
         items=network.num_items,
@@ -112,12 +114,26 @@ def shape_of(network: SkipRecNetwork, window: int) -> Shape:
         window=window,
         heads=0 if is_conv else num_heads(config),
         positions_table=0 if is_conv else len(weights["entry.table_PD"]),
-        has_final_norm=config.head_has_norm,
+        norms=len(exit_depths_of(network)),
         rule=0 if rule is None else RULES[rule.kind],
-        policy_width=0 if rule is None else policy_bias.numel(),
+        policy_width=policy_width,
         policy_has_table=rule is not None and "policy.trunk.embedding.table.weight" in weights,
         sets=0 if rule is None else len(rule.set_sizes),
+        reads_after=0 if rule is None else network.policy.reads_after or 0,  # type: ignore[union-attr]
     )
+
+
+def lists_of(network: SkipRecNetwork) -> Lists:
+    """The lists that belong to the shape of a network."""
+    rule = rule_of(network)
+    sets = () if rule is None else rule.set_sizes
+    return Lists(dilations_of(network), sets, exit_depths_of(network))
+
+
+def exit_depths_of(network: SkipRecNetwork) -> tuple[int, ...]:
+    """The blocks before each norm that precedes the scores; empty without a norm."""
+    config = network.model_config
+    return config.exits or ((network.num_blocks,) if config.head_has_norm else ())
 
 
 def dilations_of(network: SkipRecNetwork) -> tuple[int, ...]:
@@ -134,6 +150,6 @@ def rule_of(network: SkipRecNetwork) -> LinearRule | None:
     return network.policy.linear_rule if is_learned else None  # type: ignore[union-attr]
 
 
-def _trunk(network: SkipRecNetwork) -> PolicyTrunk | None:
+def _trunk(network: SkipRecNetwork) -> PolicyTrunk | StateTrunk | None:
     """The network of a learned policy."""
     return getattr(network.policy, "trunk", None)

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from skiprec.inference.native.places import find_library
 
-MAX_K = 10_000  # as in api.cpp
+MAX_K, MAX_LIST = 10_000, 65_536  # as in api.cpp
 BF16_LEVELS = ("amx_bf16", "avx512_bf16")  # whose products of blocks are in bf16, the best first
 
 
 SHAPE_FIELDS = (
     *("backbone", "items", "width", "blocks", "window", "heads", "positions_table"),
-    *("has_final_norm", "rule", "policy_width", "policy_has_table", "sets"),
+    *("norms", "rule", "policy_width", "policy_has_table", "sets", "reads_after"),
 )
 
 
@@ -25,6 +25,29 @@ class Shape(ctypes.Structure):
     """The shape of a model; the fields of `Shape` in kernels.h, in that order."""
 
     _fields_ = tuple((name, ctypes.c_int32) for name in SHAPE_FIELDS)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Lists that belong to a shape.
+
+    Args:
+        dilations: of each block, for a backbone of convolutions; else empty.
+        set_sizes: of the nested sets that the policy offers; empty without such a policy.
+        exit_depths: the blocks before each norm; the last is all blocks. Empty without a norm.
+    """
+
+    dilations: tuple[int, ...] = ()
+    set_sizes: tuple[int, ...] = ()
+    exit_depths: tuple[int, ...] = ()
+
+
+class _Lists(ctypes.Structure):
+    """The fields of `Lists` in kernels.h, in that order."""
+
+    _fields_ = tuple(
+        (name, ctypes.POINTER(ctypes.c_int32)) for name in ("dilations", "set_sizes", "exit_depths")
+    )
 
 
 class _Request(ctypes.Structure):
@@ -60,8 +83,6 @@ class NativeModel:
     """A model in the native library. Threads may share it.
 
     Args:
-        dilations: of each block, for a backbone of convolutions; else empty.
-        set_sizes: of the nested sets that the policy offers; empty without such a policy.
         weights_N: all weights, in the order of `pack.py`.
         level: name of the instruction set; None: the best that this machine has.
         library: the file; None: that of the wheel or of the environment.
@@ -74,8 +95,7 @@ class NativeModel:
     def __init__(
         self,
         shape: Shape,
-        dilations: tuple[int, ...],
-        set_sizes: tuple[int, ...],
+        lists: Lists,
         weights_N: NDArray[np.float32],
         level: str | None = None,
         library: Path | None = None,
@@ -83,10 +103,16 @@ class NativeModel:
         self._library = open_library(library)
         self._shape = shape
         weights_N = np.ascontiguousarray(weights_N, np.float32)
+        # As long as the shape says, so that the library never reads behind a list.
+        lengths = {"dilations": shape.blocks, "set_sizes": shape.sets, "exit_depths": shape.norms}
+        arrays = []
+        for name, length in lengths.items():
+            values = getattr(lists, name)
+            room = max(1, len(values), min(length, MAX_LIST))
+            arrays.append((ctypes.c_int32 * room)(*values))
         self._handle = self._library.skiprec_load(
             ctypes.byref(shape),
-            (ctypes.c_int32 * max(len(dilations), 1))(*dilations),
-            (ctypes.c_int32 * max(len(set_sizes), 1))(*set_sizes),
+            ctypes.byref(_Lists(*arrays)),
             weights_N.ctypes.data,
             weights_N.size,
             None if level is None else level.encode(),
@@ -238,7 +264,7 @@ def _open(path: Path) -> ctypes.CDLL:
     types: dict[str, tuple[Any, list[Any]]] = {
         "skiprec_level_name": (text, [number]),
         "skiprec_error": (text, []),
-        "skiprec_load": (pointer, [pointer, pointer, pointer, pointer, size, text]),
+        "skiprec_load": (pointer, [pointer, pointer, pointer, size, text]),
         "skiprec_free": (None, [pointer]),
         "skiprec_recommend": (number, [pointer, pointer, number]),
         "skiprec_scores": (None, [pointer, pointer, number, pointer]),

@@ -1,6 +1,6 @@
 """From the weights of a network to the order in which the native library takes them.
 
-The library reads, one after the other: item vectors, positions, policy, blocks, final norm, scores.
+The library reads, one after the other: item vectors, positions, policy, blocks, norms, scores.
 `model.h` reads in this order.
 """
 
@@ -49,11 +49,20 @@ def _parts(weights: Weights, shape: Shape) -> Iterator[NDArray[np.float32]]:
             yield weights.get(f"{block}scale", np.ones(1, np.float32))
         else:
             yield from _attention(weights, block)
-    if shape.has_final_norm:
-        yield weights["head.norm.weight"]
-        yield weights["head.norm.bias"]
+    for weight_D, bias_D in exit_norms(weights):
+        yield weight_D
+        yield bias_D
     yield score_vectors(weights)
     yield weights["head.bias_V"]
+
+
+def exit_norms(weights: Weights) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Weight and bias of the norm before the scores, or of the norm of each exit."""
+    if "exits.weight_MD" in weights:
+        return list(zip(weights["exits.weight_MD"], weights["exits.bias_MD"], strict=True))
+    if "head.norm.weight" in weights:
+        return [(weights["head.norm.weight"], weights["head.norm.bias"])]
+    return []
 
 
 def score_vectors(weights: Weights) -> NDArray[np.float32]:
@@ -63,6 +72,14 @@ def score_vectors(weights: Weights) -> NDArray[np.float32]:
 
 
 def _policy(weights: Weights, shape: Shape) -> Iterator[NDArray[np.float32]]:
+    head = "policy.head." if shape.rule == CHEAPEST_SET else "policy.head.linear."
+    if shape.reads_after:
+        # The last column is of the logarithm of the history's length.
+        yield weights["policy.trunk.project.weight"].T
+        yield weights["policy.trunk.project.bias"]
+        yield weights[f"{head}weight"].T
+        yield weights[f"{head}bias"]
+        return
     if shape.policy_has_table:
         yield weights["policy.trunk.embedding.table.weight"][1:]
     else:
@@ -71,7 +88,6 @@ def _policy(weights: Weights, shape: Shape) -> Iterator[NDArray[np.float32]]:
     for layer in range(2):
         encoder = "policy.trunk.encoder."
         yield from _conv(weights, f"{encoder}convs.{layer}.", f"{encoder}norms.{layer}.")
-    head = "policy.head." if shape.rule == CHEAPEST_SET else "policy.head.linear."
     yield weights[f"{head}weight"].T
     yield weights[f"{head}bias"]
 

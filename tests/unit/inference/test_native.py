@@ -26,6 +26,7 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
     *((kind, {}) for kind in LEARNED),
     ("gumbel", {"own_embedding": True}),
     ("gumbel", {"logits": "sigmoid"}),
+    *((kind, {"reads_after": 1}) for kind in LEARNED),
 ]
 TOLERANCE = 2e-5  # of the largest score: sums in another order
 
@@ -45,6 +46,7 @@ class Case:
     k: int = 7
     policy_width: int = 6
     has_norm: bool = True
+    has_exits: bool = False
     is_tied: bool = False
     exclude_seen: bool = False
     threads: int = 1
@@ -56,19 +58,26 @@ class Case:
             self.backbone,
             width=self.heads * self.channels,
             num_blocks=self.blocks,
-            final_norm=self.has_norm,
+            final_norm=None if self.has_exits else self.has_norm,
+            exits=self.exits if self.has_exits else None,
             tied_items=self.is_tied or None,
             **options,
         )
         kind, changes = POLICIES[self.policy]
+        if "reads_after" in changes:  # the first blocks of a network of two or more
+            changes = changes | {"reads_after": max(1, self.blocks // 2)}
         if kind != "none":
             changes = changes | {"width": self.policy_width}
         if kind == "cost":
-            changes = changes | {"nest_sizes": (1,)}
+            changes = changes | {"nest_sizes": (changes.get("reads_after", 1),)}
         network = SkipRecNetwork(model, policy_config(kind, **changes), self.items)
         network.reset_parameters(self.seed)
         awaken(network, self.seed)
         return network.eval()
+
+    @property
+    def exits(self) -> tuple[int, ...]:
+        return tuple(sorted({1, (self.blocks + 1) // 2, self.blocks}))
 
     def histories(self) -> Tensor:
         generator = np.random.default_rng(self.seed)
@@ -86,12 +95,13 @@ CASES = st.builds(
     heads=st.integers(1, 3),
     channels=st.integers(1, 40),
     window=st.integers(1, 40),
-    blocks=st.integers(1, 5),
+    blocks=st.integers(2, 6),
     items=st.integers(1, 300),
     rows=st.integers(1, 40),
     k=st.integers(1, 30),
     policy_width=st.integers(1, 40),
     has_norm=st.booleans(),
+    has_exits=st.booleans(),
     is_tied=st.booleans(),
     exclude_seen=st.booleans(),
     threads=st.integers(1, 3),
@@ -133,7 +143,9 @@ def assert_same_answer(case: Case, level: str) -> None:
 @pytest.mark.parametrize("level", ["avx512_vnni", "avx512", "avx2", "generic"])
 @settings(max_examples=40, deadline=None)
 @example(Case(channels=32, heads=2, window=20, rows=33, threads=2))
-@example(Case(rows=1, window=1, items=1, k=1, blocks=1, channels=1, heads=1))
+@example(Case(rows=1, window=1, items=1, k=1, blocks=1, channels=1, heads=1, has_exits=False))
+@example(Case(policy=len(POLICIES) - 1, has_exits=True, window=40, rows=70, blocks=6))
+@example(Case(policy=len(POLICIES) - 2, has_exits=True, window=40, rows=70, blocks=6))
 @example(Case(backbone="sasrec_plus", window=70, channels=17))
 @given(case=CASES)
 def test_it_answers_what_pytorch_answers(level: str, case: Case) -> None:

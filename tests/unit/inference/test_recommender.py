@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from skiprec.evaluation.measure.timing import shallow_network
 from skiprec.inference import Recommender
 from skiprec.inference.executor import recommend
 from skiprec.inference.export import Validation, export_model
@@ -37,10 +38,12 @@ def export(
     kind: str = "gumbel",
     backbone: str = "nextitnet_plus",
     with_onnx: bool = False,
+    exits: tuple[int, ...] | None = None,
     **changes: Any,
 ) -> SkipRecNetwork:
     """Exports a small network; its items are "item 1", "2", "item 3" and so on."""
-    network = build_network(model_config(backbone), policy_config(kind, **changes)).eval()
+    network = build_network(model_config(backbone, exits=exits), policy_config(kind, **changes))
+    network.eval()
     generator = np.random.default_rng(0)
     histories = [
         generator.integers(1, NUM_ITEMS + 1, generator.integers(1, WINDOW + 1)).astype(np.int32)
@@ -81,12 +84,14 @@ def recommender(request: pytest.FixtureRequest, folder: Path) -> Recommender:
 @pytest.mark.parametrize("executor", ["native", "numpy"])
 @pytest.mark.parametrize("backbone", ["nextitnet", "sasrec_plus", "sasrec_plus_authors"])
 @pytest.mark.parametrize("kind", [*LEARNED, "none", "fixed", "keep_all"])
+@pytest.mark.parametrize("exits", [None, (1, 2, 4)])
 def test_an_exported_model_answers_like_its_network(
-    tmp_path: Path, kind: str, backbone: str, executor: Any
+    tmp_path: Path, kind: str, backbone: str, executor: Any, exits: tuple[int, ...] | None
 ) -> None:
     if executor == "native":
         native_library()
-    network = export(tmp_path / "model", kind, backbone)
+    state: dict[str, Any] = {"reads_after": 1} if exits and kind in LEARNED else {}
+    network = export(tmp_path / "model", kind, backbone, exits=exits, **state)
     loaded = Recommender.load(tmp_path / "model", executor=executor)
     rows = [[1, 2, 3], [7], [9, 9, 30, 2, 5, 6]]
     answers = loaded.recommend(
@@ -198,8 +203,31 @@ def test_a_model_without_a_learned_policy_has_no_knob(tmp_path: Path) -> None:
     loaded = Recommender.load(tmp_path / "model", executor="numpy")
     assert loaded.recommend([["item 1"]], explain=True)[0].kept_blocks == [0, 2]
     assert loaded.recommend([["item 1"]], explain=True, keep=1)[0].kept_blocks == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match=r"keep=0\.5 needs a learned policy, .* 'fixed'"):
+    with pytest.raises(ValueError, match=r"keep=0\.5 needs a learned policy or exits, .* 'fixed'"):
         loaded.recommend([["item 1"]], keep=0.5)
+
+
+@pytest.mark.parametrize("executor", ["native", "numpy"])
+def test_exits_without_a_policy_are_a_knob(tmp_path: Path, executor: Any) -> None:
+    if executor == "native":
+        native_library()
+    network = export(tmp_path / "model", "none", exits=(1, 2, 4))
+    loaded = Recommender.load(tmp_path / "model", executor=executor)
+    assert [(point.keep, point.setting) for point in loaded.spec.curve] == [
+        (0.25, 1.0),
+        (0.5, 2.0),
+        (1.0, 4.0),
+    ]
+    row = [7, 2, 3]
+    for keep, depth in ((0.1, 1), (0.49, 1), (0.5, 2), (0.99, 2), (1.0, 4), (None, 4)):
+        answer = loaded.recommend(
+            [[IDS[n - 1] for n in row]], k=5, exclude_seen=False, keep=keep, explain=True
+        )[0]
+        assert answer.kept_blocks == [*range(depth)]
+        shallow = shallow_network(network, depth)
+        items_BK, scores_BK = recommend(shallow, torch.tensor([row]), 5, exclude_seen=False)
+        assert answer.items == [IDS[item - 1] for item in items_BK[0].tolist()]
+        assert answer.scores == pytest.approx(scores_BK[0].tolist(), rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +260,7 @@ def change(path: Path, **changes: Any) -> None:
     [
         (lambda f: (f / MANIFEST).unlink(), "holds no exported model"),
         (lambda f: (f / MANIFEST).write_text("{"), "is damaged"),
-        (lambda f: change(f / MANIFEST, format_version=2), "has format version 2; this program"),
+        (lambda f: change(f / MANIFEST, format_version=1), "has format version 1; this program"),
         (lambda f: (f / "weights.safetensors").write_bytes(b"x"), "weights.safetensors is damaged"),
         (lambda f: (f / "items.arrow").unlink(), "items.arrow is missing"),
         (lambda f: change(f / MODEL, setting=1.0), "model.json is damaged"),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from skiprec.inference.native.library import NativeModel, Shape, levels, open_library
+from skiprec.inference.native.library import Lists, NativeModel, Shape, levels, open_library
 from tests.testkit.native import native_library
 
 GOOD = {"items": 5, "width": 4, "blocks": 2, "window": 3}
@@ -15,10 +15,18 @@ NUM_WEIGHTS = 5 * 4 + 2 * (2 * (3 * 16 + 12) + 1) + 5 * 4 + 5
 def load(weights: int | Any = NUM_WEIGHTS, level: str | None = None, **changes: Any) -> NativeModel:
     if isinstance(weights, int):
         weights = np.ones(weights, np.float32)
-    dilations = changes.pop("dilations", (1, 2))
+    lists = Lists(
+        changes.pop("dilations", (1, 2)),
+        changes.pop("set_sizes", ()),
+        changes.pop("exit_depths", ()),
+    )
     shape = Shape(**(GOOD | changes))
-    sets = changes.get("set_sizes", ())
-    return NativeModel(shape, dilations, sets, weights, level, native_library())
+    return NativeModel(shape, lists, weights, level, native_library())
+
+
+TWO_EXITS = {"norms": 2, "weights": NUM_WEIGHTS + 4 * 4}
+SETS = {"rule": 3, "policy_width": 4, "sets": 2, "reads_after": 1}
+SETS["weights"] = NUM_WEIGHTS + (4 + 2) * 4 + (4 + 1) * 2
 
 
 @pytest.mark.parametrize(
@@ -42,11 +50,24 @@ def load(weights: int | Any = NUM_WEIGHTS, level: str | None = None, **changes: 
         ({"backbone": 1, "heads": 3, "positions_table": 3}, "4 does not divide into 3 heads"),
         ({"backbone": 1, "heads": 2, "positions_table": 2}, "positions_table is 2; expected 3"),
         ({"dilations": (1, 0)}, "a dilation of 0"),
+        ({"dilations": (1,)}, "a dilation of 0"),
+        ({"norms": 3}, "norms is 3; expected 0 to 2"),
+        ({**TWO_EXITS, "exit_depths": (2, 2)}, "an exit after 2 blocks; expected rising"),
+        ({**TWO_EXITS, "exit_depths": (1,)}, "an exit after 0 blocks"),
+        ({**TWO_EXITS, "exit_depths": (0, 2)}, "an exit after 0 blocks"),
+        ({"norms": 1, "weights": NUM_WEIGHTS + 8, "exit_depths": (1,)}, "an exit after 1 blocks"),
+        ({"reads_after": 1}, "reads_after is 1; expected 0 to 0"),
+        ({**SETS, "reads_after": 2}, "reads_after is 2; expected 0 to 1"),
+        ({**SETS, "policy_has_table": 1}, "policy_has_table is 1; expected 0 to 0"),
+        ({**SETS, "set_sizes": (0, 2)}, "a set of 0 blocks"),
+        ({**SETS, "set_sizes": (1, 3)}, "a set of 3 blocks"),
         ({"level": "sse9"}, "no level sse9"),
     ],
 )
 def test_a_wrong_model_is_refused(changes: dict[str, Any], message: str) -> None:
     load()  # control: what the cases change is fine before
+    load(**TWO_EXITS, exit_depths=(1, 2))
+    load(**SETS, set_sizes=(1, 2))
     with pytest.raises(ValueError, match=message):
         load(**changes)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from skiprec.inference.native.library import NativeModel, Shape, levels
+from skiprec.inference.native.library import Lists, NativeModel, Shape, levels
 from tests.testkit.native import native_library
 
 Floats = NDArray[np.float32]
@@ -16,7 +16,7 @@ def head_only(item_VD: Floats, weight_VD: Floats, bias_V: Floats, level: str) ->
     block = np.zeros(2 * (3 * width * width + 3 * width) + 1, np.float32)
     weights = [item_VD.ravel(), block, weight_VD.ravel(), bias_V]
     shape = Shape(items=items, width=width, blocks=1, window=4)
-    return NativeModel(shape, (1,), (), np.concatenate(weights), level, native_library())
+    return NativeModel(shape, Lists((1,)), np.concatenate(weights), level, native_library())
 
 
 def tables(kind: str, items: int, width: int) -> tuple[Floats, Floats, Floats]:

@@ -143,11 +143,12 @@ bool check_shape(const Shape& s) {
       {"window", s.window, 1, MAX_LENGTH},
       {"heads", s.heads, s.backbone == CONVOLUTIONS ? 0 : 1, s.width},
       {"positions_table", s.positions_table, s.backbone == CONVOLUTIONS ? 0 : s.window, MAX_LENGTH},
-      {"has_final_norm", s.has_final_norm, 0, 1},
+      {"norms", s.norms, 0, s.blocks},
       {"rule", s.rule, 0, 3},
       {"policy_width", s.policy_width, s.rule ? 1 : 0, MAX_WIDTH},
-      {"policy_has_table", s.policy_has_table, 0, 1},
+      {"policy_has_table", s.policy_has_table, 0, s.reads_after ? 0 : 1},
       {"sets", s.sets, s.rule == 3 ? 1 : 0, 65536},
+      {"reads_after", s.reads_after, 0, s.rule ? s.blocks - 1 : 0},
   };
   for (const Bound& bound : bounds)
     if (bound.value < bound.low || bound.value > bound.high) {
@@ -192,8 +193,8 @@ EXPORT const char* skiprec_level_name(int index) {
 EXPORT const char* skiprec_error() { return message; }
 
 // A model, or null; `skiprec_error` then has the reason. `level` names a level; null: the best.
-EXPORT void* skiprec_load(const Shape* shape, const int32_t* dilations, const int32_t* set_sizes,
-                          const float* weights, size_t num_weights, const char* level) try {
+EXPORT void* skiprec_load(const Shape* shape, const Lists* lists, const float* weights,
+                          size_t num_weights, const char* level) try {
   if (!check_shape(*shape)) return nullptr;
   const Level* chosen = nullptr;
   for (const Level* one : usable_levels())
@@ -213,19 +214,27 @@ EXPORT void* skiprec_load(const Shape* shape, const int32_t* dilations, const in
       return nullptr;
     }
   for (int l = 0; shape->backbone == CONVOLUTIONS && l < shape->blocks; l++)
-    if (dilations[l] < 1 || dilations[l] > MAX_LENGTH) {
-      fail("a dilation of %lld; expected 1 to %lld", dilations[l], MAX_LENGTH);
+    if (lists->dilations[l] < 1 || lists->dilations[l] > MAX_LENGTH) {
+      fail("a dilation of %lld; expected 1 to %lld", lists->dilations[l], MAX_LENGTH);
       return nullptr;
     }
   for (int m = 0; m < shape->sets; m++)
-    if (set_sizes[m] < 0 || set_sizes[m] > shape->blocks) {
-      fail("a set of %lld blocks; expected 0 to %lld", set_sizes[m], shape->blocks);
+    if (lists->set_sizes[m] < shape->reads_after || lists->set_sizes[m] > shape->blocks) {
+      fail("a set of %lld blocks; expected at most %lld", lists->set_sizes[m], shape->blocks);
       return nullptr;
     }
+  for (int e = 0, before = 0; e < shape->norms; before = lists->exit_depths[e++]) {
+    int depth = lists->exit_depths[e];
+    bool is_last = e == shape->norms - 1;
+    if (depth <= before || depth > shape->blocks || (is_last && depth != shape->blocks)) {
+      fail("an exit after %lld blocks; expected rising depths up to %lld", depth, shape->blocks);
+      return nullptr;
+    }
+  }
   Handle* handle = new Handle;
   handle->level = chosen;
   handle->shape = *shape;
-  handle->model = chosen->make_model(*shape, dilations, set_sizes, weights);
+  handle->model = chosen->make_model(*shape, *lists, weights);
   if (handle->model) return handle;
   delete handle;
   snprintf(message, sizeof message, "no memory for the model");

@@ -8,8 +8,17 @@ enum Backbone { CONVOLUTIONS = 0, ATTENTION = 1, AUTHORS_ATTENTION = 2 };
 
 // The shape of a model, as Python passes it (native/pack.py has the same fields in this order).
 struct Shape {
-  int32_t backbone, items, width, blocks, window, heads, positions_table, has_final_norm;
+  int32_t backbone, items, width, blocks, window, heads, positions_table;
+  int32_t norms;  // before the scores: none, one for all rows, or one for each exit
   int32_t rule, policy_width, policy_has_table, sets;
+  int32_t reads_after;  // blocks that a policy runs before it reads their state; 0: the history
+};
+
+// Lists that belong to a shape.
+struct Lists {
+  const int32_t* dilations;    // [blocks], of convolutions
+  const int32_t* set_sizes;    // [sets], rising
+  const int32_t* exit_depths;  // [norms], rising; the last is `blocks`
 };
 
 struct Request {
@@ -36,8 +45,7 @@ constexpr int MAX_WIDTH = 4096;
 struct Level {
   const char* name;
   size_t (*num_weights)(const Shape&);
-  void* (*make_model)(const Shape&, const int32_t* dilations, const int32_t* set_sizes,
-                      const float* weights);
+  void* (*make_model)(const Shape&, const Lists&, const float* weights);
   void (*free_model)(void* model);
   void* (*make_workspace)(const void* model);
   void (*free_workspace)(void* workspace);

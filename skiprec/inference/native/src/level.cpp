@@ -36,14 +36,23 @@ struct Model {
   Policy policy;
   ConvBlock* conv_blocks;
   AttentionBlock* attention_blocks;
-  Norm final_norm;
+  Exits exits;
   ItemTable table;
+};
+
+// What the first blocks have computed before the policy decides, for each of them and each row.
+struct EarlyBlocks {
+  float *state, *hidden;  // [reads_after, tile, window, stride]
+  int* plan;
+  PlannedBlock* planned;  // [tile, reads_after]
+  uint8_t* has_run;       // [tile]
 };
 
 struct Workspace {
   const Model* model;
   Memory memory;
-  float *x, *hidden;  // [TILE_ROWS, window, stride]
+  float *x, *hidden;  // [tile, window, stride]
+  EarlyBlocks early;
   float* last;
   uint8_t* keep;
   int* kept;
@@ -62,8 +71,7 @@ struct Workspace {
 
 size_t bytes_of_bits(int items) { return (size_t)items / 8 + 1; }
 
-void* make_model(const Shape& shape, const int32_t* dilations, const int32_t* set_sizes,
-                 const float* weights) {
+void* make_model(const Shape& shape, const Lists& lists, const float* weights) {
   Model* m = (Model*)calloc(1, sizeof(Model));
   if (!m) return nullptr;
   m->shape = shape;
@@ -74,12 +82,12 @@ void* make_model(const Shape& shape, const int32_t* dilations, const int32_t* se
   m->embedding = reader.rows(shape.items, shape.width);
   if (shape.backbone != CONVOLUTIONS)
     m->positions = reader.rows(shape.positions_table, shape.width);
-  m->policy = reader.policy(shape, set_sizes);
+  m->policy = reader.policy(shape, lists.set_sizes);
   if (shape.backbone == CONVOLUTIONS) {
     m->conv_blocks = (ConvBlock*)take(m->memory, shape.blocks * sizeof(ConvBlock));
     if (m->conv_blocks)
       for (int l = 0; l < shape.blocks; l++)
-        m->conv_blocks[l] = reader.conv_block(shape, dilations[l]);
+        m->conv_blocks[l] = reader.conv_block(shape, lists.dilations[l]);
     reader.failed |= !m->conv_blocks;
   } else {
     m->attention_blocks = (AttentionBlock*)take(m->memory, shape.blocks * sizeof(AttentionBlock));
@@ -87,7 +95,7 @@ void* make_model(const Shape& shape, const int32_t* dilations, const int32_t* se
       for (int l = 0; l < shape.blocks; l++) m->attention_blocks[l] = reader.attention_block(shape);
     reader.failed |= !m->attention_blocks;
   }
-  if (shape.has_final_norm) m->final_norm = reader.norm(shape.width);
+  m->exits = reader.exits(shape, lists.exit_depths);
   if (!reader.failed) m->table = reader.item_table(shape);
   if (reader.failed) {
     free_all(m->memory);
@@ -138,6 +146,12 @@ void* make_workspace(const void* of_model) {
   w->plan = (int*)bytes(tile * s.blocks * 2 * window * sizeof(int));
   w->need = (uint8_t*)bytes(3 * window);
   w->planned = (PlannedBlock*)bytes(tile * s.blocks * sizeof(PlannedBlock));
+  size_t early = s.backbone == CONVOLUTIONS ? s.reads_after : 0;
+  w->early.state = floats(early * tile * window * stride);
+  w->early.hidden = floats(early * tile * window * stride);
+  w->early.plan = (int*)bytes(early * tile * 2 * window * sizeof(int));
+  w->early.planned = (PlannedBlock*)bytes(early * tile * sizeof(PlannedBlock));
+  w->early.has_run = (uint8_t*)bytes(tile);
   w->hidden = floats((s.backbone == CONVOLUTIONS ? tile : 0) * window * stride);
   w->conv.sums = floats(ROWS_AT_ONCE * widest);
   w->conv.zeros = floats(widest);
@@ -199,31 +213,45 @@ void embed(const Model& m, History history, float* x) {
   }
 }
 
-// Runs the kept blocks of a tile of rows, block by block, so that the rows share a block's weights
-// while the cache holds them.
-void run_conv_blocks(const Model& m, Workspace& w, const int* positions, int rows) {
+// Where row `r` of the tile has its rows of early block `l`.
+float* early_rows(const Model& m, float* buffer, int l, int r) {
+  return buffer + ((size_t)l * m.tile + r) * m.shape.window * m.stride;
+}
+
+PlannedBlock& early_plan(const Model& m, Workspace& w, int l, int r) {
+  return w.early.planned[(size_t)r * m.shape.reads_after + l];
+}
+
+// Runs the first blocks for the rows whose policy reads their state, as far as the last position
+// needs them. The states stand apart, because a row that goes deeper needs the other positions,
+// too, and computes them from the rows in `w.x`.
+void run_early_blocks(const Model& m, Workspace& w, const int* positions, int rows) {
   const Shape& s = m.shape;
-  size_t row_floats = (size_t)s.window * m.stride;
-  int done[TILE_ROWS] = {};
-  for (int r = 0; r < rows; r++) {
-    const uint8_t* keep = w.keep + (size_t)r * s.blocks;
-    int count = 0;
-    for (int l = 0; l < s.blocks; l++)
-      if (keep[l]) w.kept[count++] = l;
-    if (positions[r])
+  size_t row_floats = (size_t)s.window * m.stride, row_bytes = m.stride * sizeof(float);
+  int count = s.reads_after;
+  for (int r = 0; r < rows; r++)
+    if (w.early.has_run[r]) {
+      for (int l = 0; l < count; l++) w.kept[l] = l;
       plan_positions(m.conv_blocks, w.kept, count, positions[r],
-                     w.plan + (size_t)r * s.blocks * 2 * s.window, w.need,
-                     w.planned + (size_t)r * s.blocks);
-  }
-  for (int l = 0; l < s.blocks; l++) {
+                     w.early.plan + (size_t)r * count * 2 * s.window, w.need,
+                     &early_plan(m, w, 0, r));
+    }
+  for (int l = 0; l < count; l++) {
     ConvInput middle[TILE_ROWS], out[TILE_ROWS];
     int users = 0, longest = 0, cursor[TILE_ROWS];
     for (int r = 0; r < rows; r++) {
-      if (!w.keep[(size_t)r * s.blocks + l] || !positions[r]) continue;
-      const PlannedBlock& planned = w.planned[(size_t)r * s.blocks + done[r]++];
-      float *x = w.x + r * row_floats, *hidden = w.hidden + r * row_floats;
-      middle[users] = {x, hidden, planned.middle};
-      out[users++] = {hidden, x, planned.out};
+      if (!w.early.has_run[r]) continue;
+      const PlannedBlock& planned = early_plan(m, w, l, r);
+      const float* before =
+          l ? early_rows(m, w.early.state, l - 1, r) : w.x + (size_t)r * row_floats;
+      float* state = early_rows(m, w.early.state, l, r);
+      float* hidden = early_rows(m, w.early.hidden, l, r);
+      for (int i = 0; i < planned.out.count; i++) {
+        size_t at = (size_t)planned.out.at[i] * m.stride;
+        memcpy(state + at, before + at, row_bytes);
+      }
+      middle[users] = {before, hidden, planned.middle};
+      out[users++] = {hidden, state, planned.out};
       longest = positions[r] > longest ? positions[r] : longest;
     }
     const ConvBlock& block = m.conv_blocks[l];
@@ -234,15 +262,102 @@ void run_conv_blocks(const Model& m, Workspace& w, const int* positions, int row
   }
 }
 
+// Takes the positions of `others` out of a rising list, in place.
+Positions without(Positions list, Positions others) {
+  int* to = (int*)list.at;
+  int kept = 0;
+  for (int i = 0, j = 0; i < list.count; i++) {
+    while (j < others.count && others.at[j] < list.at[i]) j++;
+    if (j == others.count || others.at[j] != list.at[i]) to[kept++] = list.at[i];
+  }
+  return {list.at, kept};
+}
+
+// Runs the kept blocks of a tile of rows, block by block, so that the rows share a block's weights
+// while the cache holds them. What the early blocks have computed already is taken from there.
+void run_conv_blocks(const Model& m, Workspace& w, const int* positions, int rows) {
+  const Shape& s = m.shape;
+  size_t row_floats = (size_t)s.window * m.stride, row_bytes = m.stride * sizeof(float);
+  int done[TILE_ROWS] = {}, early = s.reads_after;
+  bool has_left[TILE_ROWS];
+  for (int r = 0; r < rows; r++) {
+    const uint8_t* keep = w.keep + (size_t)r * s.blocks;
+    int count = 0;
+    for (int l = 0; l < s.blocks; l++)
+      if (keep[l]) w.kept[count++] = l;
+    has_left[r] = !positions[r] || (w.early.has_run[r] && count == early);
+    if (has_left[r]) {
+      size_t last = (size_t)(positions[r] - 1) * m.stride;
+      if (positions[r])
+        memcpy(w.x + (size_t)r * row_floats + last,
+               early_rows(m, w.early.state, early - 1, r) + last, row_bytes);
+      continue;
+    }
+    PlannedBlock* planned = w.planned + (size_t)r * s.blocks;
+    plan_positions(m.conv_blocks, w.kept, count, positions[r],
+                   w.plan + (size_t)r * s.blocks * 2 * s.window, w.need, planned);
+    for (int l = 0; w.early.has_run[r] && l < early; l++) {
+      planned[l].middle = without(planned[l].middle, early_plan(m, w, l, r).middle);
+      planned[l].out = without(planned[l].out, early_plan(m, w, l, r).out);
+    }
+  }
+  for (int l = 0; l < s.blocks; l++) {
+    ConvInput middle[TILE_ROWS], out[TILE_ROWS];
+    int users = 0, longest = 0, cursor[TILE_ROWS];
+    for (int r = 0; r < rows; r++) {
+      if (!w.keep[(size_t)r * s.blocks + l] || has_left[r]) continue;
+      const PlannedBlock& planned = w.planned[(size_t)r * s.blocks + done[r]++];
+      float *x = w.x + r * row_floats, *hidden = w.hidden + r * row_floats;
+      if (w.early.has_run[r] && l < early) hidden = early_rows(m, w.early.hidden, l, r);
+      middle[users] = {x, hidden, planned.middle};
+      out[users++] = {hidden, x, planned.out};
+      longest = positions[r] > longest ? positions[r] : longest;
+    }
+    const ConvBlock& block = m.conv_blocks[l];
+    convolve<STORE_RELU>(middle, users, longest, s.width, m.stride, block.dilation, block.conv[0],
+                         1.0f, w.conv, cursor);
+    convolve<ADD_RELU>(out, users, longest, s.width, m.stride, 2 * block.dilation, block.conv[1],
+                       block.scale, w.conv, cursor);
+    for (int r = 0; r < rows && l < early; r++) {
+      if (!w.early.has_run[r] || has_left[r]) continue;
+      const Positions& known = early_plan(m, w, l, r).out;
+      const float* state = early_rows(m, w.early.state, l, r);
+      for (int i = 0; i < known.count; i++) {
+        size_t at = (size_t)known.at[i] * m.stride;
+        memcpy(w.x + (size_t)r * row_floats + at, state + at, row_bytes);
+      }
+    }
+  }
+}
+
+AttentionShape attention_shape(const Model& m) {
+  const Shape& s = m.shape;
+  return {s.width, m.stride, s.heads, s.width / s.heads};
+}
+
+// The first blocks of the rows whose policy reads their state, at all positions.
+void run_early_attention(const Model& m, Workspace& w, const int* positions, int rows) {
+  size_t row_floats = (size_t)m.shape.window * m.stride;
+  for (int l = 0; l < m.shape.reads_after; l++)
+    for (int r = 0; r < rows; r++)
+      if (w.early.has_run[r])
+        run_attention_block(w.x + r * row_floats, attention_shape(m), positions[r], 0,
+                            m.attention_blocks[l], w.attention);
+}
+
 void run_attention_blocks(const Model& m, Workspace& w, const int* positions, int rows) {
   const Shape& s = m.shape;
-  AttentionShape shape{s.width, m.stride, s.heads, s.width / s.heads};
+  AttentionShape shape = attention_shape(m);
   int left[TILE_ROWS] = {};  // kept blocks that a row has not run yet
   for (int r = 0; r < rows; r++)
     for (int l = 0; l < s.blocks; l++) left[r] += w.keep[(size_t)r * s.blocks + l];
   for (int l = 0; l < s.blocks; l++)
     for (int r = 0; r < rows; r++) {
       if (!w.keep[(size_t)r * s.blocks + l] || !positions[r]) continue;
+      if (w.early.has_run[r] && l < s.reads_after) {
+        left[r]--;
+        continue;
+      }
       int first_out = --left[r] ? 0 : positions[r] - 1;
       run_attention_block(w.x + (size_t)r * s.window * m.stride, shape, positions[r], first_out,
                           m.attention_blocks[l], w.attention);
@@ -311,11 +426,33 @@ bool find_items(const Model& m, Workspace& w, const Request& request, int first,
   return true;
 }
 
+void decide_from_early_blocks(const Model& m, Workspace& w, const Undecided* user, int users,
+                              const int* positions, int rows, float setting) {
+  const Shape& s = m.shape;
+  bool is_conv = s.backbone == CONVOLUTIONS;
+  (is_conv ? run_early_blocks : run_early_attention)(m, w, positions, rows);
+  const float* state[TILE_ROWS];
+  for (int r = 0, u = 0; r < rows; r++)
+    if (w.early.has_run[r]) {
+      const float* behind = is_conv ? early_rows(m, w.early.state, s.reads_after - 1, r)
+                                    : w.x + (size_t)r * s.window * m.stride;
+      state[u++] = behind + (size_t)(positions[r] - 1) * m.stride;
+    }
+  decide_from_states(m.policy, user, state, users, s.width, m.stride, w.last, setting, s.blocks,
+                     w.policy);
+}
+
+int last_kept(const uint8_t* keep, int blocks) {
+  while (blocks > 0 && !keep[blocks - 1]) blocks--;
+  return blocks;
+}
+
 bool run_tile(const Model& m, Workspace& w, const Request& request, int first, int rows) {
   const Shape& s = m.shape;
   size_t row_floats = (size_t)s.window * m.stride;
   int positions_of[TILE_ROWS], undecided = 0;
   Undecided user[TILE_ROWS];
+  memset(w.early.has_run, 0, rows);
   for (int r = 0; r < rows; r++) {
     History history = history_of(request, s, first + r);
     positions_of[r] = history.positions;
@@ -326,10 +463,14 @@ bool run_tile(const Model& m, Workspace& w, const Request& request, int first, i
       memcpy(keep, request.given_keep + (size_t)(first + r) * s.blocks, s.blocks);
     else if (s.rule == RUN_ALL || !history.positions)
       memset(keep, 1, s.blocks);
-    else
+    else {
       user[undecided++] = {x, history.item, history.positions, keep};
+      w.early.has_run[r] = s.reads_after > 0;
+    }
   }
-  if (undecided)
+  if (undecided && s.reads_after)
+    decide_from_early_blocks(m, w, user, undecided, positions_of, rows, request.setting);
+  else if (undecided)
     decide(m.policy, user, undecided, s.window, s.width, m.stride, request.setting, s.blocks,
            w.conv, w.policy);
   memcpy(request.keep_out + (size_t)first * s.blocks, w.keep, (size_t)rows * s.blocks);
@@ -346,9 +487,10 @@ bool run_tile(const Model& m, Workspace& w, const Request& request, int first, i
       continue;
     }
     const float* x = w.x + r * row_floats + (size_t)(positions - 1) * m.stride;
-    if (s.has_final_norm)
-      norm_row<STORE>(x, s.width, m.final_norm, 1.0f, last);
-    else
+    if (m.exits.count) {
+      int depth = last_kept(w.keep + (size_t)r * s.blocks, s.blocks);
+      norm_row<STORE>(x, s.width, m.exits.of(depth), 1.0f, last);
+    } else
       memcpy(last, x, m.stride * sizeof(float));
   }
   for (int r = 0; r < rows; r += USERS_AT_ONCE) {

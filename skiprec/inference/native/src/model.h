@@ -65,16 +65,32 @@ inline size_t conv_floats(size_t width) { return TAPS * width * width + 3 * widt
 inline size_t count_weights(const Shape& s) {
   size_t width = s.width, items = s.items, policy = s.policy_width, total = items * width;
   if (s.backbone != CONVOLUTIONS) total += (size_t)s.positions_table * width;
-  if (s.rule != RUN_ALL) {
+  if (s.rule != RUN_ALL && s.reads_after) {
+    total += (width + 2) * policy + (policy + 1) * num_outputs(s);
+  } else if (s.rule != RUN_ALL) {
     total += s.policy_has_table ? items * policy : (width + 1) * policy;
     total += 2 * conv_floats(policy) + (policy + 1) * num_outputs(s);
   }
   size_t block =
       s.backbone == CONVOLUTIONS ? 2 * conv_floats(width) + 1 : 5 * width * width + 6 * width + 2;
   total += s.blocks * block;
-  if (s.has_final_norm) total += 2 * width;
+  total += (size_t)s.norms * 2 * width;
   return total + items * width + items;
 }
+
+// Where rows leave the network: behind some depths, each with a norm of its own.
+struct Exits {
+  const Norm* norm;
+  const int32_t* depth;
+  int count;
+
+  // The norm of a row that runs `size` blocks: of the exit at this depth, or the next.
+  const Norm& of(int size) const {
+    int e = 0;
+    while (e < count - 1 && depth[e] < size) e++;
+    return norm[e];
+  }
+};
 
 struct MemoryError {};  // never thrown out of make_model
 
@@ -122,6 +138,28 @@ struct Reader {
     return {gamma, vector(width)};
   }
 
+  // The norms of the exits, and the depths of these.
+  Exits exits(const Shape& s, const int32_t* depths) {
+    Exits result{};
+    result.count = s.norms;
+    Norm* norms = (Norm*)take(memory, (size_t)(s.norms + 1) * sizeof(Norm));
+    int32_t* copied = (int32_t*)take(memory, (size_t)(s.norms + 1) * 4);
+    failed |= !norms || !copied;
+    if (failed) return result;
+    for (int e = 0; e < s.norms; e++) norms[e] = norm(s.width);
+    if (s.norms) memcpy(copied, depths, (size_t)s.norms * 4);
+    result.norm = norms;
+    result.depth = copied;
+    return result;
+  }
+
+  // LayerNorm without weights of its own.
+  Norm plain_norm(int width) {
+    float *gamma = floats(round_up(width, LANES)), *beta = floats(round_up(width, LANES));
+    for (int j = 0; gamma && beta && j < width; j++) gamma[j] = 1;
+    return {gamma, beta};
+  }
+
   Conv conv(int width, Precision precision) {
     Conv result;
     result.precision = precision;
@@ -138,13 +176,19 @@ struct Reader {
     result.width = s.policy_width;
     result.stride = round_up(s.policy_width, LANES);
     result.outputs = num_outputs(s);
+    result.reads_after = s.reads_after;
     if (s.policy_has_table) {
       result.table = rows(s.items, s.policy_width);
     } else {
       result.project = matrix(s.width, s.policy_width, FLOAT32);
+      if (s.reads_after) result.of_length = vector(s.policy_width);
       result.project_bias = vector(s.policy_width);
     }
-    for (Conv& layer : result.conv) layer = conv(s.policy_width, FLOAT32);
+    if (s.reads_after) {
+      result.plain = plain_norm(s.width);
+    } else {
+      for (Conv& layer : result.conv) layer = conv(s.policy_width, FLOAT32);
+    }
     result.head = matrix(s.policy_width, result.outputs, FLOAT32);
     result.head_bias = vector(result.outputs);
     int32_t* sizes = (int32_t*)take(memory, (size_t)(s.sets + 1) * 4);

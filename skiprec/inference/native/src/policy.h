@@ -16,6 +16,9 @@ struct Policy {
   Conv conv[2];                         // of dilations 1 and 2
   const float *head, *head_bias;        // packed [width, outputs]
   const int32_t* set_sizes;             // [outputs], of CHEAPEST_SET
+  int reads_after;                      // blocks before the state that it reads; 0: the history
+  const float* of_length;               // weights of the logarithm of the history's length
+  Norm plain;                           // without weights
 };
 
 // A user whose blocks are decided.
@@ -61,6 +64,20 @@ inline void keep_by_rule(const Policy& policy, const float* output, float settin
   }
 }
 
+// Decides from `s.vectors`, one of each user.
+inline void decide_by_vectors(const Policy& policy, const Undecided* user, int users, float setting,
+                              int blocks, PolicyScratch& s) {
+  int padded = round_up(policy.outputs, LANES);
+  for (int u = 0; u < users; u++) {
+    s.rows[u] = s.vectors + (size_t)u * policy.stride;
+    s.out[u] = s.outputs + (size_t)u * padded;
+  }
+  Term term{s.rows, policy.head, policy.width, nullptr};
+  sum_of_products(&term, 1, users, padded, policy.head_bias, s.out, FLOAT32);
+  for (int u = 0; u < users; u++)
+    keep_by_rule(policy, s.outputs + (size_t)u * padded, setting, blocks, user[u].keep);
+}
+
 // Decides for all users of a tile together, so that their rows share each matrix.
 inline void decide(const Policy& policy, const Undecided* user, int users, int window,
                    int backbone_width, int backbone_stride, float setting, int blocks,
@@ -95,7 +112,6 @@ inline void decide(const Policy& policy, const Undecided* user, int users, int w
     convolve<ADD_RELU>(input, users, longest, policy.width, stride, 1 + layer, policy.conv[layer],
                        1.0f, scratch, cursor);
   }
-  int padded = round_up(policy.outputs, LANES);
   for (int u = 0; u < users; u++) {
     float* vector = s.vectors + (size_t)u * stride;
     for (int j = 0; j < stride; j += LANES) {
@@ -104,11 +120,32 @@ inline void decide(const Policy& policy, const Undecided* user, int users, int w
         total += load(s.x + u * user_floats + (size_t)i * stride + j);
       store(vector + j, total * all(1.0f / user[u].positions));
     }
-    s.rows[u] = vector;
-    s.out[u] = s.outputs + (size_t)u * padded;
   }
-  Term term{s.rows, policy.head, policy.width, nullptr};
-  sum_of_products(&term, 1, users, padded, policy.head_bias, s.out, FLOAT32);
-  for (int u = 0; u < users; u++)
-    keep_by_rule(policy, s.outputs + (size_t)u * padded, setting, blocks, user[u].keep);
+  decide_by_vectors(policy, user, users, setting, blocks, s);
+}
+
+// Decides from the last positions' states behind the first blocks. `normed` has room for a row of
+// the backbone for each user.
+inline void decide_from_states(const Policy& policy, const Undecided* user, const float** state,
+                               int users, int backbone_width, int backbone_stride, float* normed,
+                               float setting, int blocks, PolicyScratch& s) {
+  int stride = policy.stride;
+  for (int u = 0; u < users; u++) {
+    float* row = normed + (size_t)u * backbone_stride;
+    norm_row<STORE>(state[u], backbone_width, policy.plain, 1.0f, row);
+    s.rows[u] = row;
+    s.out[u] = s.vectors + (size_t)u * stride;
+  }
+  Term term{s.rows, policy.project, backbone_width, nullptr};
+  sum_of_products(&term, 1, users, stride, policy.project_bias, s.out, FLOAT32);
+  for (int u = 0; u < users; u++) {
+    float length = __builtin_logf((float)user[u].positions);
+    float* vector = s.vectors + (size_t)u * stride;
+    for (int j = 0; j < stride; j++) {
+      float value = vector[j] + length * policy.of_length[j];
+      vector[j] = value > 0 ? value : 0;
+    }
+  }
+  decide_by_vectors(policy, user, users, setting, blocks, s);
+  for (int u = 0; u < users; u++) memset(user[u].keep, 1, policy.reads_after);
 }
