@@ -51,7 +51,7 @@ class SkipRecNetwork(nn.Module):
         self.num_blocks = len(blocks)
         self.exits = None if model.exits is None else ExitNorms(model.exits, model.width)
         self.head = (
-            TiedItemHead(self.embedding, model.head_has_norm)
+            TiedItemHead(self.embedding, model.head_has_norm, model.cosine_temperature)
             if model.tied_items
             else architecture.head(model, num_items)
         )
@@ -83,8 +83,9 @@ class SkipRecNetwork(nn.Module):
             if isinstance(module, ItemEmbedding):
                 yield f"{name}.table.weight", module.table.weight
         for name in ("bias_V",) if self.model_config.tied_items else ("weight_VD", "bias_V"):
-            table: Tensor = getattr(self.head, name)
-            yield f"head.{name}", table
+            table: Tensor | None = getattr(self.head, name)
+            if table is not None:
+                yield f"head.{name}", table
 
     def embed(self, input_BT: Tensor, key_B: Tensor) -> History:
         """The embedded inputs of the rows, time-major; padding is zero."""

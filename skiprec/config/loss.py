@@ -26,6 +26,10 @@ class LossConfig(Section):
     num_negatives: int | None = Field(None, ge=1)
     """Number of negatives of a training step, which all its rows share. Only, and always, with
     `kind = "sampled"`."""
+    negatives: Literal["log_uniform", "uniform"] | None = None
+    """Distribution of the negatives over the items, which come in the order of their frequency.
+    `log_uniform`: frequent items more often. `uniform`: all alike. Only with `kind = "sampled"`.
+    None: `log_uniform`."""
     last_position_weight: float | None = Field(None, gt=0)
     """Weight of an extra term: the mean over rows of the cross-entropy at the last position.
     Serving uses this position, and its target is the only one that the policy has not read. None:
@@ -60,6 +64,8 @@ class LossConfig(Section):
     def _negatives_belong_to_sampled(self) -> Self:
         if self.kind == "full" and self.num_negatives is not None:
             raise ValueError("loss.num_negatives has no effect with loss.kind='full'; remove it")
+        if self.kind == "full" and self.negatives is not None:
+            raise ValueError("loss.negatives has no effect with loss.kind='full'; remove it")
         if self.kind == "sampled" and self.num_negatives is None:
             raise ValueError("loss.kind='sampled' needs loss.num_negatives")
         return self

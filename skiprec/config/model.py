@@ -39,6 +39,9 @@ class ModelConfig(Section):
     tied_items: bool | None = None
     """Whether items are scored by the same vectors that the network reads. None: the scores have a
     table of their own, as in the authors' code."""
+    cosine_temperature: float | None = Field(None, gt=0)
+    """Temperature that divides the cosine of the angle between a state and an item vector, which is
+    then the item's score. None: the score is their dot product plus a bias of the item."""
     initial_scale: float | None = Field(None, gt=0)
     """Factor of the initial weights of the backbone: item vectors, convolutions and matrices. None:
     1, the scale of the authors' code."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skiprec.config.model import ModelConfig
@@ -19,14 +20,22 @@ class ItemHead(nn.Module):
     Args:
         has_norm: whether a LayerNorm comes first. The output of a stack of residual blocks grows
             with every block that runs; a norm gives the scores one scale at any depth.
+        temperature: scores are cosines divided by it. None: dot products plus a bias.
     """
 
-    def __init__(self, num_items: int, width: int, has_norm: bool = False):
+    def __init__(
+        self,
+        num_items: int,
+        width: int,
+        has_norm: bool = False,
+        temperature: float | None = None,
+    ):
         super().__init__()
         self.sparse = False
+        self.temperature = temperature
         self.norm = nn.LayerNorm(width) if has_norm else None
         self.weight_VD = nn.Parameter(torch.empty(num_items, width))
-        self.bias_V = nn.Parameter(torch.full((num_items,), 0.1))
+        self.bias_V = first_biases(num_items) if temperature is None else None
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Normal weights with std 0.01 and biases of 0.1, as in the authors' code."""
@@ -39,6 +48,8 @@ class ItemHead(nn.Module):
         """
         if self.norm is not None:
             x_ND = self.norm(x_ND)
+        if self.bias_V is None:
+            return use(*cosine_scores(x_ND, self.weight_VD, self.temperature))
         return use(x_ND, DotProduct(self.weight_VD, self.bias_V, self.sparse))
 
 
@@ -49,12 +60,15 @@ class TiedItemHead(nn.Module):
     told that this module reads it (`cluster/training/deepspeed_engine.py`).
     """
 
-    def __init__(self, embedding: ItemEmbedding, has_norm: bool = False):
+    def __init__(
+        self, embedding: ItemEmbedding, has_norm: bool = False, temperature: float | None = None
+    ):
         super().__init__()
+        self.temperature = temperature
         self._embedding = (embedding,)  # in a tuple, so that it is no submodule
         num_items, width = embedding.table.num_embeddings - 1, embedding.table.embedding_dim
         self.norm = nn.LayerNorm(width) if has_norm else None
-        self.bias_V = nn.Parameter(torch.full((num_items,), 0.1))
+        self.bias_V = first_biases(num_items) if temperature is None else None
 
     @property
     def weight_VD(self) -> Tensor:
@@ -73,9 +87,25 @@ class TiedItemHead(nn.Module):
         """See `ItemHead`."""
         if self.norm is not None:
             x_ND = self.norm(x_ND)
+        if self.bias_V is None:
+            return use(*cosine_scores(x_ND, self.weight_VD, self.temperature))
         return use(x_ND, DotProduct(self.weight_VD, self.bias_V, sparse=False))
+
+
+def first_biases(num_items: int) -> nn.Parameter:
+    """Biases of 0.1, as in the authors' code."""
+    return nn.Parameter(torch.full((num_items,), 0.1))
+
+
+def cosine_scores(
+    x_ND: Tensor, weight_VD: Tensor, temperature: float | None
+) -> tuple[Tensor, DotProduct]:
+    """Vectors and scores whose dot products are cosines divided by the temperature."""
+    assert temperature is not None
+    unit_ND = F.normalize(x_ND, dim=-1) / temperature
+    return unit_ND, DotProduct(F.normalize(weight_VD, dim=-1), weight_VD.new_zeros(len(weight_VD)))
 
 
 def item_head(config: ModelConfig, num_items: int) -> nn.Module:
     """The head of the backbones."""
-    return ItemHead(num_items, config.width, config.head_has_norm)
+    return ItemHead(num_items, config.width, config.head_has_norm, config.cosine_temperature)

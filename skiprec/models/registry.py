@@ -15,6 +15,8 @@ from skiprec.config.model import ModelConfig
 from skiprec.models.caser import caser_encoder
 from skiprec.models.gru4rec import gru4rec_encoder
 from skiprec.models.head import item_head
+from skiprec.models.hstu import hstu_blocks
+from skiprec.models.ligr import ligr_blocks
 from skiprec.models.nextitnet import dilation_cycle, nextitnet_blocks, nextitnet_plus_blocks
 from skiprec.models.nfm import nfm_encoder, nfm_head
 from skiprec.models.sasrec import end_positions, sasrec_plus_authors_blocks, sasrec_plus_blocks
@@ -48,6 +50,8 @@ BACKBONES: dict[str, Architecture] = {
     "sasrec_plus_authors": Architecture(
         sasrec_plus_authors_blocks, options=ATTENTION_OPTIONS, entry=end_positions
     ),
+    "hstu": Architecture(hstu_blocks, options=ATTENTION_OPTIONS, entry=end_positions),
+    "ligr": Architecture(ligr_blocks, options=ATTENTION_OPTIONS, entry=end_positions),
 }
 BASELINES: dict[str, Architecture] = {
     "gru4rec": Architecture(gru4rec_encoder, is_residual=False),
@@ -55,7 +59,7 @@ BASELINES: dict[str, Architecture] = {
     "nfm": Architecture(nfm_encoder, is_residual=False, head=nfm_head),
 }
 # The keys of `ModelConfig` that only backbones read, and those that only some architectures read.
-NEED_BLOCKS = ("stochastic_depth", "final_norm", "exits", "tied_items")
+NEED_BLOCKS = ("stochastic_depth", "final_norm", "exits", "tied_items", "cosine_temperature")
 OPTIONAL = ("dilations", "num_heads", "max_positions")
 
 

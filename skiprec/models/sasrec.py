@@ -100,13 +100,13 @@ def end_positions(config: ModelConfig) -> nn.Module:
 
 def sasrec_plus_blocks(config: ModelConfig) -> list[nn.Module]:
     """The plain form: each block starts as the identity."""
-    heads = _checked_heads(config)
+    heads = checked_heads(config)
     return [SasRecBlock(config.width, heads) for _ in range(config.num_blocks)]
 
 
 def sasrec_plus_authors_blocks(config: ModelConfig) -> list[nn.Module]:
     """The blocks of the released code."""
-    heads = _checked_heads(config)
+    heads = checked_heads(config)
     return [AuthorsSasRecBlock(config.width, heads) for _ in range(config.num_blocks)]
 
 
@@ -115,7 +115,12 @@ def num_heads(config: ModelConfig) -> int:
     return config.num_heads or NUM_HEADS
 
 
-def _checked_heads(config: ModelConfig) -> int:
+def checked_heads(config: ModelConfig) -> int:
+    """The number of heads of each block.
+
+    Raises:
+        ValueError: the width does not divide into so many.
+    """
     heads = num_heads(config)
     if config.width % heads:
         raise ValueError(

@@ -91,10 +91,17 @@ def sampled_softmax_of_exits(
     target_N: Tensor,
     negative_S: Tensor,
     terms: ExitTerms,
+    uniform: bool = False,
 ) -> Tensor:
     """The sum of `terms` over exits and positions, in nats, over the target and the negatives."""
     num = 1 + num_exits
-    score_NC = sampled_scores(x_ND, scores, target_N=target_N.repeat(num), negative_S=negative_S)
+    score_NC = sampled_scores(
+        x_ND,
+        scores,
+        target_N=target_N.repeat(num),
+        negative_S=negative_S,
+        uniform=uniform,
+    )
     score_MNC = score_NC.view(num, len(target_N), score_NC.shape[-1])
     log_prob_MNC = score_MNC[1:].log_softmax(-1)
     loss = -terms.weight * log_prob_MNC[..., 0].sum()

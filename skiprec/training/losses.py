@@ -54,7 +54,7 @@ def _chunk_rows(num_items: int) -> int:
 
 
 def sampled_softmax(
-    x_ND: Tensor, scores: Scores, *, target_N: Tensor, negative_S: Tensor
+    x_ND: Tensor, scores: Scores, *, target_N: Tensor, negative_S: Tensor, uniform: bool = False
 ) -> Tensor:
     """The sum over N of the softmax loss over the target and S importance-weighted negatives, nats.
 
@@ -62,13 +62,23 @@ def sampled_softmax(
     becomes s_j - log(S q_j) (Blanc & Rendle, ICML 2018, eq. 5), so that the loss tends to the full
     loss as S grows. A negative that equals the target is left out. `negative_S` holds item ids.
     """
-    score_NC = sampled_scores(x_ND, scores, target_N=target_N, negative_S=negative_S)
+    score_NC = sampled_scores(
+        x_ND, scores, target_N=target_N, negative_S=negative_S, uniform=uniform
+    )
     return (score_NC.logsumexp(1) - score_NC[:, 0]).sum()
 
 
-def sampled_scores(x_ND: Tensor, scores: Scores, *, target_N: Tensor, negative_S: Tensor) -> Tensor:
-    """`[N, 1 + S]`, float32: the target's score, then the corrected ones of the negatives."""
-    log_count_S = log_uniform_prob(negative_S, scores.num_items).log() + math.log(len(negative_S))
+def sampled_scores(
+    x_ND: Tensor, scores: Scores, *, target_N: Tensor, negative_S: Tensor, uniform: bool = False
+) -> Tensor:
+    """`[N, 1 + S]`, float32: the target's score, then the corrected ones of the negatives.
+
+    Args:
+        uniform: whether the negatives are drawn uniformly; else log-uniformly.
+    """
+    prob_S = log_uniform_prob(negative_S, scores.num_items)
+    prob_S = torch.full_like(prob_S, 1 / scores.num_items) if uniform else prob_S
+    log_count_S = prob_S.log() + math.log(len(negative_S))
     positive_N = scores.own(x_ND, target_N)
     score_NS = scores.shared(x_ND, negative_S).float()
     score_NS = score_NS - log_count_S
@@ -81,8 +91,10 @@ def log_uniform_prob(item_S: Tensor, num_items: int) -> Tensor:
     return torch.log1p(1.0 / item_S) / math.log(num_items + 1)
 
 
-def draw_negatives(key: int, num_negatives: int, num_items: int, device: torch.device) -> Tensor:
-    """`negative_S`: item ids that all rows of a step share.
+def draw_negatives(
+    key: int, num_negatives: int, num_items: int, device: torch.device, uniform: bool = False
+) -> Tensor:
+    """`negative_S`: item ids that all rows of a step share, log-uniform or uniform.
 
     They come from the inverse of the distribution function at numbers of 46 random bits. With the
     23 bits of one draw, most of the rare items of a large catalogue would never be drawn: beyond id
@@ -95,5 +107,8 @@ def draw_negatives(key: int, num_negatives: int, num_items: int, device: torch.d
         .view(2, num_negatives)
     )
     u_S = coarse_S + (fine_S - 0.5) * 2.0**-23
+    if uniform:
+        place_S: Tensor = (u_S * num_items).long()
+        return place_S.clamp(0, num_items - 1) + 1
     item_S = torch.exp(u_S * math.log(num_items + 1)).long()
     return item_S.clamp(1, num_items)

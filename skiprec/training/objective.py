@@ -131,25 +131,27 @@ class Objective(nn.Module):
         }
         use = partial(full_softmax_of_exits, **given)
         if loss.kind == "sampled":
-            negative_S = self._negatives(pass_.step, target_N.device)
-            use = partial(sampled_softmax_of_exits, negative_S=negative_S, **given)
+            sampled = self._sampled(pass_.step, target_N.device)
+            use = partial(sampled_softmax_of_exits, **sampled, **given)
         of_exits: Tensor = self.network.head(x_ND, use)
         return x_MTBD[-1], of_exits / (pass_.num_targets * share_of_positions(loss))
 
     def _step_key(self, step: int) -> int:
         return keyed_random.mix(self.config.training.seed, keyed_random.stream_id("step"), step)
 
-    def _negatives(self, step: int, device: torch.device) -> Tensor:
-        num = self.config.loss.num_negatives
+    def _sampled(self, step: int, device: torch.device) -> dict[str, Any]:
+        """The arguments of a sampled softmax that are those of a step."""
+        num, is_uniform = self.config.loss.num_negatives, self.config.loss.negatives == "uniform"
         assert num is not None
-        return draw_negatives(self._step_key(step), num, self.network.num_items, device)
+        key, num_items = self._step_key(step), self.network.num_items
+        negative_S = draw_negatives(key, num, num_items, device, is_uniform)
+        return {"negative_S": negative_S, "uniform": is_uniform}
 
     def _cross_entropy(self, x_ND: Tensor, target_N: Tensor, step: int) -> Tensor:
         loss = self.config.loss
         if loss.kind == "full":
             return self.network.head(x_ND, partial(full_softmax, target_N=target_N))  # type: ignore[no-any-return]
-        negative_S = self._negatives(step, target_N.device)
-        use = partial(sampled_softmax, target_N=target_N, negative_S=negative_S)
+        use = partial(sampled_softmax, target_N=target_N, **self._sampled(step, target_N.device))
         return self.network.head(x_ND, use)  # type: ignore[no-any-return]
 
     @torch.no_grad()

@@ -64,6 +64,12 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"kind": "cost", "width": 8, "nest_sizes": [2, 3, 5], "reads_after": 2},
         {"exits": [2, 3, 5, 6]},
     ),
+    "HSTU": (
+        "dense",
+        {"kind": "none"},
+        {"backbone": "hstu", "num_heads": 2, "cosine_temperature": 0.1, "tied_items": True},
+    ),
+    "LiGR": ("dense", {"kind": "none"}, {"backbone": "ligr", "num_heads": 2}),
     "SASRec+ and a GRU": ("gathered", {**REINFORCE, "encoder": "gru"}, SASREC),
     "SASRec+ and attention": (
         "masked",
@@ -209,6 +215,8 @@ CASES = [
         ("exits", None),
         ("exits", 1),
         ("early state", None),
+        ("HSTU", None),
+        ("LiGR", None),
         ("SASRec+ and a GRU", None),
         ("SASRec+ and attention", None),
         *itertools.product(LEARNED, (None, 1)),

@@ -203,3 +203,41 @@ def test_negatives_are_a_function_of_the_key() -> None:
     assert torch.equal(draw_negatives(5, 100, V, CPU), first)
     assert not torch.equal(draw_negatives(6, 100, V, CPU), first)
     assert torch.equal(draw_negatives(5, 30, V, CPU), first[:30])
+
+
+def test_uniform_negatives_are_uniform_and_the_same_for_a_prefix() -> None:
+    num = 200_000
+    negative_S = draw_negatives(11, num, V, CPU, uniform=True)
+    count_V = torch.bincount(negative_S, minlength=V + 1)[1:]
+    expected = num / V
+    assert count_V.sum() == num
+    assert (count_V - expected).abs().max() < 5 * math.sqrt(expected)
+    assert torch.equal(draw_negatives(11, 30, V, CPU, uniform=True), negative_S[:30])
+    assert int(draw_negatives(7, 50_000, 3, CPU, uniform=True).max()) == 3
+
+
+def test_uniform_negatives_tend_to_the_full_loss_as_the_others_do() -> None:
+    *parts, target_N = leaves()
+    exact = plain(*parts, target_N).item()
+    means = []
+    for uniform in (True, False):
+        scores = DotProduct(parts[1], parts[2])
+        losses = [
+            sampled_softmax(
+                parts[0],
+                scores,
+                target_N=target_N,
+                negative_S=draw_negatives(key, 3000, V, CPU, uniform),
+                uniform=uniform,
+            ).item()
+            for key in range(20)
+        ]
+        means.append(sum(losses) / len(losses))
+    assert means == pytest.approx([exact, exact], rel=0.02)
+    wrong = sampled_softmax(
+        parts[0],
+        DotProduct(parts[1], parts[2]),
+        target_N=target_N,
+        negative_S=draw_negatives(0, 3000, V, CPU, uniform=True),
+    ).item()
+    assert abs(wrong - exact) > 0.02 * exact, "the control: the other correction is wrong"

@@ -1,0 +1,58 @@
+"""HSTU (Zhai et al., ICML 2024, eq. 1 to 3): attention without a softmax, gated, no feed-forward.
+
+    u, v, q, k = silu(LN(x) W);  A = silu(q k^T + bias[i - j]) / N, causal
+    branch = (LN(A v) * u) Wo
+
+N is the constant `max_positions`, so that scores of a longer history add up to more. Both norms
+have no weights, and each block learns a bias for each distance of two positions, as in the authors'
+code. They drop elements between u and Wo; here the stack drops elements of the branch.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skiprec.config.model import ModelConfig
+from skiprec.models.sasrec import MAX_POSITIONS, checked_heads
+
+
+class HstuBlock(nn.Module):
+    """The residual branch; the stack adds it to the block's input."""
+
+    def __init__(self, width: int, num_heads: int, max_positions: int):
+        super().__init__()
+        self.num_heads, self.max_positions = num_heads, max_positions
+        self.weight_DE = nn.Parameter(torch.empty(width, 4 * width))  # u, v, queries, keys
+        self.out_DE = nn.Parameter(torch.empty(width, width))
+        self.bias_P = nn.Parameter(torch.zeros(max_positions))  # by distance, 0 first
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Normal with std 0.02, and Xavier for the last product, as in the authors' code."""
+        nn.init.normal_(self.weight_DE, std=0.02, generator=generator)
+        nn.init.xavier_uniform_(self.out_DE, generator=generator)
+        nn.init.normal_(self.bias_P, std=0.02, generator=generator)
+
+    def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
+        """`branch_TBD`, zero at padding."""
+        T, B, D = x_TBD.shape
+        normed_ND = F.layer_norm(x_TBD, (D,)).reshape(T * B, D)
+        uvqk_TB4HC = F.silu(normed_ND @ self.weight_DE).view(
+            T, B, 4, self.num_heads, D // self.num_heads
+        )
+        u_BHTC, v_BHTC, q_BHTC, k_BHTC = uvqk_TB4HC.permute(2, 1, 3, 0, 4).unbind()
+        place_T = torch.arange(T, device=x_TBD.device)
+        distance_TT = place_T[:, None] - place_T
+        score_BHTT = q_BHTC @ k_BHTC.transpose(2, 3) + self.bias_P[distance_TT.clamp(min=0)]
+        sees_B1TT = (distance_TT >= 0) * is_item_TB1.permute(1, 2, 0).unsqueeze(1)
+        weight_BHTT = F.silu(score_BHTT) * (sees_B1TT / self.max_positions)
+        mixed_TBD = (weight_BHTT @ v_BHTC).permute(2, 0, 1, 3).reshape(T, B, D)
+        u_TBD = u_BHTC.permute(2, 0, 1, 3).reshape(T, B, D)
+        gated_ND = (F.layer_norm(mixed_TBD, (D,)) * u_TBD).view(T * B, D)
+        return (gated_ND @ self.out_DE).view(T, B, D) * is_item_TB1
+
+
+def hstu_blocks(config: ModelConfig) -> list[nn.Module]:
+    """The blocks of HSTU."""
+    heads = checked_heads(config)
+    positions = config.max_positions or MAX_POSITIONS
+    return [HstuBlock(config.width, heads, positions) for _ in range(config.num_blocks)]
