@@ -16,6 +16,7 @@ from skiprec.models.registry import architecture_of
 from skiprec.models.stack import BlockStack, WholeEncoder
 from skiprec.policy.build import build_policy
 from skiprec.policy.section import PolicySection
+from skiprec.ranking import certainty
 from skiprec.types import PADDING, EarlyState, Execution, History, KeepDecision
 
 
@@ -112,13 +113,22 @@ class SkipRecNetwork(nn.Module):
             return decision
         assert isinstance(self.stack, BlockStack)
         x_TBD = self.stack.first_blocks(depth, history.x_TBD, history.is_item_TB1, history.key_B)
-        decision = self.policy(replace(history, x_TBD=x_TBD), progress)
+        certainty_B2 = self.certainty(x_TBD[-1], depth) if self.policy.reads_scores else None
+        state = replace(history, x_TBD=x_TBD, certainty_B2=certainty_B2)
+        decision = self.policy(state, progress)
         return replace(
             decision,
             keep_BL=keeping_first(decision.keep_BL, depth),
             prob_BL=None if decision.prob_BL is None else keeping_first(decision.prob_BL, depth),
             early=EarlyState(depth, x_TBD),
         )
+
+    def certainty(self, x_ND: Tensor, depth: int) -> Tensor:
+        """`[N, 2]`: how certain the scores of states after `depth` blocks are; no gradient."""
+        if self.exits is not None:
+            x_ND = self.exits(x_ND, self.exits.exit_of(torch.tensor(depth, device=x_ND.device)))
+        certainty_N2: Tensor = self.head(x_ND, certainty)
+        return certainty_N2
 
     def encode(
         self,

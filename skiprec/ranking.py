@@ -111,6 +111,24 @@ def row_cross_entropy(x_ND: Tensor, scores: Scores, *, target_N: Tensor) -> Tens
 
 
 @torch.no_grad()
+def certainty(x_ND: Tensor, scores: Scores) -> Tensor:
+    """`[N, 2]`: the entropy of the softmax over all items, and the margin; both in nats.
+
+    The margin is log p of the best item minus that of the second best. The scores are computed in
+    chunks of rows.
+    """
+    size = max(1, MAX_SCORES // scores.num_items)
+    parts = []
+    for start in range(0, max(1, len(x_ND)), size):
+        some_ND = x_ND[start : start + size].float()
+        log_prob_NV = scores.columns(some_ND, 0, scores.num_items).log_softmax(1)
+        entropy_N = -(log_prob_NV.exp() * log_prob_NV).sum(1)
+        best_N2 = log_prob_NV.topk(min(2, scores.num_items), dim=1).values
+        parts.append(torch.stack([entropy_N, best_N2[:, 0] - best_N2[:, -1]], dim=1))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
 def top_items(
     x_BD: Tensor, scores: Scores, *, k: int, seen_BT: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -79,13 +79,15 @@ class Batch:
 class History:
     """Everything a policy may read: the embedded inputs of the rows, before any block has run.
 
-    A policy with `policy.reads_after` gets the state after its first blocks as `x_TBD`.
+    A policy with `policy.reads_after` gets the state after its first blocks as `x_TBD`, and if it
+    asks for them the `certainty_B2` of the last positions (`skiprec.ranking.certainty`).
     """
 
     item_TB: Tensor
     x_TBD: Tensor
     is_item_TB1: Tensor
     key_B: Tensor
+    certainty_B2: Tensor | None = None
 
 
 @dataclass(frozen=True)

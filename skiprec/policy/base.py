@@ -46,6 +46,11 @@ class PolicyModule(nn.Module, ABC):
         """How many first blocks every row runs before the policy reads their state."""
         return getattr(getattr(self, "options", None), "reads_after", None)
 
+    @property
+    def reads_scores(self) -> bool:
+        """Whether the policy also reads what the head says about that state."""
+        return bool(getattr(getattr(self, "trunk", None), "reads_scores", False))
+
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draws all weights from `generator`; a policy without weights draws nothing."""
 

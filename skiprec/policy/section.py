@@ -1,12 +1,14 @@
 """The common base of every kind's `[policy]` section. It imports only pydantic and sections."""
 
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from skiprec.config.loss import LossConfig
 from skiprec.config.model import ModelConfig
 from skiprec.config.section import Section
+
+Feature = Literal["state", "length", "entropy", "margin"]
 
 
 class PolicySection(Section):
@@ -63,12 +65,25 @@ class LearnedSection(PolicySection):
     """Number of first blocks that run for every row before the policy decides about the others. It
     then reads the last position's state behind them, by one hidden layer of `width` units, instead
     of the history by a network of its own. None: the policy reads the history."""
+    features: tuple[Feature, ...] | None = Field(None, min_length=1)
+    """What the policy reads after the first blocks: `state`, the normalised state; `length`, the
+    logarithm of the number of items; `entropy` and `margin` of the scores that the head gives to
+    the state, which cost one use of the head. Only with `reads_after`. None: state and length."""
     own_embedding: bool = False
     """Whether the policy has its own item table. False: it reads the backbone's item vectors
     through a projection, and its gradient reaches the backbone's table."""
 
+    @property
+    def state_features(self) -> tuple[Feature, ...]:
+        """What a policy with `reads_after` reads."""
+        return self.features or ("state", "length")
+
     @model_validator(mode="after")
     def _a_state_needs_no_encoder(self) -> Self:
+        if self.features is not None and self.reads_after is None:
+            raise ValueError("policy.features has no effect without policy.reads_after; remove it")
+        if self.features is not None and len(set(self.features)) < len(self.features):
+            raise ValueError(f"policy.features={list(self.features)} names one of them twice")
         for option in ("encoder", "own_embedding") if self.reads_after is not None else ():
             if getattr(self, option) != type(self).model_fields[option].default:
                 raise ValueError(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from skiprec.layers import ItemEmbedding
 from skiprec.policy.encoders import ENCODERS
-from skiprec.policy.section import LearnedSection
+from skiprec.policy.section import Feature, LearnedSection
 from skiprec.types import History
 
 
@@ -55,15 +55,21 @@ class PolicyTrunk(nn.Module):
 class StateTrunk(nn.Module):
     """Turns the state after the first blocks into one vector for each row: one hidden layer.
 
-    It reads the state, normalised, and how long the history is.
-
     Args:
+        features: what it reads.
         backbone_width: channels of the state.
     """
 
-    def __init__(self, width: int, backbone_width: int):
+    def __init__(self, features: tuple[Feature, ...], width: int, backbone_width: int):
         super().__init__()
-        self.project = nn.Linear(backbone_width + 1, width)
+        self.features = features
+        size = sum(backbone_width if feature == "state" else 1 for feature in features)
+        self.project = nn.Linear(size, width)
+
+    @property
+    def reads_scores(self) -> bool:
+        """Whether it reads what the head says about the state."""
+        return "entropy" in self.features or "margin" in self.features
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draws the layer."""
@@ -73,13 +79,24 @@ class StateTrunk(nn.Module):
     def forward(self, history: History) -> Tensor:
         """`[B, D]`: the vectors of the last positions."""
         length_B1 = history.is_item_TB1.sum(0)
-        return self.hidden(history.x_TBD[-1], length_B1)
+        return self.hidden(history.x_TBD[-1], length_B1, history.certainty_B2)
 
-    def hidden(self, state_ND: Tensor, length_N1: Tensor) -> Tensor:
-        """`[N, D]`: the vectors of states, whose histories have these numbers of items."""
-        state_ND = F.layer_norm(state_ND, state_ND.shape[-1:])
-        length_N1 = length_N1.clamp(min=1).log().to(state_ND.dtype)
-        hidden_ND: Tensor = self.project(torch.cat([state_ND, length_N1], dim=-1)).relu()
+    def hidden(
+        self, state_ND: Tensor, length_N1: Tensor, certainty_N2: Tensor | None = None
+    ) -> Tensor:
+        """`[N, D]`: the vectors of states, whose histories have these numbers of items.
+
+        Args:
+            certainty_N2: of the states, if `reads_scores`.
+        """
+        parts = {
+            "state": F.layer_norm(state_ND, state_ND.shape[-1:]),
+            "length": length_N1.clamp(min=1).log(),
+        }
+        if certainty_N2 is not None:
+            parts["entropy"], parts["margin"] = certainty_N2[:, :1], certainty_N2[:, 1:]
+        chosen = [parts[feature].to(state_ND.dtype) for feature in self.features]
+        hidden_ND: Tensor = self.project(torch.cat(chosen, dim=-1)).relu()
         return hidden_ND
 
 
@@ -92,7 +109,7 @@ def build_trunk(
         ValueError: the encoder is unknown.
     """
     if config.reads_after is not None:
-        return StateTrunk(config.width, backbone_width)
+        return StateTrunk(config.state_features, config.width, backbone_width)
     return PolicyTrunk(config, num_items, backbone_width)
 
 

@@ -61,7 +61,13 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "exits": ("dense", {"kind": "none"}, {"exits": [1, 3, 4, 6], "stochastic_depth": 0.5}),
     "early state": (
         "gathered",
-        {"kind": "cost", "width": 8, "nest_sizes": [2, 3, 5], "reads_after": 2},
+        {
+            "kind": "cost",
+            "width": 8,
+            "nest_sizes": [2, 3, 5],
+            "reads_after": 2,
+            "features": ["state", "length", "entropy"],
+        },
         {"exits": [2, 3, 5, 6]},
     ),
     "HSTU": (

@@ -199,6 +199,11 @@ def test_options_of_a_learned_policy_have_no_effect_on_a_control(kind: str, opti
             (*COST, "policy.reads_after=8"),
             "every row runs policy.reads_after=8 blocks before the policy decides",
         ),
+        ((*GUMBEL, 'policy.features=["length"]'), "no effect without policy.reads_after"),
+        (
+            (*GUMBEL, "policy.reads_after=2", 'policy.features=["length", "length"]'),
+            "names one of them twice",
+        ),
         ((*COST, "training.fit_on=held_out"), "would train the backbone on validation rows"),
         (
             ("model.exits=[2, 8]",),

@@ -53,7 +53,11 @@ class Training(PolicyTraining):
         assert isinstance(trunk, StateTrunk)
         is_scored_TB = batch.is_scored_BT.t()
         length_TB = (batch.input_BT != PADDING).t().cumsum(0)
-        vector_ND = trunk.hidden(early.x_TBD[is_scored_TB], length_TB[is_scored_TB][:, None])
+        state_ND = early.x_TBD[is_scored_TB]
+        certainty_N2 = None
+        if trunk.reads_scores:
+            certainty_N2 = self.network.certainty(state_ND, early.depth)
+        vector_ND = trunk.hidden(state_ND, length_TB[is_scored_TB][:, None], certainty_N2)
         cost_NM = nested_costs_of_positions(self.network, batch, self.policy.sizes)
         error_NM = (self.policy.costs(vector_ND) - cost_NM).square()
         assert pass_.num_targets is not None

@@ -1,5 +1,6 @@
 """Policies that read the state after the first blocks, instead of the history."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -95,6 +96,50 @@ def test_the_policy_reads_the_last_state_and_the_length_and_nothing_else() -> No
     torch.testing.assert_close(decision.cost_BM, output_BM - output_BM[:, -1:])
 
 
+def test_the_certainty_is_that_of_the_scores_of_the_state() -> None:
+    network = build_network(model_config(exits=EXITS))
+    x_ND = torch.randn(7, network.model_config.width)
+    found_N2 = network.certainty(x_ND, EARLY)
+    normed_ND = F.layer_norm(
+        x_ND, x_ND.shape[-1:], network.exits.weight_MD[1], network.exits.bias_MD[1]
+    )
+    prob_NV = (normed_ND @ network.head.weight_VD.t() + network.head.bias_V).softmax(1)
+    for prob_V, (entropy, margin) in zip(prob_NV, found_N2.tolist(), strict=True):
+        assert entropy == pytest.approx(-sum(p * math.log(p) for p in prob_V.tolist()), rel=1e-4)
+        best, second = sorted(prob_V.tolist(), reverse=True)[:2]
+        assert margin == pytest.approx(math.log(best / second), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("features", "moves"),
+    [
+        (("state",), {"state"}),
+        (("length",), {"length"}),
+        (("entropy",), {"state"}),
+        (("margin", "length"), {"state", "length"}),
+    ],
+)
+def test_a_policy_reads_the_features_that_it_names(
+    features: tuple[str, ...], moves: set[str]
+) -> None:
+    policy = policy_config("cost", reads_after=EARLY, nest_sizes=(2, 3), features=features)
+    network = build_network(model_config(), policy).eval()
+    # Two histories of two items, and one of three that ends as the first does.
+    items_BT = torch.tensor([[0, 0, 3, 7], [0, 0, 9, 4], [0, 5, 3, 7]])
+    history = network.embed(items_BT, torch.arange(3))
+    decision = network.decide(history)
+    assert decision is not None
+    assert decision.early is not None
+    # The third row gets the state of the first, so that their lengths alone differ.
+    x_TBD = decision.early.x_TBD[:, [0, 1, 0]]
+    asks = network.policy.reads_scores
+    certainty_B2 = network.certainty(x_TBD[-1], EARLY) if asks else None
+    state = replace(history, x_TBD=x_TBD, certainty_B2=certainty_B2)
+    cost_BM = network.policy(state, None).cost_BM
+    assert (not torch.equal(cost_BM[0], cost_BM[1])) == ("state" in moves)
+    assert (not torch.equal(cost_BM[0], cost_BM[2])) == ("length" in moves)
+
+
 def test_costs_of_positions_are_those_of_requests_that_end_there() -> None:
     network = network_with("cost", exits=EXITS)
     batch, sizes = random_batch(5), (2, 3, 4)
@@ -111,8 +156,10 @@ def test_costs_of_positions_are_those_of_requests_that_end_there() -> None:
     assert (found_NM[:, -1] == 0).all()
 
 
-def test_the_loss_is_the_squared_error_over_all_positions() -> None:
-    config = run_config("cost", policy__reads_after=EARLY, policy__nest_sizes=[2, 3])
+@pytest.mark.parametrize("features", [None, ["state", "length", "entropy", "margin"]])
+def test_the_loss_is_the_squared_error_over_all_positions(features: list[str] | None) -> None:
+    given = {"policy__reads_after": EARLY, "policy__nest_sizes": [2, 3]}
+    config = run_config("cost", **given, policy__features=features)
     network = build_network(config.model, config.policy).double()
     batch = random_batch(12)
     pass_ = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
