@@ -33,6 +33,7 @@ from cluster.training.launch import check_inputs
 from skiprec.config.cluster import ClusterConfig
 from skiprec.config.files import changed_keys, parse_config
 from skiprec.config.run import RunConfig
+from skiprec.data.halves import rows_to_train
 from skiprec.data.shards import ShardSet
 from skiprec.durable import write_text_durably
 from skiprec.terminal import moving_line, part_of, say
@@ -72,18 +73,17 @@ def _open_sweep(
     """
     ensure_data(home.data)
     shards = ShardSet.open(Path(home.data.path), "train")
+    num_rows = rows_to_train(Path(home.data.path), home.training).num_rows
     dimensions = sweep.dimensions(list(trees))
     corners = [
-        trial_config(sweep, trees, drawn, sweep.name, shards.num_rows)
+        trial_config(sweep, trees, drawn, sweep.name, num_rows)
         for drawn in _corners(dimensions, list(trees))
     ]
     for config in corners:
         check_inputs(config)
     if sweep.scheduler == "pbt":
         _check_copies(corners, shards.num_items)
-    plan = SweepPlan(
-        sweep, trees, shards.num_rows, shards.num_items, shards.window - 1, str(Path.cwd())
-    )
+    plan = SweepPlan(sweep, trees, num_rows, shards.num_items, shards.window - 1, str(Path.cwd()))
     saved = home.folder / "sweep.json"
     settings = {"sweep": sweep.model_dump(mode="json"), "configurations": trees}
     if saved.exists():
