@@ -50,7 +50,9 @@ class SkipRecNetwork(nn.Module):
         else:
             self.stack = WholeEncoder(blocks[0], model.dropout, activation_checkpointing)
         self.num_blocks = len(blocks)
-        self.exits = None if model.exits is None else ExitNorms(model.exits, model.width)
+        self.exits = None
+        if model.exits is not None:
+            self.exits = ExitNorms(model.exits, model.width, bool(model.exit_maps))
         self.head = (
             TiedItemHead(self.embedding, model.head_has_norm, model.cosine_temperature)
             if model.tied_items

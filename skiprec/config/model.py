@@ -36,6 +36,9 @@ class ModelConfig(Section):
     """Depths, rising, at which a row may leave the network, each with a LayerNorm of its own before
     the one head; the last one is `num_blocks`. A network without a policy is trained to be good at
     all of them (see `[loss]`). None: rows leave after the last block."""
+    exit_maps: bool | None = None
+    """Whether each exit adds a linear map of its normalised state, which starts at 0. Only with
+    `exits`. None: no maps."""
     tied_items: bool | None = None
     """Whether items are scored by the same vectors that the network reads. None: the scores have a
     table of their own, as in the authors' code."""
@@ -53,6 +56,8 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _exits_rise_to_all_blocks(self) -> Self:
         if self.exits is None:
+            if self.exit_maps is not None:
+                raise ValueError("model.exit_maps has no effect without model.exits; remove it")
             return self
         if list(self.exits) != sorted(set(self.exits)) or self.exits[-1] != self.num_blocks:
             raise ValueError(

@@ -23,6 +23,8 @@ def why_not_native(network: SkipRecNetwork) -> str | None:
     backbone = network.model_config.backbone
     if backbone not in BACKBONES:
         return f"model.backbone={backbone!r} (it knows {', '.join(BACKBONES)})"
+    if network.model_config.exit_maps:
+        return "model.exit_maps"
     if network.model_config.cosine_temperature is not None:
         return "model.cosine_temperature"
     if network.embedding.table.weight.dtype != torch.float32:

@@ -11,6 +11,7 @@ from skiprec.types import History, KeepDecision
 from tests.testkit.networks import (
     BACKBONE_NAMES,
     NUM_BLOCKS,
+    WINDOW,
     build_network,
     model_config,
     policy_config,
@@ -18,12 +19,16 @@ from tests.testkit.networks import (
 )
 
 EXITS = (1, 2, NUM_BLOCKS)
+ROWS = WINDOW - 1  # as many as positions, so that no mix-up of the two goes unseen
 each_backbone = pytest.mark.parametrize("backbone", BACKBONE_NAMES)
 
 
-def network_and_history(backbone: str) -> tuple[SkipRecNetwork, History]:
-    network = build_network(model_config(backbone, exits=EXITS)).eval()
-    batch = random_batch(6)
+with_and_without_maps = pytest.mark.parametrize("maps", [None, True])
+
+
+def network_and_history(backbone: str, maps: bool | None) -> tuple[SkipRecNetwork, History]:
+    network = build_network(model_config(backbone, exits=EXITS, exit_maps=maps)).eval()
+    batch = random_batch(ROWS)
     return network, network.embed(batch.input_BT, batch.key_B)
 
 
@@ -35,7 +40,10 @@ def slow_state(network: SkipRecNetwork, history: History, kept: list[int]) -> to
     depth = kept[-1] + 1 if kept else 0
     exit_ = next(number for number, exit_depth in enumerate(EXITS) if exit_depth >= depth)
     weight_D, bias_D = network.exits.weight_MD[exit_], network.exits.bias_MD[exit_]
-    return F.layer_norm(x_TBD, x_TBD.shape[-1:], weight_D, bias_D)
+    normed_TBD = F.layer_norm(x_TBD, x_TBD.shape[-1:], weight_D, bias_D)
+    if network.exits.map_MDE is None:
+        return normed_TBD
+    return normed_TBD + normed_TBD @ network.exits.map_MDE[exit_]
 
 
 def test_a_row_leaves_behind_its_last_kept_block() -> None:
@@ -46,13 +54,14 @@ def test_a_row_leaves_behind_its_last_kept_block() -> None:
 
 
 @each_backbone
+@with_and_without_maps
 @pytest.mark.parametrize("kept", [[], [0], [1], [0, 1], [0, 2], [*range(NUM_BLOCKS)]], ids=str)
 @pytest.mark.parametrize("execution", ["masked", "gathered"])
 def test_every_execution_ends_with_the_norm_of_the_row(
-    backbone: str, kept: list[int], execution: str
+    backbone: str, maps: bool | None, kept: list[int], execution: str
 ) -> None:
-    network, history = network_and_history(backbone)
-    keep_BL = torch.ones(6, NUM_BLOCKS)
+    network, history = network_and_history(backbone, maps)
+    keep_BL = torch.ones(ROWS, NUM_BLOCKS)
     keep_BL[1] = 0
     keep_BL[1, kept] = 1  # one row among rows of another depth
     found_TBD = network.encode(history, KeepDecision(keep_BL, None), execution, True)
@@ -62,8 +71,11 @@ def test_every_execution_ends_with_the_norm_of_the_row(
 
 
 @each_backbone
-def test_prefixes_states_and_shallow_networks_are_the_same_exits(backbone: str) -> None:
-    network, history = network_and_history(backbone)
+@with_and_without_maps
+def test_prefixes_states_and_shallow_networks_are_the_same_exits(
+    backbone: str, maps: bool | None
+) -> None:
+    network, history = network_and_history(backbone, maps)
     states_MTBD = network.states(history, None, EXITS)
     last_MBD = network.prefixes(history, (0, *EXITS))
     for number, depth in enumerate(EXITS):
@@ -77,30 +89,34 @@ def test_prefixes_states_and_shallow_networks_are_the_same_exits(backbone: str) 
 
 
 @each_backbone
-def test_states_under_stochastic_depth_are_those_of_gathered(backbone: str) -> None:
-    network, history = network_and_history(backbone)
+@with_and_without_maps
+def test_states_under_stochastic_depth_are_those_of_gathered(
+    backbone: str, maps: bool | None
+) -> None:
+    network, history = network_and_history(backbone, maps)
     generator = torch.Generator().manual_seed(1)
-    keep_BL = torch.randint(0, 2, (6, NUM_BLOCKS), generator=generator).float()
+    keep_BL = torch.randint(0, 2, (ROWS, NUM_BLOCKS), generator=generator).float()
     keep_BL[:, -1] = 1  # so that the row leaves at the last exit
     decision = KeepDecision(keep_BL, None)
     last_TBD = network.states(history, decision, (1, NUM_BLOCKS))[-1]
     torch.testing.assert_close(last_TBD, network.encode(history, decision, "gathered", True))
 
 
-def test_a_decision_at_each_position_has_a_norm_at_each_position() -> None:
-    network, history = network_and_history("nextitnet_plus")
-    keep_BL = torch.ones(6, NUM_BLOCKS)
+@with_and_without_maps
+def test_a_decision_at_each_position_has_a_norm_at_each_position(maps: bool | None) -> None:
+    network, history = network_and_history("nextitnet_plus", maps)
+    keep_BL = torch.ones(ROWS, NUM_BLOCKS)
     keep_BL[2, 1:] = 0
     keep_TBL = keep_BL.expand(len(history.x_TBD), -1, -1)
     everywhere, plain = (
         network.encode(history, KeepDecision(keep, None), "masked") for keep in (keep_TBL, keep_BL)
     )
-    assert torch.equal(everywhere, plain)
+    torch.testing.assert_close(everywhere, plain)
 
 
 def test_a_policy_runs_on_a_network_with_exits() -> None:
     network = build_network(model_config(exits=EXITS), policy_config("gumbel"))
-    batch = random_batch(6)
+    batch = random_batch(ROWS)
     history = network.embed(batch.input_BT, batch.key_B)
     decision = network.decide(history, progress=0.5)
     network.encode(history, decision, "masked").square().mean().backward()
