@@ -156,7 +156,8 @@ class SkipRecNetwork(nn.Module):
         )
         if self.exits is None:
             return x_TBD
-        depth_B = x_TBD.new_tensor(self.num_blocks) if keep_BL is None else depth_of(keep_BL)
+        all_blocks = torch.tensor(self.num_blocks, device=x_TBD.device)
+        depth_B = all_blocks if keep_BL is None else depth_of(keep_BL)
         normed_TBD: Tensor = self.exits(x_TBD, self.exits.exit_of(depth_B))
         return normed_TBD
 

@@ -37,7 +37,7 @@ class PolicyModule(nn.Module, ABC):
     """The base of every policy. `tests/unit/policy` checks this interface for every kind.
 
     The constructor takes (options, num_items, backbone_width, num_blocks). A learned policy has
-    a `trunk`, which is a `PolicyTrunk`, and a `head`; its decision has a `prob_BL` or a `cost_BM`
+    a `trunk`, from `build_trunk`, and a `head`; its decision has a `prob_BL` or a `cost_BM`
     that depends on the history; and it has a `knob`. If it decides by a `LinearRule`, it says so.
     """
 

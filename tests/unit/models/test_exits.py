@@ -121,3 +121,18 @@ def test_a_policy_runs_on_a_network_with_exits() -> None:
     decision = network.decide(history, progress=0.5)
     network.encode(history, decision, "masked").square().mean().backward()
     assert all(p.grad.abs().max() > 0 for p in network.policy.parameters())
+
+
+def test_depths_are_exact_in_bf16() -> None:
+    """257 has no place in bf16, which would round it to the exit before."""
+    depths = (1, 256, 257)
+    network = build_network(model_config(num_blocks=257, width=2, exits=depths)).eval().bfloat16()
+    batch = random_batch(2)
+    history = network.embed(batch.input_BT, batch.key_B)
+    every = KeepDecision(torch.ones(2, 257, dtype=torch.bfloat16), None)
+    with torch.inference_mode():
+        whole_TBD = network.encode(history, None, "dense")
+        assert torch.equal(network.encode(history, every, "gathered"), whole_TBD)
+        state_TBD = network.stack.dense(history.x_TBD, history.is_item_TB1, history.key_B)
+        assert torch.equal(whole_TBD, network.exits(state_TBD, torch.tensor(2)))
+        assert not torch.equal(whole_TBD, network.exits(state_TBD, torch.tensor(1)))
