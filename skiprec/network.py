@@ -77,7 +77,7 @@ class SkipRecNetwork(nn.Module):
         if self.model_config.initial_scale is not None:
             with torch.no_grad():
                 for name, parameter in self.named_parameters():
-                    if parameter.dim() > 1 and not name.startswith("policy."):
+                    if parameter.dim() > 1 and not name.startswith(("policy.", "exits.")):
                         parameter.mul_(self.model_config.initial_scale)
 
     def item_tables(self) -> Iterator[tuple[str, Tensor]]:
@@ -113,8 +113,7 @@ class SkipRecNetwork(nn.Module):
         if depth is None:
             decision: KeepDecision = self.policy(history, progress)
             return decision
-        assert isinstance(self.stack, BlockStack)
-        x_TBD = self.stack.first_blocks(depth, history.x_TBD, history.is_item_TB1, history.key_B)
+        x_TBD = self.first_blocks(history, depth)
         certainty_B2 = self.certainty(x_TBD[-1], depth) if self.policy.reads_scores else None
         state = replace(history, x_TBD=x_TBD, certainty_B2=certainty_B2)
         decision = self.policy(state, progress)
@@ -124,6 +123,11 @@ class SkipRecNetwork(nn.Module):
             prob_BL=None if decision.prob_BL is None else keeping_first(decision.prob_BL, depth),
             early=EarlyState(depth, x_TBD),
         )
+
+    def first_blocks(self, history: History, size: int) -> Tensor:
+        """`x_TBD` after the first blocks, before any norm of an exit."""
+        assert isinstance(self.stack, BlockStack)
+        return self.stack.first_blocks(size, history.x_TBD, history.is_item_TB1, history.key_B)
 
     def certainty(self, x_ND: Tensor, depth: int) -> Tensor:
         """`[N, 2]`: how certain the scores of states after `depth` blocks are; no gradient."""

@@ -18,6 +18,7 @@ from cluster.machine.process import keep_freed_memory
 from skiprec.checkpoints.network import load_network
 from skiprec.config.run import RunConfig
 from skiprec.data.batching import evenly_spaced_rows
+from skiprec.data.halves import SomeRows, rows_to_validate
 from skiprec.data.shards import ShardSet
 from skiprec.evaluation.measure.arms import Arms, Decided
 from skiprec.evaluation.measure.native_timing import (
@@ -66,9 +67,17 @@ class Job:
         return None if name is None else self.run_folder.parent / name
 
     def open_rows(self) -> tuple[ShardSet, Longs]:
-        """The evaluated split and the numbers of its evaluated rows."""
-        shards = ShardSet.open(self.data_path, self.config.evaluation.split)
-        return shards, evenly_spaced_rows(shards.num_rows, self.config.evaluation.max_rows)
+        """The evaluated split and the numbers of its evaluated rows.
+
+        Validation rows on which the policy was fitted are none of them (`training.fit_on`).
+        """
+        evaluation = self.config.evaluation
+        shards = ShardSet.open(self.data_path, evaluation.split)
+        rows: ShardSet | SomeRows = shards
+        if evaluation.split == "validation":
+            rows = rows_to_validate(self.data_path, self.config.training)
+        row_R = evenly_spaced_rows(rows.num_rows, evaluation.max_rows)
+        return shards, rows.row_R[row_R] if isinstance(rows, SomeRows) else row_R
 
     def load(self) -> SkipRecNetwork:
         """The run's best network on this actor's device."""

@@ -20,6 +20,7 @@ from skiprec.checkpoints.network import load_network
 from skiprec.config.files import apply_overrides, parse_config
 from skiprec.config.run import RunConfig
 from skiprec.data.batching import evenly_spaced_rows
+from skiprec.data.halves import rows_to_validate
 from skiprec.data.shards import ShardSet
 from skiprec.evaluation.measure.arms import (
     POLICY_ARMS,
@@ -134,7 +135,7 @@ def _accuracy_pass(
             parts = scorers.all("decide", [(unit,) for unit in units], "decided")
             decided = concatenate(parts)
             curve, learned = operating_points(policy, decided)
-            arms = arms_of(decided.keep_RL, row_R) | learned
+            arms = arms_of(decided.keep_RL, row_R, job.config.model.exits) | learned
         calls = [(unit, None if arms is None else take_rows(arms, unit)) for unit in units]
         parts = scorers.all("score", calls, "scored")
         agreement = None
@@ -151,9 +152,9 @@ def _setting_for(job: Job, network: SkipRecNetwork, keep_frac: float) -> float:
     The knob is turned to this setting, as training turns it.
     """
     knob = serving_knob(network)
-    shards = ShardSet.open(job.data_path, "validation")
-    row_R = evenly_spaced_rows(shards.num_rows, job.config.training.validation_rows)
-    decided = decide_unit(network, read_tiles(shards, row_R)[1])
+    rows = rows_to_validate(job.data_path, job.config.training)
+    row_R = evenly_spaced_rows(rows.num_rows, job.config.training.validation_rows)
+    decided = decide_unit(network, read_tiles(rows, row_R)[1])
     assert decided.numbers_RK is not None
     setting = knob.setting_for(decided.numbers_RK, keep_frac)
     knob.turn(setting)

@@ -91,6 +91,8 @@ SAME_FUNCTION: dict[str, Callable[[ModelConfig], object]] = {
     "backbone": lambda model: model.backbone,
     "dilations": dilation_cycle,
     "num_heads": num_heads,
+    "exits": lambda model: model.exits,
+    "cosine_temperature": lambda model: model.cosine_temperature,
 }
 
 

@@ -120,6 +120,11 @@ def _check_exits(config: RunConfig) -> None:
             "init_growth doubles the blocks of a network, whose exits then lie at other depths; "
             "remove model.exits"
         )
+    if config.loss.teacher == "mean" and config.model.cosine_temperature is not None:
+        raise ValueError(
+            "loss.teacher='mean' averages scores that are dot products; with "
+            "model.cosine_temperature they are none: remove one of the two"
+        )
     if options and config.policy.decides:
         raise ValueError(
             f"loss.{options[0]} has no effect with policy.kind={config.policy.kind!r}: exits are "
@@ -192,6 +197,11 @@ def _check_item_optimizer(config: RunConfig) -> None:
         raise ValueError(
             f"{name} needs gradients of single rows, and model.tied_items gives one table the "
             "gradients of inputs and of scores; set one of the two"
+        )
+    if config.model.cosine_temperature is not None:
+        raise ValueError(
+            f"{name} needs gradients of single rows, and model.cosine_temperature normalises the "
+            "whole table; set one of the two"
         )
     if training.weight_decay > 0:
         raise ValueError(

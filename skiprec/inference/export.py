@@ -259,6 +259,9 @@ def _self_test(plain: Recommender, validation: Validation, ids: list[str]) -> li
     rows = validation.histories[::step][:SELF_TEST_ROWS]
     rows = [*rows, *(row[-1:] for row in rows[:1])]
     histories = [[ids[number - 1] for number in row] for row in rows]
-    answers = plain.recommend(histories, k=10)
+    answers = plain.recommend(histories, k=10, explain=True)
     pairs = zip(histories, answers, strict=True)
-    return [{"history": h, "items": a.items, "scores": a.scores} for h, a in pairs]
+    return [
+        {"history": h, "items": a.items, "scores": a.scores, "kept_blocks": a.kept_blocks}
+        for h, a in pairs
+    ]

@@ -25,6 +25,7 @@ MAX_WIDTH = 128
 TILE = 64  # positions that a program computes together, of one or several rows
 MAX_ROWS = 4  # of a tile
 PROGRAMS_OF_A_PROCESSOR = 4
+PACKED = ("packed_weights", "packed_vectors", "packed_scales", "packed_dilations")
 
 
 def with_triton_blocks(network: SkipRecNetwork) -> SkipRecNetwork:
@@ -61,12 +62,18 @@ class TritonStack(BlockStack):
 
     def __init__(self, blocks: list[nn.Module]):
         super().__init__(blocks)
-        self.packed = _pack(blocks)  # type: ignore[arg-type]
+        for name, packed in zip(PACKED, _pack(blocks), strict=True):  # type: ignore[arg-type]
+            self.register_buffer(name, packed, persistent=False)
+
+    def first_blocks(self, size: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
+        """See `BlockStack`."""
+        is_first_L = torch.arange(len(self.blocks), device=x_TBD.device) < size
+        keep_BL = is_first_L.to(x_TBD.dtype).expand(x_TBD.shape[1], -1)
+        return self.gathered(x_TBD, is_item_TB1, key_B, keep_BL, False)
 
     def dense(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
         """See `BlockStack`."""
-        everything_BL = x_TBD.new_ones(x_TBD.shape[1], len(self.blocks))
-        return self.gathered(x_TBD, is_item_TB1, key_B, everything_BL, False)
+        return self.first_blocks(len(self.blocks), x_TBD, is_item_TB1, key_B)
 
     def gathered(
         self,
@@ -83,7 +90,7 @@ class TritonStack(BlockStack):
         T, B, D = x_TBD.shape
         if start:
             keep_BL = torch.cat([torch.zeros_like(keep_BL[:, :start]), keep_BL[:, start:]], 1)
-        weight_LPDE, vector_LPD, scale_L, dilation_L = self.packed
+        weight_LPDE, vector_LPD, scale_L, dilation_L = (getattr(self, name) for name in PACKED)
         padded = weight_LPDE.shape[-1]
         x_BTD = torch.zeros(B, T, padded, device=x_TBD.device)
         x_BTD[..., :D] = x_TBD.transpose(0, 1)

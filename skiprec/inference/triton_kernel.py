@@ -58,7 +58,7 @@ def kept_blocks(
                     first = tl.load(first_of_row + row, mask=is_row, other=LENGTH)
                     is_kept = tl.load(keep + row * BLOCKS + block, mask=is_row, other=0) != 0
                     is_computed = is_kept & (time >= first)
-                    at = row * LENGTH + time
+                    at = row.to(tl.int64) * LENGTH + time
                     branch = _norm_relu_of_convolution(
                         x if half == 0 else hidden,
                         block_weight + half * 3 * PADDED * PADDED,

@@ -28,7 +28,8 @@ class ExitNorms(nn.Module):
 
     def exit_of(self, depth_N: Tensor) -> Tensor:
         """The number of the exit for rows that run this many blocks: at this depth, or the next."""
-        return torch.searchsorted(self.depth_M, depth_N)
+        # Not searchsorted, which the exporter to ONNX does not know.
+        return (depth_N.unsqueeze(-1) > self.depth_M).sum(-1)
 
     def forward(self, x_ND: Tensor, exit_N: Tensor) -> Tensor:
         """The states, each after the norm of its exit.

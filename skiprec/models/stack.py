@@ -45,9 +45,10 @@ class BlockStack(nn.Module):
         """`x_TBD` after all blocks, by the named execution.
 
         Only `gathered` reads `call_every_block`, and `dense` does not read `keep_BL`. The blocks
-        before `start` have run already; `dense` does not skip them.
+        before `start` have run already.
         """
         if execution == "dense":
+            assert start == 0, "a dense execution runs every block"
             return self.dense(x_TBD, is_item_TB1, key_B)
         if keep_BL is None:
             raise ValueError(f"execution={execution!r} needs keep decisions, but keep_BL is None")
@@ -97,15 +98,16 @@ class BlockStack(nn.Module):
         `gathered` does.
         """
         rows_of_blocks = None if keep_BL is None else split_rows(keep_BL)
-        states = []
+        states = {}
         for index in range(len(self.blocks)):
             if rows_of_blocks is None:
                 x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
             else:
                 rows = rows_of_blocks[index]
                 x_TBD = self._run_for_rows(index, rows, x_TBD, is_item_TB1, key_B, torch.index_add)
-            states.append(x_TBD)
-        return torch.stack([states[size - 1] for size in sizes])
+            if index + 1 in sizes:
+                states[index + 1] = x_TBD
+        return torch.stack([states[size] for size in sizes])
 
     def run_block(self, index: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
         """`x_TBD` after one block that all rows keep."""

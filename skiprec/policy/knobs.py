@@ -44,7 +44,9 @@ class ThresholdKnob(Knob):
     served = 0.5
 
     def points(self, numbers_RK: Numbers) -> list[OperatingPoint]:
-        """See `Knob`. The thresholds are quantiles of all P(keep)."""
+        """See `Knob`. The thresholds are quantiles of P(keep); a P of 1 is above each of them."""
         share_N = np.linspace(0, 1, NUM_POINTS + 2)[1:-1]
-        thresholds = np.quantile(numbers_RK, 1 - share_N).tolist()
-        return [OperatingPoint(threshold, numbers_RK > threshold) for threshold in thresholds]
+        free_N = numbers_RK[numbers_RK < 1]
+        thresholds = np.quantile(free_N if len(free_N) else numbers_RK, 1 - share_N).tolist()
+        always_RL = numbers_RK >= 1
+        return [OperatingPoint(t, always_RL | (numbers_RK > t)) for t in thresholds]

@@ -64,7 +64,8 @@ class LearnedSection(PolicySection):
     reads_after: int | None = Field(None, ge=1)
     """Number of first blocks that run for every row before the policy decides about the others. It
     then reads the last position's state behind them, by one hidden layer of `width` units, instead
-    of the history by a network of its own. None: the policy reads the history."""
+    of the history by a network of its own. Where the backbone is trained, too, the policy's
+    gradient reaches these blocks. None: the policy reads the history."""
     features: tuple[Feature, ...] | None = Field(None, min_length=1)
     """What the policy reads after the first blocks: `state`, the normalised state; `length`, the
     logarithm of the number of items; `entropy` and `margin` of the scores that the head gives to
@@ -98,4 +99,11 @@ class LearnedSection(PolicySection):
             raise ValueError(
                 f"policy.reads_after={self.reads_after} leaves no block to decide about; the "
                 f"backbone has {model.num_blocks}"
+            )
+        reads_scores = {"entropy", "margin"} & set(self.features or ())
+        if reads_scores and model.exits is not None and self.reads_after not in model.exits:
+            raise ValueError(
+                f"policy.features={list(self.features or ())} reads scores after "
+                f"policy.reads_after={self.reads_after} blocks, where model.exits="
+                f"{list(model.exits)} has no exit"
             )

@@ -16,7 +16,9 @@ from skiprec.keyed_random import mix, stream_id, uniform
 from skiprec.scores import DotProduct, Scores
 from skiprec.training.losses import sampled_scores
 
-CHUNK_SCORES = 2**18  # a chunk's scores fit the second cache of a core
+# The scores of a chunk fit the second cache of a core, or a chunk has a few rows: each of them
+# updates the gradient of the whole table.
+CHUNK_SCORES, LEAST_ROWS = 2**18, 128
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class ExitTerms:
 
     Args:
         weight: of the cross-entropy of the target.
-        distillation: of that of the teacher, in this step.
+        distillation: weight of the cross-entropy of the teacher, in this step.
         temperature: t.
     """
 
@@ -132,7 +134,7 @@ class _FullSoftmaxOfExits(torch.autograd.Function):
         precise = torch.promote_types(weight_VD.dtype, torch.float32)
         grad_x, grad_w = torch.empty_like(x_MND), torch.zeros_like(weight_VD, dtype=precise)
         grad_b, loss = torch.zeros_like(bias_V, dtype=precise), grad_w.new_zeros(())
-        size, t = max(16, CHUNK_SCORES // len(weight_VD)), terms.temperature
+        size, t = max(LEAST_ROWS, CHUNK_SCORES // len(weight_VD)), terms.temperature
         for start in range(0, len(column_N), size):
             rows = slice(start, start + size)
             column_C1 = column_N[rows, None]

@@ -80,10 +80,11 @@ int main(int argc, char** argv) {
     shape.policy_width = shape.rule ? draw(1, 40) : 0;
     shape.reads_after = shape.rule && draw(0, 1) ? draw(0, shape.blocks - 1) : 0;
     shape.policy_has_table = shape.rule && !shape.reads_after ? draw(0, 1) : 0;
-    shape.sets = shape.rule == 3 ? draw(1, 3) : 0;
+    int least = shape.reads_after ? shape.reads_after : 0;
+    shape.sets = shape.rule == 3 ? draw(1, shape.blocks - least + 1) : 0;
     std::vector<int32_t> dilations(shape.blocks), sizes(shape.sets);
     for (int32_t& one : dilations) one = draw(1, 50);
-    for (int32_t& one : sizes) one = draw(shape.reads_after, shape.blocks);
+    for (int m = 0; m < shape.sets; m++) sizes[m] = shape.blocks - shape.sets + 1 + m;
     std::vector<int32_t> exits(shape.norms);
     for (int e = 0; e < shape.norms; e++) exits[e] = shape.blocks - shape.norms + 1 + e;
     Lists lists{dilations.data(), sizes.data(), exits.data()};

@@ -155,24 +155,37 @@ def concatenate(parts: list[Decided]) -> Decided:
     return Decided(keep_RL, np.concatenate(numbers) if numbers else None)
 
 
-def arms_of(keep_RL: Keep, row_R: NDArray[np.int64]) -> Arms:
+def arms_of(keep_RL: Keep, row_R: NDArray[np.int64], exits: tuple[int, ...] | None = None) -> Arms:
     """The learned decisions of all rows and their controls: `POLICY_ARMS`, then the frontier.
 
     All of them are functions of the decisions and the row numbers alone. The frontier has a fixed
     set of each of its sizes; the largest one is `ALL_BLOCKS`.
+
+    Args:
+        exits: of the network. Its fixed sets are then the exits, and `FIXED` is the one nearest to
+            the mean: at other depths no norm has been trained.
     """
     num_rows, num_blocks = keep_RL.shape
     coin_RL = keyed_random.uniform(torch.from_numpy(row_R), "random-arm", num_blocks).numpy()
     mean_kept = float(keep_RL.sum(1).mean())
+    size = round(mean_kept)
+    sizes = frontier_sizes(num_blocks, mean_kept)
+    if exits is not None:
+        size = min(exits, key=lambda depth: abs(depth - mean_kept))
+        sizes = (0, *exits[:-1])
     arms = {
         ALL_BLOCKS: np.ones((1, num_blocks), bool),
         SKIPREC: keep_RL,
         RANDOM: coin_RL < float(keep_RL.mean()),
-        FIXED: most_kept(keep_RL, round(mean_kept)),
+        FIXED: fixed_set(keep_RL, size, exits),
         SHUFFLED: keep_RL[keyed_random.permutation(SEED, num_rows)],
     }
-    sizes = frontier_sizes(num_blocks, mean_kept)
-    return arms | {Arm("fixed", size): most_kept(keep_RL, size) for size in sizes}
+    return arms | {Arm("fixed", size): fixed_set(keep_RL, size, exits) for size in sizes}
+
+
+def fixed_set(keep_RL: Keep, size: int, exits: tuple[int, ...] | None) -> Keep:
+    """`[1, L]`: so many blocks for everyone, the most kept ones; with exits, the first ones."""
+    return most_kept(keep_RL, size) if exits is None else first_blocks(size, keep_RL.shape[1])
 
 
 def most_kept(keep_RL: Keep, size: int) -> Keep:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skiprec.data.batching import padded_items
+from skiprec.data.halves import SomeRows
 from skiprec.data.shards import Rows, ShardSet
 from skiprec.inference.executor import request_keys
 from skiprec.types import Batch
@@ -34,7 +35,7 @@ def work_units(num_rows: int, batch_rows: int) -> list[slice]:
     return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
 
 
-def read_tiles(shards: ShardSet, row_R: Longs) -> tuple[Rows, list[Tile]]:
+def read_tiles(shards: ShardSet | SomeRows, row_R: Longs) -> tuple[Rows, list[Tile]]:
     """The rows of one work unit, as they are stored and as tiles."""
     rows = shards.take(row_R)
     tiles = []

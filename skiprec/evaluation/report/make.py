@@ -21,7 +21,7 @@ from skiprec.evaluation.measure.arms import (
     SKIPREC,
     TIMED_ONLY,
     Arm,
-    most_kept,
+    fixed_set,
 )
 from skiprec.evaluation.measure.compute_cost import ComputeCost
 from skiprec.evaluation.measure.frontier import Bracket
@@ -88,9 +88,11 @@ def make_report(measured: Measured, conditions: MeasuredConditions) -> Report:
         "batch": batch,
         "warmup_rounds": WARMUP_ROUNDS,
     }
+    exits = [arm for arm in summary.arms if arm.kind == "exit"]
+    rivals = (*RIVALS, *exits) if has_policy else ()
     report: Report = {
         "rows": _rows(measured, summary, has_policy, None if batch is None else timing[batch]),
-        "differences": [_difference(summary, rival) for rival in RIVALS if has_policy],
+        "differences": [_difference(summary, rival) for rival in rivals],
         "frontier": _frontier(summary, measured) if has_policy else None,
         "policy": _policy(measured, conditions["num_items"]) if has_policy else None,
         "by_length": accuracy_by_length(measured.table),
@@ -130,11 +132,12 @@ def _difference(summary: Summary, rival: Arm) -> Difference:
 def _frontier(summary: Summary, measured: Measured) -> Frontier:
     """The fixed sets, and the gain of the policy over them at the served and other settings."""
     keep_RL = kept_matrix(measured.table)
+    exits = (0,) if any(arm.kind == "exit" for arm in summary.arms) else None
     sets: list[FixedSet] = [
         {
             "name": arm.name,
             "kept_blocks": size,
-            "blocks": np.flatnonzero(most_kept(keep_RL, size)[0]).tolist(),
+            "blocks": np.flatnonzero(fixed_set(keep_RL, size, exits)[0]).tolist(),
             **summary.metrics(arm),
         }
         for size, arm in sorted(summary.set_of_size.items())

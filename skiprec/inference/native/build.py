@@ -48,7 +48,7 @@ def levels_of(machine: str) -> list[str]:
 
 
 def known_levels(compiler: list[str], levels: list[str]) -> list[str]:
-    """Those of `levels` whose flags the compiler knows; GCC before 11 knows none for bf16."""
+    """Those of `levels` whose flags the compiler knows; GCC before 11 does not know AMX."""
 
     def is_known(level: str) -> bool:
         if level == "generic":
@@ -116,7 +116,7 @@ def main() -> int:
     levels = known_levels(compiler, possible)
     if levels != possible:
         left_out = ", ".join(level for level in possible if level not in levels)
-        print(f"{compiler[0]} is too old for these levels: {left_out}", file=sys.stderr)
+        print(f"{' '.join(compiler)} does not know these levels: {left_out}", file=sys.stderr)
     try:
         build(library, compiler, levels=levels)
         for old in set(library.parent.glob("libskiprec-*.so")) - {library}:

@@ -43,7 +43,7 @@ def why_policy_not_native(network: SkipRecNetwork) -> str | None:
     if network.policy.linear_rule is None:
         return "a policy that does not decide by a linear head alone"
     if isinstance(trunk, StateTrunk) and trunk.features != ("state", "length"):
-        return "policy.features (it knows state and length)"
+        return 'policy.features (it knows ["state", "length"], in this order)'
     if isinstance(trunk, PolicyTrunk) and not isinstance(trunk.encoder, ConvEncoder):
         return "policy.encoder (it knows 'conv')"
     return None

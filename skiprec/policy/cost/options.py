@@ -47,6 +47,11 @@ class Options(LearnedSection):
                 f"policy.nest_sizes={list(self.nest_sizes)}, but every row runs "
                 f"policy.reads_after={self.reads_after} blocks before the policy decides"
             )
+        if model.exits is not None and not set(self.nest_sizes) <= set(model.exits):
+            raise ValueError(
+                f"policy.nest_sizes={list(self.nest_sizes)}; expected exits of the network, "
+                f"model.exits={list(model.exits)}"
+            )
         if self.nest_sizes[-1] > model.num_blocks:
             raise ValueError(
                 f"policy.nest_sizes={list(self.nest_sizes)}, but the backbone has "

@@ -17,7 +17,7 @@ from skiprec.policy.prices import price_for
 from skiprec.policy.training import DecideRows, PolicyTraining
 from skiprec.policy.trunk import StateTrunk
 from skiprec.ranking import row_cross_entropy
-from skiprec.types import PADDING, Batch, EarlyState, KeepDecision, Pass
+from skiprec.types import PADDING, Batch, KeepDecision, Pass
 
 
 class Training(PolicyTraining):
@@ -31,11 +31,10 @@ class Training(PolicyTraining):
     ) -> tuple[Tensor | float, dict[str, Tensor]]:
         """`cost_weight` * the squared error of the predicted costs, averaged over rows and sets.
 
-        A policy that reads an early state learns from all positions: in a causal network the state
-        at a position is that of a request which ends there.
+        A policy that reads an early state learns from the positions of `_fitted_positions`.
         """
         if decision.early is not None:
-            return self._loss_of_positions(batch, decision.early, pass_)
+            return self._loss_of_positions(batch, decision.early.depth, pass_)
         predicted_BM = decision.cost_BM
         assert predicted_BM is not None
         cost_BM = nested_costs(self.network, batch, self.policy.sizes)
@@ -46,19 +45,24 @@ class Training(PolicyTraining):
             "cost_of_smallest": cost_BM[:, 0].sum(),
         }
 
+    @property
+    def only_ends(self) -> bool:
+        """Whether only the last position of a row was left out of the backbone's training."""
+        return self.fit_on == "held_out_ends"
+
     def _loss_of_positions(
-        self, batch: Batch, early: EarlyState, pass_: Pass
+        self, batch: Batch, depth: int, pass_: Pass
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        trunk = self.policy.trunk
+        trunk, network = self.policy.trunk, self.network
         assert isinstance(trunk, StateTrunk)
-        is_scored_TB = batch.is_scored_BT.t()
+        is_fitted_TB = fitted_positions(batch, self.only_ends).t()
         length_TB = (batch.input_BT != PADDING).t().cumsum(0)
-        state_ND = early.x_TBD[is_scored_TB]
-        certainty_N2 = None
-        if trunk.reads_scores:
-            certainty_N2 = self.network.certainty(state_ND, early.depth)
-        vector_ND = trunk.hidden(state_ND, length_TB[is_scored_TB][:, None], certainty_N2)
-        cost_NM = nested_costs_of_positions(self.network, batch, self.policy.sizes)
+        with torch.no_grad(), without_dropout(network):
+            history = network.embed(batch.input_BT, batch.key_B)
+            state_ND = network.first_blocks(history, depth)[is_fitted_TB]
+            certainty_N2 = network.certainty(state_ND, depth) if trunk.reads_scores else None
+        vector_ND = trunk.hidden(state_ND, length_TB[is_fitted_TB][:, None], certainty_N2)
+        cost_NM = nested_costs_of_positions(network, batch, is_fitted_TB, self.policy.sizes)
         error_NM = (self.policy.costs(vector_ND) - cost_NM).square()
         assert pass_.num_targets is not None
         assert pass_.num_rows is not None
@@ -99,16 +103,29 @@ def nested_costs(network: SkipRecNetwork, batch: Batch, sizes: tuple[int, ...]) 
     return torch.where(target_B == PADDING, 0.0, cost_MB).t()
 
 
+def fitted_positions(batch: Batch, only_ends: bool) -> Tensor:
+    """`[B, T]`: the scored positions that look like the end of a request.
+
+    In a causal network without learned positions, the state at a position is that of a request
+    which ends there. A row without padding may have been cut: its earlier positions would look like
+    short histories, so only its last position counts.
+    """
+    has_padding_B1 = (batch.input_BT[:, :1] == PADDING) & (not only_ends)
+    is_last_T = torch.arange(batch.input_BT.shape[1], device=batch.input_BT.device) == (
+        batch.input_BT.shape[1] - 1
+    )
+    return batch.is_scored_BT & (has_padding_B1 | is_last_T)
+
+
 @torch.no_grad()
 def nested_costs_of_positions(
-    network: SkipRecNetwork, batch: Batch, sizes: tuple[int, ...]
+    network: SkipRecNetwork, batch: Batch, is_fitted_TB: Tensor, sizes: tuple[int, ...]
 ) -> Tensor:
-    """`[N, M]`: as `nested_costs`, at each scored position, in the order of time, then rows."""
-    is_scored_TB = batch.is_scored_BT.t()
-    target_N = batch.target_BT.t()[is_scored_TB]
+    """`[N, M]`: as `nested_costs`, at some scored positions, in the order of time, then rows."""
+    target_N = batch.target_BT.t()[is_fitted_TB]
     with without_dropout(network):
         x_MTBD = network.states(network.embed(batch.input_BT, batch.key_B), None, sizes)
     use = partial(row_cross_entropy, target_N=target_N.repeat(len(sizes)))
-    x_ND = x_MTBD[:, is_scored_TB].flatten(0, 1)
+    x_ND = x_MTBD[:, is_fitted_TB].flatten(0, 1)
     entropy_MN: Tensor = network.head(x_ND, use).view(len(sizes), len(target_N))
     return (entropy_MN - entropy_MN[-1]).t()

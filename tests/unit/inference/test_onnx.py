@@ -17,7 +17,16 @@ from tests.testkit.networks import NUM_ITEMS, build_network, model_config, polic
 from tests.unit.inference.test_recommender import IDS, WINDOW, export
 
 # Every kind of block and of decision; an export takes seconds, and each one is checked by itself.
-PAIRS = (("nextitnet_plus", "cost"), ("sasrec_plus", "gumbel"))
+CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
+    "cost": ("nextitnet_plus", "cost", {}, {}),
+    "gumbel": ("sasrec_plus", "gumbel", {}, {}),
+    "exits and an early state": (
+        "nextitnet_plus",
+        "cost",
+        {"exits": (1, 2, 4)},
+        {"reads_after": 1},
+    ),
+}
 
 
 def some_histories(rows: int) -> list[Any]:
@@ -34,9 +43,10 @@ def padded(rows: list[Any]) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("backbone", "kind"), PAIRS)
-def test_the_graphs_say_what_pytorch_says(tmp_path: Path, backbone: str, kind: str) -> None:
-    network = build_network(model_config(backbone), policy_config(kind)).eval()
+@pytest.mark.parametrize("case", CASES)
+def test_the_graphs_say_what_pytorch_says(tmp_path: Path, case: str) -> None:
+    backbone, kind, model, policy = CASES[case]
+    network = build_network(model_config(backbone, **model), policy_config(kind, **policy)).eval()
     names = write_onnx(network, WINDOW, some_histories(5), tmp_path)
     assert names == [BACKBONE, POLICY]
     items_BT = padded(some_histories(100))  # other rows, and more of them, than it was written with

@@ -11,7 +11,11 @@ import torch.nn.functional as F
 from skiprec.evaluation.measure.compute_cost import measure_cost
 from skiprec.inference.executor import recommend
 from skiprec.network import SkipRecNetwork, keeping_first
-from skiprec.policy.cost.training import nested_costs, nested_costs_of_positions
+from skiprec.policy.cost.training import (
+    fitted_positions,
+    nested_costs,
+    nested_costs_of_positions,
+)
 from skiprec.policy.trunk import StateTrunk
 from skiprec.training.objective import Objective
 from skiprec.types import PADDING, Batch, KeepDecision, Pass
@@ -143,7 +147,7 @@ def test_a_policy_reads_the_features_that_it_names(
 def test_costs_of_positions_are_those_of_requests_that_end_there() -> None:
     network = network_with("cost", exits=EXITS)
     batch, sizes = random_batch(5), (2, 3, 4)
-    found_NM = nested_costs_of_positions(network, batch, sizes)
+    found_NM = nested_costs_of_positions(network, batch, batch.is_scored_BT.t(), sizes)
     expected = []
     for t in range(1, WINDOW):
         for row in range(5):
@@ -157,18 +161,21 @@ def test_costs_of_positions_are_those_of_requests_that_end_there() -> None:
 
 
 @pytest.mark.parametrize("features", [None, ["state", "length", "entropy", "margin"]])
-def test_the_loss_is_the_squared_error_over_all_positions(features: list[str] | None) -> None:
+def test_the_loss_is_the_squared_error_over_the_fitted_positions(
+    features: list[str] | None,
+) -> None:
     given = {"policy__reads_after": EARLY, "policy__nest_sizes": [2, 3]}
     config = run_config("cost", **given, policy__features=features)
     network = build_network(config.model, config.policy).double()
     batch = random_batch(12)
     pass_ = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
     sums = Objective(network, config)(batch, pass_)
-    cost_NM = nested_costs_of_positions(network, batch, (2, 3, 4))
+    is_fitted_BT = fitted_positions(batch, only_ends=False)
+    cost_NM = nested_costs_of_positions(network, batch, is_fitted_BT.t(), (2, 3, 4))
     predicted = []
     for t in range(WINDOW - 1):
         for row in range(12):
-            if not batch.is_scored_BT[row, t]:
+            if not is_fitted_BT[row, t]:
                 continue
             cut_BT = F.pad(batch.input_BT[row : row + 1, : t + 1], (WINDOW - 2 - t, 0))
             history = network.embed(cut_BT, batch.key_B[row : row + 1])
@@ -176,8 +183,32 @@ def test_the_loss_is_the_squared_error_over_all_positions(features: list[str] | 
             assert decision is not None
             assert decision.cost_BM is not None
             predicted.append(decision.cost_BM[0])
-    error = (torch.stack(predicted) - cost_NM).square().mean()
+    error = (torch.stack(predicted) - cost_NM).square().mean(1).sum() / batch.is_scored_BT.sum()
     assert sums["cost_error"].item() / 12 == pytest.approx(error.item(), rel=1e-5)
+
+
+def test_positions_that_do_not_look_like_the_end_of_a_request_are_left_out() -> None:
+    items_BW = torch.tensor([[0, 0, 1, 2, 3, 4], [5, 6, 7, 8, 9, 1], [0, 0, 0, 0, 0, 2]])
+    batch = Batch(items_BW, torch.arange(3))
+    padded, cut, no_target = fitted_positions(batch, only_ends=False).tolist()
+    assert padded == [False, False, True, True, True]
+    assert cut == [False] * 4 + [True], "the row may have been cut"
+    assert no_target == [False] * 5
+    assert fitted_positions(batch, only_ends=True).tolist() == [cut, cut, no_target]
+
+
+def test_the_policy_is_fitted_on_states_without_dropout() -> None:
+    config = run_config("cost", policy__reads_after=EARLY, policy__nest_sizes=[2, 3])
+    dropped = run_config(
+        "cost", policy__reads_after=EARLY, policy__nest_sizes=[2, 3], model__dropout=0.5
+    )
+    batch = random_batch(12)
+    errors = []
+    for each in (config, dropped):
+        network = build_network(each.model, each.policy).train()
+        pass_ = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
+        errors.append(Objective(network, each)(batch, pass_)["cost_error"].item())
+    assert errors[0] == errors[1]
 
 
 def test_the_first_blocks_are_no_cost_of_the_policy() -> None:

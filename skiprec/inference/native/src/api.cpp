@@ -161,6 +161,19 @@ bool check_shape(const Shape& s) {
   return true;
 }
 
+// Numbers of blocks must rise from `least` on, and the last must be all blocks.
+bool check_sizes(const char* what, const int32_t* sizes, int count, int least, int blocks) {
+  for (int i = 0; i < count; i++) {
+    bool rises = sizes[i] >= least && (i == 0 || sizes[i] > sizes[i - 1]);
+    if (rises && sizes[i] <= blocks && (i < count - 1 || sizes[i] == blocks)) continue;
+    snprintf(message, sizeof message,
+             "%s %d has %d blocks; expected rising numbers from %d on, of which the last is %d",
+             what, i, sizes[i], least, blocks);
+    return false;
+  }
+  return true;
+}
+
 bool check_request(const Handle& handle, const Request& q) {
   if (q.rows < 0) return fail("%lld rows; expected none or more", q.rows);
   if (q.k < 0 || q.k > MAX_K) return fail("k is %lld; expected 0 to %lld", q.k, MAX_K);
@@ -218,19 +231,9 @@ EXPORT void* skiprec_load(const Shape* shape, const Lists* lists, const float* w
       fail("a dilation of %lld; expected 1 to %lld", lists->dilations[l], MAX_LENGTH);
       return nullptr;
     }
-  for (int m = 0; m < shape->sets; m++)
-    if (lists->set_sizes[m] < shape->reads_after || lists->set_sizes[m] > shape->blocks) {
-      fail("a set of %lld blocks; expected at most %lld", lists->set_sizes[m], shape->blocks);
-      return nullptr;
-    }
-  for (int e = 0, before = 0; e < shape->norms; before = lists->exit_depths[e++]) {
-    int depth = lists->exit_depths[e];
-    bool is_last = e == shape->norms - 1;
-    if (depth <= before || depth > shape->blocks || (is_last && depth != shape->blocks)) {
-      fail("an exit after %lld blocks; expected rising depths up to %lld", depth, shape->blocks);
-      return nullptr;
-    }
-  }
+  if (!check_sizes("set", lists->set_sizes, shape->sets, shape->reads_after, shape->blocks) ||
+      !check_sizes("exit", lists->exit_depths, shape->norms, 1, shape->blocks))
+    return nullptr;
   Handle* handle = new Handle;
   handle->level = chosen;
   handle->shape = *shape;
@@ -251,6 +254,7 @@ EXPORT int skiprec_recommend(void* of_model, const Request* request, int threads
   Handle& handle = *(Handle*)of_model;
   const Request& q = *request;
   if (!check_request(handle, q)) return 1;
+  if (threads > q.rows) threads = q.rows;  // a row is not split
   int tasks = (q.rows + ROWS_OF_TASK - 1) / ROWS_OF_TASK;
   int workers = threads < tasks ? threads : tasks;
   // Rows are split evenly, so that a small batch keeps all threads busy.

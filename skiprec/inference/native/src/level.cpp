@@ -27,165 +27,8 @@ constexpr size_t TILE_BYTES = 1 << 19;  // of their rows: they stay in the secon
 #include "policy.h"
 #include "top_items.h"
 #include "model.h"
-
-struct Model {
-  Shape shape;
-  Memory memory;
-  int stride, tile;  // tile: users that go through the network together
-  const float *embedding, *positions;
-  Policy policy;
-  ConvBlock* conv_blocks;
-  AttentionBlock* attention_blocks;
-  Exits exits;
-  ItemTable table;
-};
-
-// What the first blocks have computed before the policy decides, for each of them and each row.
-struct EarlyBlocks {
-  float *state, *hidden;  // [reads_after, tile, window, stride]
-  int* plan;
-  PlannedBlock* planned;  // [tile, reads_after]
-  uint8_t* has_run;       // [tile]
-};
-
-struct Workspace {
-  const Model* model;
-  Memory memory;
-  float *x, *hidden;  // [tile, window, stride]
-  EarlyBlocks early;
-  float* last;
-  uint8_t* keep;
-  int* kept;
-  int* every;
-  int* plan;
-  uint8_t* need;
-  PlannedBlock* planned;
-  ConvScratch conv;
-  AttentionScratch attention;
-  PolicyScratch policy;
-  Search* search;
-  uint8_t* excluded;  // [USERS_AT_ONCE, bytes of the bits]
-  float* largest;
-  int largest_room;
-};
-
-size_t bytes_of_bits(int items) { return (size_t)items / 8 + 1; }
-
-void* make_model(const Shape& shape, const Lists& lists, const float* weights) {
-  Model* m = (Model*)calloc(1, sizeof(Model));
-  if (!m) return nullptr;
-  m->shape = shape;
-  m->stride = round_up(shape.width, LANES);
-  size_t fitting = TILE_BYTES / ((size_t)shape.window * m->stride * sizeof(float));
-  m->tile = fitting > TILE_ROWS ? TILE_ROWS : fitting < 8 ? 8 : (int)fitting;
-  Reader reader{m->memory, weights, false};
-  m->embedding = reader.rows(shape.items, shape.width);
-  if (shape.backbone != CONVOLUTIONS)
-    m->positions = reader.rows(shape.positions_table, shape.width);
-  m->policy = reader.policy(shape, lists.set_sizes);
-  if (shape.backbone == CONVOLUTIONS) {
-    m->conv_blocks = (ConvBlock*)take(m->memory, shape.blocks * sizeof(ConvBlock));
-    if (m->conv_blocks)
-      for (int l = 0; l < shape.blocks; l++)
-        m->conv_blocks[l] = reader.conv_block(shape, lists.dilations[l]);
-    reader.failed |= !m->conv_blocks;
-  } else {
-    m->attention_blocks = (AttentionBlock*)take(m->memory, shape.blocks * sizeof(AttentionBlock));
-    if (m->attention_blocks)
-      for (int l = 0; l < shape.blocks; l++) m->attention_blocks[l] = reader.attention_block(shape);
-    reader.failed |= !m->attention_blocks;
-  }
-  m->exits = reader.exits(shape, lists.exit_depths);
-  if (!reader.failed) m->table = reader.item_table(shape);
-  if (reader.failed) {
-    free_all(m->memory);
-    free(m);
-    return nullptr;
-  }
-  return m;
-}
-
-void free_model(void* model) {
-  if (!model) return;
-  free_all(((Model*)model)->memory);
-  free(model);
-}
-
-void free_workspace(void* workspace) {
-  Workspace* w = (Workspace*)workspace;
-  if (!w) return;
-  for (int u = 0; w->search && u < USERS_AT_ONCE; u++) free(w->search[u].candidate);
-  free(w->largest);
-  free_all(w->memory);
-  free(w);
-}
-
-void* make_workspace(const void* of_model) {
-  const Model* model = (const Model*)of_model;
-  const Shape& s = model->shape;
-  Workspace* w = (Workspace*)calloc(1, sizeof(Workspace));
-  if (!w) return nullptr;
-  w->model = model;
-  Memory& memory = w->memory;
-  bool failed = false;
-  auto bytes = [&](size_t count) {
-    void* result = take(memory, count);
-    failed |= !result;
-    return result;
-  };
-  auto floats = [&](size_t count) { return (float*)bytes(count * sizeof(float)); };
-  size_t tile = model->tile, window = s.window;
-  size_t stride = model->stride, policy_stride = model->policy.stride;
-  size_t widest = stride > policy_stride ? stride : policy_stride;
-  w->x = floats(tile * window * stride);
-  w->last = floats(tile * stride);
-  w->keep = (uint8_t*)bytes(tile * s.blocks);
-  w->kept = (int*)bytes((size_t)s.blocks * sizeof(int));
-  w->every = (int*)bytes(window * sizeof(int));
-  for (size_t i = 0; !failed && i < window; i++) w->every[i] = (int)i;
-  w->plan = (int*)bytes(tile * s.blocks * 2 * window * sizeof(int));
-  w->need = (uint8_t*)bytes(3 * window);
-  w->planned = (PlannedBlock*)bytes(tile * s.blocks * sizeof(PlannedBlock));
-  size_t early = s.backbone == CONVOLUTIONS ? s.reads_after : 0;
-  w->early.state = floats(early * tile * window * stride);
-  w->early.hidden = floats(early * tile * window * stride);
-  w->early.plan = (int*)bytes(early * tile * 2 * window * sizeof(int));
-  w->early.planned = (PlannedBlock*)bytes(early * tile * sizeof(PlannedBlock));
-  w->early.has_run = (uint8_t*)bytes(tile);
-  w->hidden = floats((s.backbone == CONVOLUTIONS ? tile : 0) * window * stride);
-  w->conv.sums = floats(ROWS_AT_ONCE * widest);
-  w->conv.zeros = floats(widest);
-  if (s.backbone != CONVOLUTIONS) {
-    size_t channels = round_up(s.width / s.heads, LANES), wide = s.heads * channels;
-    size_t row = wide > stride ? wide : stride, padded = round_up(s.window, LANES);
-    AttentionScratch& a = w->attention;
-    a.normed = floats(window * stride);
-    a.query = floats(window * row);
-    a.key = floats(window * row);
-    a.value = floats(window * row);
-    a.keys_by_channel = floats(channels * padded);
-    a.weights = floats(MAX_ROWS * padded);
-    a.added = floats(window * stride);
-    a.inner = floats(window * stride);
-    a.rows = (const float**)bytes(window * sizeof(float*) + MAX_ROWS * sizeof(float*));
-    a.out = (float**)bytes(window * sizeof(float*) + MAX_ROWS * sizeof(float*));
-  }
-  size_t policy_rows = s.rule == RUN_ALL ? 0 : tile * (window + 1);
-  w->policy.x = floats(policy_rows * policy_stride);
-  w->policy.second = floats(policy_rows * policy_stride);
-  w->policy.rows = (const float**)bytes(policy_rows * sizeof(float*));
-  w->policy.out = (float**)bytes(policy_rows * sizeof(float*));
-  w->policy.vectors = floats(tile * policy_stride);
-  w->policy.outputs = floats(tile * round_up(model->policy.outputs + 1, LANES));
-  w->policy.every = w->every;
-  w->search = (Search*)bytes(USERS_AT_ONCE * sizeof(Search));
-  w->excluded = (uint8_t*)bytes(USERS_AT_ONCE * bytes_of_bits(s.items));
-  if (failed) {
-    free_workspace(w);
-    return nullptr;
-  }
-  return w;
-}
+#include "workspace.h"
+#include "run_blocks.h"
 
 // The items of a row that the network reads: the newest `window` of them.
 struct History {
@@ -213,157 +56,6 @@ void embed(const Model& m, History history, float* x) {
   }
 }
 
-// Where row `r` of the tile has its rows of early block `l`.
-float* early_rows(const Model& m, float* buffer, int l, int r) {
-  return buffer + ((size_t)l * m.tile + r) * m.shape.window * m.stride;
-}
-
-PlannedBlock& early_plan(const Model& m, Workspace& w, int l, int r) {
-  return w.early.planned[(size_t)r * m.shape.reads_after + l];
-}
-
-// Runs the first blocks for the rows whose policy reads their state, as far as the last position
-// needs them. The states stand apart, because a row that goes deeper needs the other positions,
-// too, and computes them from the rows in `w.x`.
-void run_early_blocks(const Model& m, Workspace& w, const int* positions, int rows) {
-  const Shape& s = m.shape;
-  size_t row_floats = (size_t)s.window * m.stride, row_bytes = m.stride * sizeof(float);
-  int count = s.reads_after;
-  for (int r = 0; r < rows; r++)
-    if (w.early.has_run[r]) {
-      for (int l = 0; l < count; l++) w.kept[l] = l;
-      plan_positions(m.conv_blocks, w.kept, count, positions[r],
-                     w.early.plan + (size_t)r * count * 2 * s.window, w.need,
-                     &early_plan(m, w, 0, r));
-    }
-  for (int l = 0; l < count; l++) {
-    ConvInput middle[TILE_ROWS], out[TILE_ROWS];
-    int users = 0, longest = 0, cursor[TILE_ROWS];
-    for (int r = 0; r < rows; r++) {
-      if (!w.early.has_run[r]) continue;
-      const PlannedBlock& planned = early_plan(m, w, l, r);
-      const float* before =
-          l ? early_rows(m, w.early.state, l - 1, r) : w.x + (size_t)r * row_floats;
-      float* state = early_rows(m, w.early.state, l, r);
-      float* hidden = early_rows(m, w.early.hidden, l, r);
-      for (int i = 0; i < planned.out.count; i++) {
-        size_t at = (size_t)planned.out.at[i] * m.stride;
-        memcpy(state + at, before + at, row_bytes);
-      }
-      middle[users] = {before, hidden, planned.middle};
-      out[users++] = {hidden, state, planned.out};
-      longest = positions[r] > longest ? positions[r] : longest;
-    }
-    const ConvBlock& block = m.conv_blocks[l];
-    convolve<STORE_RELU>(middle, users, longest, s.width, m.stride, block.dilation, block.conv[0],
-                         1.0f, w.conv, cursor);
-    convolve<ADD_RELU>(out, users, longest, s.width, m.stride, 2 * block.dilation, block.conv[1],
-                       block.scale, w.conv, cursor);
-  }
-}
-
-// Takes the positions of `others` out of a rising list, in place.
-Positions without(Positions list, Positions others) {
-  int* to = (int*)list.at;
-  int kept = 0;
-  for (int i = 0, j = 0; i < list.count; i++) {
-    while (j < others.count && others.at[j] < list.at[i]) j++;
-    if (j == others.count || others.at[j] != list.at[i]) to[kept++] = list.at[i];
-  }
-  return {list.at, kept};
-}
-
-// Runs the kept blocks of a tile of rows, block by block, so that the rows share a block's weights
-// while the cache holds them. What the early blocks have computed already is taken from there.
-void run_conv_blocks(const Model& m, Workspace& w, const int* positions, int rows) {
-  const Shape& s = m.shape;
-  size_t row_floats = (size_t)s.window * m.stride, row_bytes = m.stride * sizeof(float);
-  int done[TILE_ROWS] = {}, early = s.reads_after;
-  bool has_left[TILE_ROWS];
-  for (int r = 0; r < rows; r++) {
-    const uint8_t* keep = w.keep + (size_t)r * s.blocks;
-    int count = 0;
-    for (int l = 0; l < s.blocks; l++)
-      if (keep[l]) w.kept[count++] = l;
-    has_left[r] = !positions[r] || (w.early.has_run[r] && count == early);
-    if (has_left[r]) {
-      size_t last = (size_t)(positions[r] - 1) * m.stride;
-      if (positions[r])
-        memcpy(w.x + (size_t)r * row_floats + last,
-               early_rows(m, w.early.state, early - 1, r) + last, row_bytes);
-      continue;
-    }
-    PlannedBlock* planned = w.planned + (size_t)r * s.blocks;
-    plan_positions(m.conv_blocks, w.kept, count, positions[r],
-                   w.plan + (size_t)r * s.blocks * 2 * s.window, w.need, planned);
-    for (int l = 0; w.early.has_run[r] && l < early; l++) {
-      planned[l].middle = without(planned[l].middle, early_plan(m, w, l, r).middle);
-      planned[l].out = without(planned[l].out, early_plan(m, w, l, r).out);
-    }
-  }
-  for (int l = 0; l < s.blocks; l++) {
-    ConvInput middle[TILE_ROWS], out[TILE_ROWS];
-    int users = 0, longest = 0, cursor[TILE_ROWS];
-    for (int r = 0; r < rows; r++) {
-      if (!w.keep[(size_t)r * s.blocks + l] || has_left[r]) continue;
-      const PlannedBlock& planned = w.planned[(size_t)r * s.blocks + done[r]++];
-      float *x = w.x + r * row_floats, *hidden = w.hidden + r * row_floats;
-      if (w.early.has_run[r] && l < early) hidden = early_rows(m, w.early.hidden, l, r);
-      middle[users] = {x, hidden, planned.middle};
-      out[users++] = {hidden, x, planned.out};
-      longest = positions[r] > longest ? positions[r] : longest;
-    }
-    const ConvBlock& block = m.conv_blocks[l];
-    convolve<STORE_RELU>(middle, users, longest, s.width, m.stride, block.dilation, block.conv[0],
-                         1.0f, w.conv, cursor);
-    convolve<ADD_RELU>(out, users, longest, s.width, m.stride, 2 * block.dilation, block.conv[1],
-                       block.scale, w.conv, cursor);
-    for (int r = 0; r < rows && l < early; r++) {
-      if (!w.early.has_run[r] || has_left[r]) continue;
-      const Positions& known = early_plan(m, w, l, r).out;
-      const float* state = early_rows(m, w.early.state, l, r);
-      for (int i = 0; i < known.count; i++) {
-        size_t at = (size_t)known.at[i] * m.stride;
-        memcpy(w.x + (size_t)r * row_floats + at, state + at, row_bytes);
-      }
-    }
-  }
-}
-
-AttentionShape attention_shape(const Model& m) {
-  const Shape& s = m.shape;
-  return {s.width, m.stride, s.heads, s.width / s.heads};
-}
-
-// The first blocks of the rows whose policy reads their state, at all positions.
-void run_early_attention(const Model& m, Workspace& w, const int* positions, int rows) {
-  size_t row_floats = (size_t)m.shape.window * m.stride;
-  for (int l = 0; l < m.shape.reads_after; l++)
-    for (int r = 0; r < rows; r++)
-      if (w.early.has_run[r])
-        run_attention_block(w.x + r * row_floats, attention_shape(m), positions[r], 0,
-                            m.attention_blocks[l], w.attention);
-}
-
-void run_attention_blocks(const Model& m, Workspace& w, const int* positions, int rows) {
-  const Shape& s = m.shape;
-  AttentionShape shape = attention_shape(m);
-  int left[TILE_ROWS] = {};  // kept blocks that a row has not run yet
-  for (int r = 0; r < rows; r++)
-    for (int l = 0; l < s.blocks; l++) left[r] += w.keep[(size_t)r * s.blocks + l];
-  for (int l = 0; l < s.blocks; l++)
-    for (int r = 0; r < rows; r++) {
-      if (!w.keep[(size_t)r * s.blocks + l] || !positions[r]) continue;
-      if (w.early.has_run[r] && l < s.reads_after) {
-        left[r]--;
-        continue;
-      }
-      int first_out = --left[r] ? 0 : positions[r] - 1;
-      run_attention_block(w.x + (size_t)r * s.window * m.stride, shape, positions[r], first_out,
-                          m.attention_blocks[l], w.attention);
-    }
-}
-
 bool grow(void* owner, int user) {
   Search& s = ((Workspace*)owner)->search[user];
   Candidate* larger = (Candidate*)realloc(s.candidate, 2 * (size_t)s.capacity * sizeof(Candidate));
@@ -371,6 +63,15 @@ bool grow(void* owner, int user) {
   s.candidate = larger;
   s.capacity *= 2;
   return true;
+}
+
+// Clears the bits of the items that some rows have seen.
+void forget_seen(Workspace& w, const Request& request, int first, int count, size_t bytes) {
+  for (int u = 0; request.excludes_seen && u < count; u++) {
+    uint8_t* bits = w.excluded + u * bytes;
+    for (int64_t i = request.begin(first + u); i < request.end(first + u); i++)
+      bits[(request.items[i] - 1) >> 3] = 0;
+  }
 }
 
 // The best items of rows first..first + count - 1, whose last vectors are `last`.
@@ -411,18 +112,18 @@ bool find_items(const Model& m, Workspace& w, const Request& request, int first,
                 : users == 4 ? screen<4>(m.table, group, allowed, grow, &w, u)
                 : users == 2 ? screen<2>(m.table, group, allowed, grow, &w, u)
                              : screen<1>(m.table, group, allowed, grow, &w, u);
-    if (!fits) return false;
+    if (!fits) {
+      forget_seen(w, request, first, count, bytes);
+      return false;
+    }
     u += users;
   }
   for (int u = 0; u < count; u++) {
     size_t out = (size_t)(first + u) * request.k;
     rank_candidates(m.table, w.search[u], request.k, request.items_out + out,
                     request.scores_out + out);
-    if (!request.excludes_seen) continue;
-    uint8_t* bits = w.excluded + u * bytes;
-    for (int64_t i = request.begin(first + u); i < request.end(first + u); i++)
-      bits[(request.items[i] - 1) >> 3] = 0;
   }
+  forget_seen(w, request, first, count, bytes);
   return true;
 }
 

@@ -92,8 +92,6 @@ struct Exits {
   }
 };
 
-struct MemoryError {};  // never thrown out of make_model
-
 // Takes the weights one after the other and packs them.
 struct Reader {
   Memory& memory;

@@ -1,5 +1,5 @@
-// The policy: the `conv` encoder, which pools a history into one vector, and a linear head whose
-// numbers become the decision which blocks run.
+// The policy: the `conv` encoder, which pools a history into one vector, or one hidden layer on the
+// state after the first blocks; then a linear head whose numbers become the decision.
 #pragma once
 
 enum Rule {
