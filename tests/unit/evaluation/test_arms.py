@@ -119,3 +119,17 @@ def test_arms_are_points_of_the_frontier_or_decided_by_the_policy() -> None:
     assert [arm.name for arm in RIVALS] == [
         *("full_backbone", "all_blocks", "random", "fixed", "frontier", "hull", "shuffled")
     ]
+
+
+def test_the_fixed_sets_of_a_network_with_exits_are_its_exits() -> None:
+    """At other depths no norm has been trained, so a policy would beat them for free."""
+    keep_RL = np.zeros((40, 8), bool)
+    keep_RL[:, :2] = True
+    keep_RL[:30, 5:8] = True  # 4.25 blocks on average, and not the first ones
+    arms = arms_of(keep_RL, np.arange(40), exits=(2, 4, 6, 8))
+    sizes = {arm.number: keep for arm, keep in arms.items() if arm.is_fixed_set and arm.number}
+    assert set(sizes) == {2, 4, 6}
+    for size, keep_1L in [*sizes.items(), (4, arms[FIXED])]:
+        assert np.flatnonzero(keep_1L[0]).tolist() == [*range(size)]
+    plain = arms_of(keep_RL, np.arange(40))
+    assert np.flatnonzero(plain[FIXED][0]).tolist() != [0, 1, 2, 3]

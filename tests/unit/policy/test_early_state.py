@@ -226,3 +226,18 @@ def test_a_given_decision_runs_from_the_embedding() -> None:
     history = network.embed(batch.input_BT, batch.key_B)
     none = KeepDecision(torch.zeros(4, NUM_BLOCKS), None)
     assert torch.equal(network.encode(history, none, "masked"), history.x_TBD)
+
+
+def test_the_learned_curve_keeps_the_first_blocks_at_every_setting() -> None:
+    network = network_with("gumbel")
+    decision = network.decide(network.embed(random_batch(60).input_BT, torch.arange(60)))
+    assert decision is not None
+    assert decision.prob_BL is not None
+    for point in network.policy.knob.points(decision.prob_BL.detach().numpy()):
+        assert point.keep_RL[:, :EARLY].all()
+        assert 0 <= point.setting < 1
+
+
+def test_the_initial_scale_leaves_the_norms_of_exits_alone() -> None:
+    network = build_network(model_config(exits=EXITS, initial_scale=3.0), awake=False)
+    assert (network.exits.weight_MD == 1).all()
