@@ -16,6 +16,7 @@ RUNS = {
         "policy={kind='reinforce', width=8, free_blocks_frac=0.5}",
         "training.execution=gathered",
     ),
+    "exits": ("policy={kind='none'}", "training.execution=dense", "model.exits=[1, 4]"),
     "cost": ("policy={kind='cost', width=8, nest_sizes=[2]}", "training.execution=gathered"),
 }
 
@@ -29,7 +30,8 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         config = smoke_config(root, data, "training.engine=torch", f"name={name}", *overrides)
         train_here(config)
         lines = (config.folder / "metrics.jsonl").read_text().splitlines()
-        names |= {re.sub(r"/\d{3}$", "/000", key) for line in lines for key in json.loads(line)}
+        keys = {key for line in lines for key in json.loads(line)}
+        names |= {re.sub(r"/\d{3}(_|$)", r"/000\1", key) for key in keys}
     return names - {"step"}
 
 

@@ -73,9 +73,14 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "HSTU": (
         "dense",
         {"kind": "none"},
-        {"backbone": "hstu", "num_heads": 2, "cosine_temperature": 0.1, "tied_items": True},
+        {
+            "backbone": "hstu",
+            "num_heads": 2,
+            "cosine_temperature": 0.1,
+            "tied_items": True,
+            "final_norm": True,
+        },
     ),
-    "LiGR": ("dense", {"kind": "none"}, {"backbone": "ligr", "num_heads": 2}),
     "SASRec+ and a GRU": ("gathered", {**REINFORCE, "encoder": "gru"}, SASREC),
     "SASRec+ and attention": (
         "masked",
@@ -218,11 +223,9 @@ CASES = [
         ("personal", 1),
         ("stochastic depth", None),
         ("stochastic depth", 1),
-        ("exits", None),
         ("exits", 1),
         ("early state", None),
         ("HSTU", None),
-        ("LiGR", None),
         ("SASRec+ and a GRU", None),
         ("SASRec+ and attention", None),
         *itertools.product(LEARNED, (None, 1)),
