@@ -272,7 +272,7 @@ def served_frac(config: RunConfig, num_steps: int) -> float:
     return engine.forward(batch, Pass("decide"))["keep_BL"].mean().item()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_the_price_brings_serving_to_the_target(precision: str) -> None:
     learning = {
         "policy__entropy_weight": 0.1,
