@@ -91,9 +91,10 @@ class Native:
         batch: int,
         threads: int = 1,
         level: str | None = None,
+        reads_after: int | None = None,
     ):
         model = ModelConfig(num_blocks=blocks, width=width)
-        policy = policy_section("gumbel", initial_keep_prob=0.5)
+        policy = policy_section("gumbel", initial_keep_prob=0.5, reads_after=reads_after)
         self.network = SkipRecNetwork(model, policy, items)
         self.network.reset_parameters(0)
         with torch.no_grad():
@@ -233,6 +234,21 @@ def end_to_end(table: Table, items: int, batch: int, bound: float, threads: int 
             )
 
 
+def early_state(table: Table, items: int, batch: int) -> None:
+    """A policy that reads the state after two of 64 blocks, at keep 0.4: what it adds in time.
+
+    Its decisions, given to the same call, are the reference.
+    """
+    model = Native(64, 64, items, batch, reads_after=2)
+    setting = model.setting_of(0.4)
+    own_BL = model.run_blocks(None, setting)()
+    arms = {"policy": model.answer(None, setting), "given": model.answer(own_BL)}  # type: ignore[arg-type]
+    clock = time.process_time if batch == 1 else time.perf_counter
+    share = 1 - 1 / ratio(in_turns(arms, clock, model.calls), "policy", "given")
+    what = f"share of the time, policy on an early state, 64 blocks, {items:,} items, batch {batch}"
+    table.add(what, share, 0.005, False, f"keep {float(np.mean(own_BL)):.2f}")  # type: ignore[arg-type]
+
+
 class EagerConvs(nn.Module):
     """NextItNet+ as it is commonly written: Conv1d, LayerNorm, relu."""
 
@@ -360,6 +376,9 @@ def main() -> int:
     end_to_end(table, 4000, 256, 2.2)
     end_to_end(table, 54_000, 1, 1.85)
     end_to_end(table, 54_000, 256, 2.0)
+    for items in (4000, 54_000):
+        for batch in (1, 256):
+            early_state(table, items, batch)
     eager(table)
     head(table, 54_000)
     head(table, 1_000_000)
