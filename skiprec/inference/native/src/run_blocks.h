@@ -10,12 +10,30 @@ PlannedBlock& early_plan(const Model& m, Workspace& w, int l, int r) {
   return w.early.planned[(size_t)r * m.shape.reads_after + l];
 }
 
+void copy_rows(Positions positions, const float* from, float* to, int stride) {
+  for (int i = 0; i < positions.count; i++) {
+    size_t at = (size_t)positions.at[i] * stride;
+    memcpy(to + at, from + at, stride * sizeof(float));
+  }
+}
+
+// Block `l` for some users of a tile: into their hidden rows, and from there onto their rows.
+void run_conv_block(const Model& m, Workspace& w, int l, const ConvInput* middle,
+                    const ConvInput* out, int users, int positions) {
+  const ConvBlock& block = m.conv_blocks[l];
+  int cursor[TILE_ROWS];
+  convolve<STORE_RELU>(middle, users, positions, m.shape.width, m.stride, block.dilation,
+                       block.conv[0], 1.0f, w.conv, cursor);
+  convolve<ADD_RELU>(out, users, positions, m.shape.width, m.stride, 2 * block.dilation,
+                     block.conv[1], block.scale, w.conv, cursor);
+}
+
 // Runs the first blocks for the rows whose policy reads their state, as far as the last position
 // needs them. The states stand apart, because a row that goes deeper needs the other positions,
 // too, and computes them from the rows in `w.x`.
 void run_early_blocks(const Model& m, Workspace& w, const int* positions, int rows) {
   const Shape& s = m.shape;
-  size_t row_floats = (size_t)s.window * m.stride, row_bytes = m.stride * sizeof(float);
+  size_t row_floats = (size_t)s.window * m.stride;
   int count = s.reads_after;
   for (int r = 0; r < rows; r++)
     if (w.early.has_run[r]) {
@@ -26,7 +44,7 @@ void run_early_blocks(const Model& m, Workspace& w, const int* positions, int ro
     }
   for (int l = 0; l < count; l++) {
     ConvInput middle[TILE_ROWS], out[TILE_ROWS];
-    int users = 0, longest = 0, cursor[TILE_ROWS];
+    int users = 0, longest = 0;
     for (int r = 0; r < rows; r++) {
       if (!w.early.has_run[r]) continue;
       const PlannedBlock& planned = early_plan(m, w, l, r);
@@ -34,19 +52,12 @@ void run_early_blocks(const Model& m, Workspace& w, const int* positions, int ro
           l ? early_rows(m, w.early.state, l - 1, r) : w.x + (size_t)r * row_floats;
       float* state = early_rows(m, w.early.state, l, r);
       float* hidden = early_rows(m, w.early.hidden, l, r);
-      for (int i = 0; i < planned.out.count; i++) {
-        size_t at = (size_t)planned.out.at[i] * m.stride;
-        memcpy(state + at, before + at, row_bytes);
-      }
+      copy_rows(planned.out, before, state, m.stride);
       middle[users] = {before, hidden, planned.middle};
       out[users++] = {hidden, state, planned.out};
       longest = positions[r] > longest ? positions[r] : longest;
     }
-    const ConvBlock& block = m.conv_blocks[l];
-    convolve<STORE_RELU>(middle, users, longest, s.width, m.stride, block.dilation, block.conv[0],
-                         1.0f, w.conv, cursor);
-    convolve<ADD_RELU>(out, users, longest, s.width, m.stride, 2 * block.dilation, block.conv[1],
-                       block.scale, w.conv, cursor);
+    run_conv_block(m, w, l, middle, out, users, longest);
   }
 }
 
@@ -91,7 +102,7 @@ void run_conv_blocks(const Model& m, Workspace& w, const int* positions, int row
   }
   for (int l = 0; l < s.blocks; l++) {
     ConvInput middle[TILE_ROWS], out[TILE_ROWS];
-    int users = 0, longest = 0, cursor[TILE_ROWS];
+    int users = 0, longest = 0;
     for (int r = 0; r < rows; r++) {
       if (!w.keep[(size_t)r * s.blocks + l] || has_left[r]) continue;
       const PlannedBlock& planned = w.planned[(size_t)r * s.blocks + done[r]++];
@@ -101,19 +112,11 @@ void run_conv_blocks(const Model& m, Workspace& w, const int* positions, int row
       out[users++] = {hidden, x, planned.out};
       longest = positions[r] > longest ? positions[r] : longest;
     }
-    const ConvBlock& block = m.conv_blocks[l];
-    convolve<STORE_RELU>(middle, users, longest, s.width, m.stride, block.dilation, block.conv[0],
-                         1.0f, w.conv, cursor);
-    convolve<ADD_RELU>(out, users, longest, s.width, m.stride, 2 * block.dilation, block.conv[1],
-                       block.scale, w.conv, cursor);
+    run_conv_block(m, w, l, middle, out, users, longest);
     for (int r = 0; r < rows && l < early; r++) {
       if (!w.early.has_run[r] || has_left[r]) continue;
-      const Positions& known = early_plan(m, w, l, r).out;
-      const float* state = early_rows(m, w.early.state, l, r);
-      for (int i = 0; i < known.count; i++) {
-        size_t at = (size_t)known.at[i] * m.stride;
-        memcpy(w.x + (size_t)r * row_floats + at, state + at, row_bytes);
-      }
+      copy_rows(early_plan(m, w, l, r).out, early_rows(m, w.early.state, l, r),
+                w.x + (size_t)r * row_floats, m.stride);
     }
   }
 }
