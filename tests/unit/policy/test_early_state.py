@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -236,6 +237,11 @@ def test_the_learned_curve_keeps_the_first_blocks_at_every_setting() -> None:
     for point in network.policy.knob.points(decision.prob_BL.detach().numpy()):
         assert point.keep_RL[:, :EARLY].all()
         assert 0 <= point.setting < 1
+
+
+def test_a_policy_that_is_certain_of_every_block_keeps_them_at_every_setting() -> None:
+    points = network_with("gumbel").policy.knob.points(np.ones((3, NUM_BLOCKS), np.float32))
+    assert all(point.keep_RL.all() for point in points)
 
 
 def test_the_initial_scale_leaves_the_norms_of_exits_alone() -> None:
