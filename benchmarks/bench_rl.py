@@ -101,7 +101,7 @@ def measure() -> bool:
     """Prints both ratios; returns whether one missed its bound."""
     network, batch = fresh_network("masked"), random_rows()
     with torch.no_grad():
-        history = network.embed(batch.input_BT, batch.key_B)
+        history = network.embed_batch(batch)
         sampled, greedy = network.decide(history, 0.0), network.decide(history)
     assert sampled is not None
     assert greedy is not None

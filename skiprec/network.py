@@ -17,7 +17,7 @@ from skiprec.models.stack import BlockStack, WholeEncoder
 from skiprec.policy.build import build_policy
 from skiprec.policy.section import PolicySection
 from skiprec.ranking import certainty
-from skiprec.types import PADDING, EarlyState, Execution, History, KeepDecision
+from skiprec.types import PADDING, Batch, EarlyState, Execution, History, KeepDecision
 
 
 class SkipRecNetwork(nn.Module):
@@ -90,15 +90,42 @@ class SkipRecNetwork(nn.Module):
             if table is not None:
                 yield f"head.{name}", table
 
-    def embed(self, input_BT: Tensor, key_B: Tensor) -> History:
-        """The embedded inputs of the rows, time-major; padding is zero."""
+    def embed_batch(self, batch: Batch) -> History:
+        """`embed` of a batch of training or evaluation, where the last item is the target."""
+        return self.embed(batch.input_BT, batch.key_B, batch.times_BW)
+
+    def embed(self, input_BT: Tensor, key_B: Tensor, times_BW: Tensor | None = None) -> History:
+        """The embedded inputs of the rows, time-major; padding is zero.
+
+        Args:
+            times_BW: the times of the items and, last, of the request: milliseconds since 1970.
+
+        Raises:
+            ValueError: the network reads times, and there are none.
+        """
         item_TB = input_BT.t()
         x_TBD = self.embedding(item_TB)
         is_item_TB1 = (item_TB != PADDING).unsqueeze(-1).to(x_TBD.dtype)
         if self.entry is not None:
             x_TBD = self.entry(x_TBD, is_item_TB1)
         x_TBD = self.input_dropout(x_TBD, key_B).contiguous()
-        return History(item_TB, x_TBD, is_item_TB1, key_B)
+        time_TBC = self._read_times(times_BW)
+        time_TBC = None if time_TBC is None else time_TBC.to(x_TBD.dtype)
+        return History(item_TB, x_TBD, is_item_TB1, key_B, time_TBC=time_TBC)
+
+    def _read_times(self, times_BW: Tensor | None) -> Tensor | None:
+        """What the blocks read of the times; None for a network that reads none."""
+        mode = self.model_config.time
+        if mode is None:
+            return None
+        if times_BW is None:
+            raise ValueError(
+                f"model.time={mode!r} reads the times of the rows, and these have none; build the "
+                "shards with times (times = true in the recipe), or remove model.time"
+            )
+        read_times = architecture_of(self.model_config).read_times
+        assert read_times is not None
+        return read_times(times_BW, mode)
 
     def decide(self, history: History, progress: float | None = None) -> KeepDecision | None:
         """The decision which blocks run, from the history alone. None without a policy.
@@ -127,7 +154,7 @@ class SkipRecNetwork(nn.Module):
     def first_blocks(self, history: History, size: int) -> Tensor:
         """`x_TBD` after the first blocks, before any norm of an exit."""
         assert isinstance(self.stack, BlockStack)
-        return self.stack.first_blocks(size, history.x_TBD, history.is_item_TB1, history.key_B)
+        return self.stack.first_blocks(size, history.x_TBD, history.context_TBC, history.key_B)
 
     def certainty(self, x_ND: Tensor, depth: int) -> Tensor:
         """`[N, 2]`: how certain the scores of states after `depth` blocks are; no gradient."""
@@ -151,7 +178,7 @@ class SkipRecNetwork(nn.Module):
         early = None if decision is None else decision.early
         x_TBD: Tensor = self.stack(
             history.x_TBD if early is None else early.x_TBD,
-            history.is_item_TB1,
+            history.context_TBC,
             history.key_B,
             keep_BL,
             execution,
@@ -171,7 +198,7 @@ class SkipRecNetwork(nn.Module):
         All blocks run, whatever the sizes. With exits, each state has passed the norm of its exit.
         """
         assert isinstance(self.stack, BlockStack)
-        x_MBD = self.stack.prefixes(history.x_TBD, history.is_item_TB1, history.key_B, sizes)
+        x_MBD = self.stack.prefixes(history.x_TBD, history.context_TBC, history.key_B, sizes)
         if self.exits is None:
             return x_MBD
         exit_M = self.exits.exit_of(torch.tensor(sizes, device=x_MBD.device))
@@ -189,7 +216,7 @@ class SkipRecNetwork(nn.Module):
         assert isinstance(self.stack, BlockStack)
         x_MTBD = self.stack.states(
             history.x_TBD,
-            history.is_item_TB1,
+            history.context_TBC,
             history.key_B,
             None if decision is None else decision.keep_BL,
             sizes,

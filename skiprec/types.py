@@ -54,6 +54,7 @@ class Batch:
 
     items_BW: Tensor
     key_B: Tensor
+    times_BW: Tensor | None = None  # milliseconds since 1970, 0 at padding; None without times
 
     @property
     def input_BT(self) -> Tensor:
@@ -72,7 +73,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same rows on `device`."""
-        return Batch(self.items_BW.to(device), self.key_B.to(device))
+        times_BW = None if self.times_BW is None else self.times_BW.to(device)
+        return Batch(self.items_BW.to(device), self.key_B.to(device), times_BW)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ class History:
     """Everything a policy may read: the embedded inputs of the rows, before any block has run.
 
     A policy with `policy.reads_after` gets the state after its first blocks as `x_TBD`, and if it
-    asks for them the `certainty_B2` of the last positions (`skiprec.ranking.certainty`).
+    asks for them the `certainty_B2` of the last positions (`skiprec.ranking.certainty`). `time_TBC`
+    is what a backbone with `model.time` reads of the times, by its own definition.
     """
 
     item_TB: Tensor
@@ -88,6 +91,23 @@ class History:
     is_item_TB1: Tensor
     key_B: Tensor
     certainty_B2: Tensor | None = None
+    time_TBC: Tensor | None = None
+
+    @property
+    def context_TBC(self) -> Tensor:
+        """What every block reads beside the state: where items are, then the times, if any."""
+        if self.time_TBC is None:
+            return self.is_item_TB1
+        return torch.cat([self.is_item_TB1, self.time_TBC], dim=-1)
+
+    def select_rows(self, row_N: Tensor) -> "History":
+        """The rows with these numbers, in this order; a number may repeat."""
+        chosen = {
+            name: value.index_select(0 if name.endswith("_B") or name.endswith("_B2") else 1, row_N)
+            for name, value in vars(self).items()
+            if value is not None
+        }
+        return History(**chosen)
 
 
 @dataclass(frozen=True)

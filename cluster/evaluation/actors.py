@@ -173,8 +173,7 @@ class Timer:
 
     def run(self, sample: TimingSample, plan: TimingPlan) -> dict[int, Times]:
         """Times by batch size."""
-        device = self.network.device
-        sample = TimingSample(sample.items_RT.to(device), sample.arms, sample.keep_ARL.to(device))
+        sample = sample.to(self.network.device)
         make_stages = partial(native_stages, level=self.level) if self.reason is None else None
         return time_arms(self.network, sample, plan, make_stages=make_stages)
 

@@ -165,14 +165,14 @@ def _timing_pass(
     job: Job, shards: ShardSet, row_R: Longs, timed_R: Longs, arms: Arms | None
 ) -> tuple[dict[int, Times], Machine, str]:
     evaluation = job.config.evaluation
-    items_RT = torch.from_numpy(
-        shards.take(row_R[timed_R]).items_RW[:, :-1].astype(np.int64)
-    ).contiguous()
-    sample = TimingSample(items_RT, (), torch.empty(0))
+    rows = shards.take(row_R[timed_R])
+    items_RT = torch.from_numpy(rows.items_RW[:, :-1].astype(np.int64)).contiguous()
+    times_RW = None if rows.times_RW is None else torch.from_numpy(rows.times_RW)
+    sample = TimingSample(items_RT, (), torch.empty(0), times_RW)
     if arms is not None:
         timed = take_rows({arm: arms[arm] for arm in POLICY_ARMS}, timed_R)
         keep_ARL = torch.from_numpy(stack_arms(timed, len(timed_R)).astype(np.float32))
-        sample = TimingSample(items_RT, POLICY_ARMS, keep_ARL)
+        sample = TimingSample(items_RT, POLICY_ARMS, keep_ARL, times_RW)
     plan = TimingPlan(
         evaluation.timing_batches,
         evaluation.timing_repeats,

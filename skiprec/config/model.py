@@ -1,10 +1,12 @@
 """`[model]`: the backbone or baseline."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from skiprec.config.section import Section
+
+TimeMode = Literal["history", "request"]
 
 
 class ModelConfig(Section):
@@ -30,6 +32,11 @@ class ModelConfig(Section):
     """Number of attention heads of a block. None: 2."""
     max_positions: int | None = Field(None, ge=1)
     """Longest input, in items, that the table of learned positions covers. None: 200."""
+    time: TimeMode | None = None
+    """What the blocks read of the times of the interactions. `history`: at each position, the time
+    from every earlier item to the item there. `request`: the time from every earlier item to the
+    next one, which is the moment of the request in serving; published results of HSTU read it.
+    None: no times."""
     final_norm: bool | None = None
     """Whether a LayerNorm stands between the last block and the item scores. None: no norm."""
     exits: tuple[PositiveInt, ...] | None = Field(None, min_length=2)

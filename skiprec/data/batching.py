@@ -32,12 +32,15 @@ class TrainingReader:
             self.global_batch_rows, self.world_size, self.rank, self.micro_batch_rows
         )
         row_R, key_R = self.order.rows(first + slices[0][0], first + slices[-1][1])
-        items_RW = torch.from_numpy(self.shards.take(row_R).items_RW.astype(np.int64))
+        rows = self.shards.take(row_R)
+        items_RW = torch.from_numpy(rows.items_RW.astype(np.int64))
+        times_RW = None if rows.times_RW is None else torch.from_numpy(rows.times_RW)
         key = torch.from_numpy(key_R)
         offset = slices[0][0]
+        parts = [slice(start - offset, stop - offset) for start, stop in slices]
         return [
-            Batch(items_RW[start - offset : stop - offset], key[start - offset : stop - offset])
-            for start, stop in slices
+            Batch(items_RW[part], key[part], None if times_RW is None else times_RW[part])
+            for part in parts
         ]
 
     @property
@@ -65,10 +68,12 @@ def validation_tiles(
     tiles = []
     for index in range(num_tiles):
         part_R = own_R[index * tile_rows : (index + 1) * tile_rows]
-        items_BW = padded_items(shards.take(part_R).items_RW, tile_rows)
+        rows = shards.take(part_R)
         key_B = torch.zeros(tile_rows, dtype=torch.int64)
         key_B[: len(part_R)] = torch.from_numpy(part_R)
-        tiles.append((Batch(items_BW, key_B), len(part_R)))
+        items_BW = padded_rows(rows.items_RW, tile_rows)
+        times_BW = None if rows.times_RW is None else padded_rows(rows.times_RW, tile_rows)
+        tiles.append((Batch(items_BW, key_B, times_BW), len(part_R)))
     return tiles
 
 
@@ -78,8 +83,8 @@ def evenly_spaced_rows(num_rows: int, max_rows: int | None) -> NDArray[np.int64]
     return np.linspace(0, num_rows - 1, total).round().astype(np.int64)
 
 
-def padded_items(items_RW: NDArray[np.int32], tile_rows: int) -> Tensor:
-    """`items_BW`, int64, of `tile_rows` rows: the given ones, then empty histories."""
-    items_BW = np.zeros((tile_rows, items_RW.shape[1]), np.int64)
-    items_BW[: len(items_RW)] = items_RW
-    return torch.from_numpy(items_BW)
+def padded_rows(values_RW: NDArray[np.int32] | NDArray[np.int64], tile_rows: int) -> Tensor:
+    """`[B, W]`, int64, of `tile_rows` rows: the given items or times, then empty histories."""
+    values_BW = np.zeros((tile_rows, values_RW.shape[1]), np.int64)
+    values_BW[: len(values_RW)] = values_RW
+    return torch.from_numpy(values_BW)

@@ -24,6 +24,7 @@ def recommend(
     k: int,
     exclude_seen: bool,
     decide: Decide = SkipRecNetwork.decide,
+    times_BW: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`items_BK` and `scores_BK`, best first. A block runs only on the rows that keep it.
 
@@ -33,12 +34,13 @@ def recommend(
         k: number of items in each list.
         exclude_seen: whether items of the history are left out.
         decide: makes the keep decision; by default the policy of the network.
+        times_BW: the times of the items and, last, of the request, for a network that reads time.
 
     Raises:
         ValueError: `items_BT` is not what it should be; the message names the first bad row.
     """
     check_histories(items_BT, network.num_items)
-    history = embed_requests(network, items_BT)
+    history = embed_requests(network, items_BT, times_BW)
     decision = decide(network, history)
     x_TBD = network.encode(history, decision, "dense" if decision is None else "gathered")
     use = partial(top_items, k=k, seen_BT=items_BT if exclude_seen else None)
@@ -76,9 +78,11 @@ def check_histories(items_BT: Tensor, num_items: int) -> None:
         )
 
 
-def embed_requests(network: SkipRecNetwork, items_BT: Tensor) -> History:
+def embed_requests(
+    network: SkipRecNetwork, items_BT: Tensor, times_BW: Tensor | None = None
+) -> History:
     """The embedded histories, which the policy and the blocks read."""
-    return network.embed(items_BT, request_keys(items_BT))
+    return network.embed(items_BT, request_keys(items_BT), times_BW)
 
 
 def request_keys(items_BT: Tensor) -> Tensor:

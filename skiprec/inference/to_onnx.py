@@ -80,9 +80,15 @@ def write_onnx(
         histories: rows on which ONNX Runtime must say what PyTorch says.
 
     Raises:
-        ValueError: a package is missing, or ONNX Runtime does not reproduce PyTorch's numbers.
+        ValueError: a package is missing, the network reads times, or ONNX Runtime does not
+            reproduce PyTorch's numbers.
     """
     refuse_without_packages()
+    if network.model_config.time is not None:
+        raise ValueError(
+            f"the ONNX graphs read items alone, and model.time={network.model_config.time!r} reads "
+            "times; export a network without model.time"
+        )
     items_BT = np.zeros((min(ROWS, len(histories)), window), np.int64)
     for row, history in zip(items_BT, histories, strict=False):
         recent = history[-window:]

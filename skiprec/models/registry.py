@@ -1,21 +1,22 @@
 """Backbones and baselines by name. A new one is one file beside this one and one line here.
 
-A backbone is a list of blocks. A block maps (x_TBD, is_item_TB1) to its residual branch, has
-`reset_parameters(generator)`, mixes no rows, is causal, and keeps padding at zero. The generic
-tests in `tests/unit/models` check this contract for every registered backbone. A baseline is one
-module with the same contract, but its output is not a residual branch, so no part can be skipped.
+A backbone is a list of blocks. A block maps (x_TBD, context_TBC) to its residual branch, has
+`reset_parameters(generator)`, mixes no rows, is causal, and keeps padding at zero. The context is
+`is_item_TB1`, and with `model.time` what `read_times` makes of the times. The generic tests in
+`tests/unit/models` check this contract for every registered backbone. A baseline is one module with
+the same contract, but its output is not a residual branch, so no part can be skipped.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
-from skiprec.config.model import ModelConfig
+from skiprec.config.model import ModelConfig, TimeMode
 from skiprec.models.caser import caser_encoder
 from skiprec.models.gru4rec import gru4rec_encoder
 from skiprec.models.head import item_head
-from skiprec.models.hstu import hstu_blocks
+from skiprec.models.hstu import hstu_blocks, time_buckets
 from skiprec.models.ligr import ligr_blocks
 from skiprec.models.nextitnet import dilation_cycle, nextitnet_blocks, nextitnet_plus_blocks
 from skiprec.models.nfm import nfm_encoder, nfm_head
@@ -33,6 +34,8 @@ class Architecture:
         entry: makes the module that changes the embedded items before the first block, such as
             learned positions. None: there is no such module.
         head: makes the head from (config, num_items).
+        read_times: makes what the blocks read of `times_BW` from (times_BW, model.time):
+            `time_TBC`, numbers that bf16 holds. None: the blocks read no times.
     """
 
     blocks: Callable[[ModelConfig], list[nn.Module]]
@@ -40,6 +43,7 @@ class Architecture:
     options: frozenset[str] = frozenset()
     entry: Callable[[ModelConfig], nn.Module] | None = None
     head: Callable[[ModelConfig, int], nn.Module] = item_head
+    read_times: Callable[[Tensor, TimeMode], Tensor] | None = None
 
 
 ATTENTION_OPTIONS = frozenset({"num_heads", "max_positions"})
@@ -50,7 +54,12 @@ BACKBONES: dict[str, Architecture] = {
     "sasrec_plus_authors": Architecture(
         sasrec_plus_authors_blocks, options=ATTENTION_OPTIONS, entry=end_positions
     ),
-    "hstu": Architecture(hstu_blocks, options=ATTENTION_OPTIONS, entry=end_positions),
+    "hstu": Architecture(
+        hstu_blocks,
+        options=ATTENTION_OPTIONS | {"time"},
+        entry=end_positions,
+        read_times=time_buckets,
+    ),
     "ligr": Architecture(ligr_blocks, options=ATTENTION_OPTIONS, entry=end_positions),
 }
 BASELINES: dict[str, Architecture] = {
@@ -60,7 +69,7 @@ BASELINES: dict[str, Architecture] = {
 }
 # The keys of `ModelConfig` that only backbones read, and those that only some architectures read.
 NEED_BLOCKS = ("stochastic_depth", "final_norm", "exits", "tied_items", "cosine_temperature")
-OPTIONAL = ("dilations", "num_heads", "max_positions")
+OPTIONAL = ("dilations", "num_heads", "max_positions", "time")
 
 
 def architecture_of(config: ModelConfig) -> Architecture:

@@ -1,7 +1,8 @@
 """The loop over blocks, in three executions. Nothing here mixes rows.
 
 `masked` and `gathered` obey keep decisions and have the same result; only `gathered` saves time.
-`dense` runs every block for every row and takes no decisions.
+`dense` runs every block for every row and takes no decisions. `context_TBC` is what every block
+reads beside the state (`History.context_TBC`).
 """
 
 from collections.abc import Callable
@@ -35,7 +36,7 @@ class BlockStack(nn.Module):
     def forward(
         self,
         x_TBD: Tensor,
-        is_item_TB1: Tensor,
+        context_TBC: Tensor,
         key_B: Tensor,
         keep_BL: Tensor | None,
         execution: Execution,
@@ -49,30 +50,30 @@ class BlockStack(nn.Module):
         """
         if execution == "dense":
             assert start == 0, "a dense execution runs every block"
-            return self.dense(x_TBD, is_item_TB1, key_B)
+            return self.dense(x_TBD, context_TBC, key_B)
         if keep_BL is None:
             raise ValueError(f"execution={execution!r} needs keep decisions, but keep_BL is None")
         if execution == "masked":
-            return self.masked(x_TBD, is_item_TB1, key_B, keep_BL, start)
+            return self.masked(x_TBD, context_TBC, key_B, keep_BL, start)
         if torch.is_grad_enabled() and not call_every_block:
             raise ValueError(
                 "gathered execution with gradients needs call_every_block=True: ranks that call "
                 "different blocks get silently wrong gradients under ZeRO"
             )
-        return self.gathered(x_TBD, is_item_TB1, key_B, keep_BL, call_every_block, start)
+        return self.gathered(x_TBD, context_TBC, key_B, keep_BL, call_every_block, start)
 
-    def first_blocks(self, size: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
+    def first_blocks(self, size: int, x_TBD: Tensor, context_TBC: Tensor, key_B: Tensor) -> Tensor:
         """`x_TBD` after the first blocks, for every row."""
         for index in range(size):
-            x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
+            x_TBD = self.run_block(index, x_TBD, context_TBC, key_B)
         return x_TBD
 
-    def dense(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
+    def dense(self, x_TBD: Tensor, context_TBC: Tensor, key_B: Tensor) -> Tensor:
         """`x_TBD` after all blocks. Every block runs for every row."""
-        return self.first_blocks(len(self.blocks), x_TBD, is_item_TB1, key_B)
+        return self.first_blocks(len(self.blocks), x_TBD, context_TBC, key_B)
 
     def prefixes(
-        self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor, sizes: tuple[int, ...]
+        self, x_TBD: Tensor, context_TBC: Tensor, key_B: Tensor, sizes: tuple[int, ...]
     ) -> Tensor:
         """`[M, B, D]`: the last position after the first n blocks, for each n in `sizes`.
 
@@ -80,14 +81,14 @@ class BlockStack(nn.Module):
         """
         last_by_size = {0: x_TBD[-1]}
         for index in range(len(self.blocks)):
-            x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
+            x_TBD = self.run_block(index, x_TBD, context_TBC, key_B)
             last_by_size[index + 1] = x_TBD[-1]
         return torch.stack([last_by_size[size] for size in sizes])
 
     def states(
         self,
         x_TBD: Tensor,
-        is_item_TB1: Tensor,
+        context_TBC: Tensor,
         key_B: Tensor,
         keep_BL: Tensor | None,
         sizes: tuple[int, ...],
@@ -101,22 +102,22 @@ class BlockStack(nn.Module):
         states = {}
         for index in range(len(self.blocks)):
             if rows_of_blocks is None:
-                x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
+                x_TBD = self.run_block(index, x_TBD, context_TBC, key_B)
             else:
                 rows = rows_of_blocks[index]
-                x_TBD = self._run_for_rows(index, rows, x_TBD, is_item_TB1, key_B, torch.index_add)
+                x_TBD = self._run_for_rows(index, rows, x_TBD, context_TBC, key_B, torch.index_add)
             if index + 1 in sizes:
                 states[index + 1] = x_TBD
         return torch.stack([states[size] for size in sizes])
 
-    def run_block(self, index: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
+    def run_block(self, index: int, x_TBD: Tensor, context_TBC: Tensor, key_B: Tensor) -> Tensor:
         """`x_TBD` after one block that all rows keep."""
-        return x_TBD + self._branch(index, x_TBD, is_item_TB1, key_B)
+        return x_TBD + self._branch(index, x_TBD, context_TBC, key_B)
 
     def masked(
         self,
         x_TBD: Tensor,
-        is_item_TB1: Tensor,
+        context_TBC: Tensor,
         key_B: Tensor,
         keep_BL: Tensor,
         start: int = 0,
@@ -127,14 +128,14 @@ class BlockStack(nn.Module):
         all positions, if their gradients differ. This execution saves no time.
         """
         for index in range(start, len(self.blocks)):
-            branch_TBD = self._branch(index, x_TBD, is_item_TB1, key_B)
+            branch_TBD = self._branch(index, x_TBD, context_TBC, key_B)
             x_TBD = torch.addcmul(x_TBD, keep_BL[..., index, None].to(x_TBD.dtype), branch_TBD)
         return x_TBD
 
     def gathered(
         self,
         x_TBD: Tensor,
-        is_item_TB1: Tensor,
+        context_TBC: Tensor,
         key_B: Tensor,
         keep_BL: Tensor,
         call_every_block: bool,
@@ -146,12 +147,12 @@ class BlockStack(nn.Module):
         every rank must call every block in the same order, or gradients are silently wrong.
         """
         if not call_every_block and are_nested(keep_BL):
-            return self.nested(x_TBD, is_item_TB1, key_B, keep_BL, start)
+            return self.nested(x_TBD, context_TBC, key_B, keep_BL, start)
         add = torch.Tensor.index_add if torch.is_grad_enabled() else torch.Tensor.index_add_
         x_TBD = x_TBD.clone()
         for index, rows in enumerate(split_rows(keep_BL)[start:], start):
             if rows.numel() or call_every_block:
-                x_TBD = self._run_for_rows(index, rows, x_TBD, is_item_TB1, key_B, add)
+                x_TBD = self._run_for_rows(index, rows, x_TBD, context_TBC, key_B, add)
         return x_TBD
 
     def _run_for_rows(
@@ -159,17 +160,17 @@ class BlockStack(nn.Module):
         index: int,
         rows: Tensor,
         x_TBD: Tensor,
-        is_item_TB1: Tensor,
+        context_TBC: Tensor,
         key_B: Tensor,
         add: Callable[..., Tensor],
     ) -> Tensor:
         """`x_TBD` after one block that these rows keep; `add` is `index_add`, in place or not."""
         if rows.numel() == x_TBD.shape[1]:
-            return self.run_block(index, x_TBD, is_item_TB1, key_B)
+            return self.run_block(index, x_TBD, context_TBC, key_B)
         branch_TBD = self._branch(
             index,
             x_TBD.index_select(1, rows),
-            is_item_TB1.index_select(1, rows),
+            context_TBC.index_select(1, rows),
             key_B[rows] if self.training else key_B,
         )
         return add(x_TBD, 1, rows, branch_TBD)
@@ -177,7 +178,7 @@ class BlockStack(nn.Module):
     def nested(
         self,
         x_TBD: Tensor,
-        is_item_TB1: Tensor,
+        context_TBC: Tensor,
         key_B: Tensor,
         keep_BL: Tensor,
         start: int = 0,
@@ -189,28 +190,28 @@ class BlockStack(nn.Module):
         """
         row_B = keep_BL.sum(1).argsort(descending=True)
         counts: list[int] = (keep_BL != 0).sum(0).tolist()
-        x_TBD, is_item_TB1 = x_TBD.index_select(1, row_B), is_item_TB1.index_select(1, row_B)
+        x_TBD, context_TBC = x_TBD.index_select(1, row_B), context_TBC.index_select(1, row_B)
         key_B = key_B[row_B] if self.training else key_B
         finished = []
         for index, count in enumerate(counts[start:], start):
             if count < x_TBD.shape[1]:
                 finished.append(x_TBD[:, count:])
-                x_TBD, is_item_TB1 = x_TBD[:, :count].contiguous(), is_item_TB1[:, :count]
+                x_TBD, context_TBC = x_TBD[:, :count].contiguous(), context_TBC[:, :count]
                 key_B = key_B[:count] if self.training else key_B
             if count:
-                x_TBD = self.run_block(index, x_TBD, is_item_TB1, key_B)
+                x_TBD = self.run_block(index, x_TBD, context_TBC, key_B)
         return torch.cat([x_TBD, *reversed(finished)], dim=1).index_select(1, row_B.argsort())
 
-    def _branch(self, index: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
+    def _branch(self, index: int, x_TBD: Tensor, context_TBC: Tensor, key_B: Tensor) -> Tensor:
         block: Callable[..., Tensor] = self.blocks[index]
         if self.activation_checkpointing and torch.is_grad_enabled():
             # Randomness comes from keys, so there is no generator state to restore.
             recomputed = checkpoint(
-                block, x_TBD, is_item_TB1, use_reentrant=False, preserve_rng_state=False
+                block, x_TBD, context_TBC, use_reentrant=False, preserve_rng_state=False
             )
             branch_TBD: Tensor = recomputed
         else:
-            branch_TBD = block(x_TBD, is_item_TB1)
+            branch_TBD = block(x_TBD, context_TBC)
         dropped_TBD: Tensor = self.dropouts[index](branch_TBD, key_B)
         return dropped_TBD
 
@@ -234,7 +235,7 @@ class WholeEncoder(nn.Module):
     def forward(
         self,
         x_TBD: Tensor,
-        is_item_TB1: Tensor,
+        context_TBC: Tensor,
         key_B: Tensor,
         keep_BL: Tensor | None,
         execution: Execution,
@@ -246,11 +247,11 @@ class WholeEncoder(nn.Module):
             raise ValueError(
                 f"execution={execution!r} needs residual blocks, and this baseline has none"
             )
-        return self.run_block(0, x_TBD, is_item_TB1, key_B)
+        return self.run_block(0, x_TBD, context_TBC, key_B)
 
-    def run_block(self, index: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
+    def run_block(self, index: int, x_TBD: Tensor, context_TBC: Tensor, key_B: Tensor) -> Tensor:
         """`x_TBD` after the module."""
-        out_TBD: Tensor = self.dropout(self.blocks[index](x_TBD, is_item_TB1), key_B)
+        out_TBD: Tensor = self.dropout(self.blocks[index](x_TBD, context_TBC), key_B)
         return out_TBD
 
 

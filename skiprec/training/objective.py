@@ -49,7 +49,7 @@ class Objective(nn.Module):
         """
         if pass_.kind == "validate":
             return self._validate(batch)
-        history = self.network.embed(batch.input_BT, batch.key_B)
+        history = self.network.embed_batch(batch)
         decision = self.network.decide(history, pass_.progress)
         if pass_.kind == "decide":
             assert decision is not None
@@ -157,7 +157,7 @@ class Objective(nn.Module):
     @torch.no_grad()
     def _validate(self, batch: Batch) -> dict[str, Tensor]:
         network = self.network
-        history = network.embed(batch.input_BT, batch.key_B)
+        history = network.embed_batch(batch)
         decision = network.decide(history)
         target_B = batch.target_BT[:, -1]
         if decision is None and network.exits is not None:

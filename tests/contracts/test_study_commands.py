@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from cluster.studies.study import load_study
-from tests.testkit.runs import REPOSITORY, build_smoke_data, metrics_only
+from tests.testkit.runs import REPOSITORY, build_timed_data, metrics_only
 from tests.testkit.studies import options_of
 
 STUDIES = {path.stem: load_study(path) for path in (REPOSITORY / "jobs/studies").glob("*.toml")}
@@ -22,7 +22,7 @@ RESUMED = "growth"  # its rows start from each other
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of all studies: they share the runs that they have in common, as a user's studies do."""
     folder = tmp_path_factory.mktemp("studies")
-    build_smoke_data(folder)
+    build_timed_data(folder)
     return folder
 
 

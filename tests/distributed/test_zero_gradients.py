@@ -195,7 +195,7 @@ def test_the_rows_keep_different_blocks_on_the_two_ranks(run: str) -> None:
     settings = config(run, 0, 1, None)
     network = plain_network(settings).train()
     batch = rows()
-    decision = network.decide(network.embed(batch.input_BT, batch.key_B), 0.0)
+    decision = network.decide(network.embed_batch(batch), 0.0)
     if decision is None:
         decision = kept_at_random(batch.key_B, 0.9, 6)
     on_rank = decision.keep_BL.view(2, ROWS // 2, -1).sum(1)

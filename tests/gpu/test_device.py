@@ -73,5 +73,5 @@ def test_keyed_noise_is_the_same_on_every_device() -> None:
     for device in (torch.device("cpu"), DEVICE):
         network = build_network(config.model, config.policy).to(device)
         here = batch.to(device)
-        keeps.append(network.decide(network.embed(here.input_BT, here.key_B), 1.0).keep_BL.cpu())
+        keeps.append(network.decide(network.embed_batch(here), 1.0).keep_BL.cpu())
     assert (keeps[0] != keeps[1]).float().mean() < 0.01

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 
 from skiprec.config.run import RunConfig
-from skiprec.models.registry import BASELINES
+from skiprec.models.registry import BACKBONES, BASELINES
 from skiprec.network import SkipRecNetwork
 from skiprec.training.engine import TorchEngine
 from skiprec.training.objective import Objective
 from skiprec.training.optim import build_optimizer
-from tests.testkit.networks import BACKBONE_NAMES, NUM_ITEMS, awaken, run_config
+from tests.testkit.networks import NUM_ITEMS, awaken, run_config
 from tests.testkit.steps import CPU, Run
 
 STEPS = 20
@@ -37,7 +37,7 @@ SAMPLED = {"loss__kind": "sampled", "loss__num_negatives": 10}
 ONE_LAYER = {"model__num_blocks": 1}
 
 GOLDEN_CONFIGS = (
-    {name: run_config(model__backbone=name, **COMMON) for name in BACKBONE_NAMES}
+    {name: run_config(model__backbone=name, **COMMON) for name in sorted(BACKBONES)}
     | {
         name: run_config(model__backbone=name, **COMMON, **SAMPLED, **ONE_LAYER)
         for name in sorted(BASELINES)

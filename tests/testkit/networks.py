@@ -19,7 +19,12 @@ NUM_BLOCKS = 4
 WIDTH = 8
 WINDOW = 10  # 9 positions, which is shorter than the reach of the last dilations
 
-BACKBONE_NAMES = sorted(BACKBONES)
+# Forms of backbones that pass the same generic tests as the plain ones.
+FORMS: dict[str, dict[str, Any]] = {
+    "hstu of histories": {"backbone": "hstu", "time": "history"},
+    "hstu of requests": {"backbone": "hstu", "time": "request"},
+}
+BACKBONE_NAMES = sorted([*BACKBONES, *FORMS])
 POLICY_NAMES = sorted(kind for kind, options in OPTIONS.items() if options.decides)
 # Options that a policy requires, or that make its decisions differ between rows.
 POLICY_OPTIONS: dict[str, dict[str, Any]] = {
@@ -38,7 +43,8 @@ def execution_of(kind: str) -> str:
 
 
 def model_config(backbone: str = "nextitnet_plus", **changes: Any) -> ModelConfig:
-    return ModelConfig(**{"backbone": backbone, "num_blocks": NUM_BLOCKS, "width": WIDTH} | changes)
+    small = {"num_blocks": NUM_BLOCKS, "width": WIDTH}
+    return ModelConfig(**{"backbone": backbone} | FORMS.get(backbone, {}) | small | changes)
 
 
 def policy_config(kind: str, **changes: Any) -> PolicySection:
@@ -73,17 +79,21 @@ def awaken(network: SkipRecNetwork, seed: int = 0) -> None:
 def random_batch(
     num_rows: int, seed: int = 0, window: int = WINDOW, num_items: int = NUM_ITEMS
 ) -> Batch:
-    """Rows with all lengths from `window` items down to two; the first row is full."""
+    """Rows with times and all lengths from `window` items down to two; the first row is full."""
     generator = torch.Generator().manual_seed(seed)
     items_BW = torch.randint(1, num_items + 1, (num_rows, window), generator=generator)
     for row in range(num_rows):
         items_BW[row, : row % (window - 1)] = PADDING
     key_B = torch.randint(-(2**62), 2**62, (num_rows,), generator=generator)
-    return Batch(items_BW, key_B)
+    gap_BW = torch.randint(10**6, (num_rows, window), generator=generator) ** 2
+    times_BW = torch.where(items_BW == PADDING, 0, gap_BW.cumsum(1))
+    return Batch(items_BW, key_B, times_BW)
 
 
-def take_rows(batch: Batch, rows: Any) -> Batch:
-    return Batch(batch.items_BW[rows], batch.key_B[rows])
+def take_rows(batch: Batch, rows: Any, start: int = 0) -> Batch:
+    """Some rows of a batch, from the column `start` on."""
+    assert batch.times_BW is not None
+    return Batch(batch.items_BW[rows, start:], batch.key_B[rows], batch.times_BW[rows, start:])
 
 
 def run_config(policy: str = "none", **changes: Any) -> RunConfig:

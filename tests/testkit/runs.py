@@ -15,6 +15,7 @@ from skiprec.checkpoints.files import best_good, newest_good
 from skiprec.config.files import load_config
 from skiprec.config.run import RunConfig
 from skiprec.data.ingest import build_dataset, load_recipe
+from skiprec.data.shards import ShardSet
 from skiprec.observability.sinks import JsonlSink
 from skiprec.training.collectives import Collectives, SingleProcess
 from skiprec.training.state import TrainState
@@ -29,6 +30,39 @@ def build_smoke_data(folder: Path) -> Path:
     """Builds the synthetic data of the smoke configuration in `folder`/data; returns its path."""
     path = folder / "data"
     build_dataset(load_recipe(SMOKE_RECIPE), [], path, progress=lambda _: None)
+    return path
+
+
+TIMED_RECIPE = """name = "timed-smoke"
+window = 20
+times = true
+
+[source]
+kind = "text"
+user_column = "user"
+item_column = "item"
+time_column = "time"
+time_unit = "s"
+
+[split]
+kind = "by_user"
+"""
+
+
+def build_timed_data(folder: Path) -> Path:
+    """As `build_smoke_data`, with a time for each item: an hour after the one before."""
+    smoke = build_smoke_data(folder / "without-times")
+    lines = ["user,item,time"]
+    for split in ("train", "validation", "test"):
+        shards = ShardSet.open(smoke, split)
+        rows = shards.slice(0, shards.num_rows)
+        for user, end, items in zip(rows.user_R, rows.end_R, rows.items_RW, strict=True):
+            first = end - len(items)
+            lines += [f"{user},{i},{3600 * (first + n)}" for n, i in enumerate(items) if i]
+    (folder / "timed.csv").write_text("\n".join(lines) + "\n")
+    (folder / "timed.toml").write_text(TIMED_RECIPE)
+    path, recipe = folder / "data", load_recipe(folder / "timed.toml")
+    build_dataset(recipe, [folder / "timed.csv"], path, progress=lambda _: None)
     return path
 
 

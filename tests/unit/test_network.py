@@ -27,7 +27,7 @@ def test_a_batch_is_inputs_targets_and_which_of_them_count() -> None:
 
 def test_history_is_time_major_with_zeros_at_padding() -> None:
     network, batch = build_network(model_config()), random_batch(6)
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     table = network.embedding.table.weight
     for row in range(6):
         for t, item in enumerate(batch.input_BT[row].tolist()):
@@ -58,8 +58,8 @@ def test_the_output_matrix_is_not_tied_to_the_embedding() -> None:
 
 def test_input_dropout_is_on_in_training_alone() -> None:
     network, batch = build_network(model_config(dropout=0.5)), random_batch(6)
-    plain = network.eval().embed(batch.input_BT, batch.key_B).x_TBD
-    dropped = network.train().embed(batch.input_BT, batch.key_B).x_TBD
+    plain = network.eval().embed_batch(batch).x_TBD
+    dropped = network.train().embed_batch(batch).x_TBD
     share = ((dropped == 0) & (plain != 0)).sum() / (plain != 0).sum()
     assert 0.4 < share < 0.6
     other = network.embed(batch.input_BT, batch.key_B + 1).x_TBD
@@ -68,7 +68,7 @@ def test_input_dropout_is_on_in_training_alone() -> None:
 
 def test_a_network_without_a_policy_decides_nothing() -> None:
     network, batch = build_network(model_config()), random_batch(2)
-    assert network.decide(network.embed(batch.input_BT, batch.key_B)) is None
+    assert network.decide(network.embed_batch(batch)) is None
 
 
 def test_unknown_names_are_told_with_the_known_ones() -> None:
@@ -93,7 +93,7 @@ def test_nothing_of_torch_s_own_random_numbers_is_used(policy: str | None) -> No
     )
     state = torch.get_rng_state()
     batch = random_batch(4)
-    history = network.train().embed(batch.input_BT, batch.key_B)
+    history = network.train().embed_batch(batch)
     network.encode(history, network.decide(history, 1.0), "masked" if policy else "dense")
     assert torch.equal(torch.get_rng_state(), state)
     torch.set_rng_state(before)

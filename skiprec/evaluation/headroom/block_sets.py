@@ -46,9 +46,9 @@ def outputs_without_each(
     x_TND = history.x_TBD  # the networks that have left, in order, and the trunk
     for place, block in enumerate(kept):
         trunk_TBD = x_TND[:, -num_rows:]
-        is_item_TN1 = history.is_item_TB1.repeat(1, place + 1, 1)
+        context_TNC = history.context_TBC.repeat(1, place + 1, 1)
         after_TND = network.stack.run_block(
-            block, x_TND, is_item_TN1, history.key_B.repeat(place + 1)
+            block, x_TND, context_TNC, history.key_B.repeat(place + 1)
         )
         left_TND, after_TBD = after_TND[:, :-num_rows], after_TND[:, -num_rows:]
         x_TND = torch.cat([left_TND, trunk_TBD, after_TBD], dim=1)

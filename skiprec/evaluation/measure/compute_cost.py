@@ -102,18 +102,19 @@ def measure_cost(network: SkipRecNetwork, num_positions: int, k: int) -> Compute
     device = network.device
     items_BT = torch.ones(1, num_positions, dtype=torch.int64, device=device)
     key_B = torch.zeros(1, dtype=torch.int64, device=device)
-    history = network.embed(items_BT, key_B)
-    x_TBD, is_item_TB1 = history.x_TBD, history.is_item_TB1
+    times_BW = torch.zeros(1, num_positions + 1, dtype=torch.int64, device=device)
+    history = network.embed(items_BT, key_B, times_BW)
+    x_TBD, context_TBC = history.x_TBD, history.context_TBC
     stack = network.stack
     out_BD = network.encode(history, None, "dense")[-1]
     block_L = tuple(
-        count_flops(lambda i=index: stack.run_block(i, x_TBD, is_item_TB1, key_B))  # type: ignore[misc]
+        count_flops(lambda i=index: stack.run_block(i, x_TBD, context_TBC, key_B))  # type: ignore[misc]
         for index in range(network.num_blocks)
     )
     # A policy that reads an early state runs the first blocks, which are no cost of its own.
     early = 0 if network.policy is None else network.policy.reads_after or 0
     return ComputeCost(
-        embedding=count_flops(lambda: network.embed(items_BT, key_B)),
+        embedding=count_flops(lambda: network.embed(items_BT, key_B, times_BW)),
         policy=count_flops(lambda: network.decide(history)) - sum(block_L[:early]),
         block_L=block_L,
         head=count_flops(lambda: network.head(out_BD, partial(top_items, k=k))),

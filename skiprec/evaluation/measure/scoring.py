@@ -124,7 +124,7 @@ def describe_rows(rows: Rows) -> dict[str, NDArray[np.int32] | NDArray[np.int64]
 def embed_tile(network: SkipRecNetwork, tile: Tile) -> History:
     """The embedded histories of a tile's rows, on the network's device."""
     batch = tile.batch.to(network.device)
-    return network.embed(batch.input_BT, batch.key_B)
+    return network.embed_batch(batch)
 
 
 def last_positions(
@@ -138,12 +138,7 @@ def last_positions(
     for rows, keep in zip(
         torch.split(row_N, ROWS_AT_ONCE), torch.split(keep_NL, ROWS_AT_ONCE), strict=True
     ):
-        repeated = History(
-            history.item_TB.index_select(1, rows),
-            history.x_TBD.index_select(1, rows),
-            history.is_item_TB1.index_select(1, rows),
-            history.key_B[rows],
-        )
+        repeated = history.select_rows(rows)
         parts.append(network.encode(repeated, KeepDecision(keep, None), "gathered")[-1])
     return torch.cat(parts)
 

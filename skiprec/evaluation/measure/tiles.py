@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from skiprec.data.batching import padded_items
+from skiprec.data.batching import padded_rows
 from skiprec.data.halves import SomeRows
 from skiprec.data.shards import Rows, ShardSet
 from skiprec.inference.executor import request_keys
@@ -41,6 +41,8 @@ def read_tiles(shards: ShardSet | SomeRows, row_R: Longs) -> tuple[Rows, list[Ti
     tiles = []
     for start in range(0, len(row_R), TILE_ROWS):
         part = slice(start, start + TILE_ROWS)
-        items_BW = padded_items(rows.items_RW[part], TILE_ROWS)
-        tiles.append(Tile(Batch(items_BW, request_keys(items_BW[:, :-1])), len(row_R[part])))
+        items_BW = padded_rows(rows.items_RW[part], TILE_ROWS)
+        times_BW = None if rows.times_RW is None else padded_rows(rows.times_RW[part], TILE_ROWS)
+        batch = Batch(items_BW, request_keys(items_BW[:, :-1]), times_BW)
+        tiles.append(Tile(batch, len(row_R[part])))
     return rows, tiles

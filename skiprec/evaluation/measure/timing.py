@@ -92,6 +92,12 @@ class TimingSample:
     items_RT: Tensor
     arms: tuple[Arm, ...]
     keep_ARL: Tensor
+    times_RW: Tensor | None = None  # with the time of the request last; None without times
+
+    def to(self, device: torch.device) -> "TimingSample":
+        """The same rows on `device`."""
+        times_RW = None if self.times_RW is None else self.times_RW.to(device)
+        return TimingSample(self.items_RT.to(device), self.arms, self.keep_ARL.to(device), times_RW)
 
 
 # (network, sample, plan, rows a call) -> the stages by name.
@@ -198,8 +204,13 @@ class Requests:
         num_calls = -(-num_rows // batch)
         row_N = torch.arange(num_calls * batch, device=sample.items_RT.device) % num_rows
         rows = row_N.view(num_calls, batch).unbind()
+        times_RW = sample.times_RW
         self.items = [sample.items_RT[row_B] for row_B in rows]
-        self.histories = [embed_requests(network, items_BT) for items_BT in self.items]
+        self.times = [None if times_RW is None else times_RW[row_B] for row_B in rows]
+        self.histories = [
+            embed_requests(network, items_BT, times_BW)
+            for items_BT, times_BW in zip(self.items, self.times, strict=True)
+        ]
         self.decisions = {
             arm: [KeepDecision(sample.keep_ARL[index, row_B].contiguous(), None) for row_B in rows]
             for index, arm in enumerate(sample.arms)
@@ -236,7 +247,9 @@ class Requests:
             place = index % len(self.items)
             given = None if arm is None else self.decisions[arm][place]
             how = decide if given is None else lambda network, history: given
-            return recommend(network, self.items[place], self.plan.k, self.plan.exclude_seen, how)
+            items_BT, times_BW = self.items[place], self.times[place]
+            k, exclude_seen = self.plan.k, self.plan.exclude_seen
+            return recommend(network, items_BT, k, exclude_seen, how, times_BW)
 
         return run
 

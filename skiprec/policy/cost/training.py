@@ -58,7 +58,7 @@ class Training(PolicyTraining):
         is_fitted_TB = fitted_positions(batch, self.only_ends).t()
         length_TB = (batch.input_BT != PADDING).t().cumsum(0)
         with torch.no_grad(), without_dropout(network):
-            history = network.embed(batch.input_BT, batch.key_B)
+            history = network.embed_batch(batch)
             state_ND = network.first_blocks(history, depth)[is_fitted_TB]
             certainty_N2 = network.certainty(state_ND, depth) if trunk.reads_scores else None
         vector_ND = trunk.hidden(state_ND, length_TB[is_fitted_TB][:, None], certainty_N2)
@@ -96,7 +96,7 @@ def nested_costs(network: SkipRecNetwork, batch: Batch, sizes: tuple[int, ...]) 
     """
     target_B = batch.target_BT[:, -1]
     with without_dropout(network):
-        x_MBD = network.prefixes(network.embed(batch.input_BT, batch.key_B), sizes)
+        x_MBD = network.prefixes(network.embed_batch(batch), sizes)
     use = partial(row_cross_entropy, target_N=target_B.repeat(len(sizes)))
     entropy_MB = network.head(x_MBD.flatten(0, 1), use).view(len(sizes), -1)
     cost_MB: Tensor = entropy_MB - entropy_MB[-1]
@@ -124,7 +124,7 @@ def nested_costs_of_positions(
     """`[N, M]`: as `nested_costs`, at some scored positions, in the order of time, then rows."""
     target_N = batch.target_BT.t()[is_fitted_TB]
     with without_dropout(network):
-        x_MTBD = network.states(network.embed(batch.input_BT, batch.key_B), None, sizes)
+        x_MTBD = network.states(network.embed_batch(batch), None, sizes)
     use = partial(row_cross_entropy, target_N=target_N.repeat(len(sizes)))
     x_ND = x_MTBD[:, is_fitted_TB].flatten(0, 1)
     entropy_MN: Tensor = network.head(x_ND, use).view(len(sizes), len(target_N))

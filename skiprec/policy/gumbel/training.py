@@ -138,7 +138,7 @@ class Training(PolicyTraining):
         network = self.network
         half = network.num_blocks // 2
         with torch.no_grad(), without_dropout(network):
-            history = network.embed(batch.input_BT, batch.key_B)
+            history = network.embed_batch(batch)
             x_BD = network.prefixes(history, (half,))[0]
             use = partial(target_hits, target_B=batch.target_BT[:, -1], cut=GUIDE_CUT)
             is_easy_B: Tensor = network.head(x_BD, use)

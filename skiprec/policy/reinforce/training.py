@@ -65,7 +65,7 @@ class Training(PolicyTraining):
         """`[B]`: the reward of each row's decision at the last position, with dropout off."""
         network = self.network
         with without_dropout(network):
-            history = network.embed(batch.input_BT, batch.key_B)
+            history = network.embed_batch(batch)
             x_TBD = network.encode(history, KeepDecision(keep_BL, None), self.execution, True)
         cut = self.options.reward_cut
         use = partial(target_hits, target_B=batch.target_BT[:, -1], cut=cut)

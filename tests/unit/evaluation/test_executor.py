@@ -24,10 +24,11 @@ def test_lists_are_those_of_masked_execution(
 ) -> None:
     model = model_config(backbone, final_norm=final_norm)
     network = build_network(model, policy_config(policy)).eval()
-    items_BT = random_batch(12).input_BT
-    items_BK, scores_BK = recommend(network, items_BT, 5, exclude_seen)
+    batch = random_batch(12)
+    items_BT, times_BW = batch.input_BT, batch.times_BW
+    items_BK, scores_BK = recommend(network, items_BT, 5, exclude_seen, times_BW=times_BW)
     with torch.no_grad():
-        history = embed_requests(network, items_BT)
+        history = embed_requests(network, items_BT, times_BW)
         x_TBD = network.encode(history, network.decide(history), "masked")
         scores_BV = network.head(
             x_TBD[-1], lambda x, scores: x @ scores.weight_VD.t() + scores.bias_V

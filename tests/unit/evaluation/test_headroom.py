@@ -68,7 +68,7 @@ def test_the_greedy_order_is_that_of_trying_every_removal() -> None:
 def test_a_shared_trunk_computes_each_net_without_one_block() -> None:
     network = build_network(model_config("nextitnet")).eval()
     batch = random_batch(20)
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     kept = (0, 2, 3)
     with torch.no_grad():
         found_CBD = outputs_without_each(network, history, kept)

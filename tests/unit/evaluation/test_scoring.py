@@ -87,7 +87,7 @@ def test_decisions_are_those_of_serving() -> None:
     tiles = make_tiles()
     keep_RL = decide_unit(network, tiles).keep_RL
     batch = Batch(real_rows(tiles), torch.cat([t.batch.key_B[: t.num_real] for t in tiles]))
-    decision = network.decide(network.embed(batch.input_BT, batch.key_B))
+    decision = network.decide(network.embed_batch(batch))
     assert decision is not None
     assert np.array_equal(keep_RL, decision.keep_BL.detach().numpy() != 0)
 
@@ -102,7 +102,7 @@ def test_what_a_knob_turns_comes_with_the_decisions(policy: str) -> None:
         return
     assert decided.numbers_RK is not None
     batch = Batch(real_rows(tiles), torch.cat([t.batch.key_B[: t.num_real] for t in tiles]))
-    decision = network.decide(network.embed(batch.input_BT, batch.key_B))
+    decision = network.decide(network.embed_batch(batch))
     assert decision is not None
     expected = decision.prob_BL if policy == "gumbel" else decision.cost_BM
     assert expected is not None

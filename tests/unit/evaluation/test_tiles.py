@@ -10,7 +10,7 @@ from skiprec.data.batching import evenly_spaced_rows
 from skiprec.data.shards import ShardSet
 from skiprec.evaluation.measure.tiles import TILE_ROWS, read_tiles, work_units
 from skiprec.inference.executor import request_keys
-from tests.testkit.runs import build_smoke_data
+from tests.testkit.runs import build_smoke_data, build_timed_data
 
 
 def test_units_are_whole_tiles_at_any_batch_size() -> None:
@@ -41,6 +41,16 @@ def test_tiles_are_padded_with_empty_histories(tmp_path: Path) -> None:
     assert torch.equal(tiles[1].batch.key_B[:5], request_keys(inputs))
     assert not tiles[1].batch.items_BW[5:].any()
     assert rows.items_RW[TILE_ROWS:].any(axis=1).all(), "real rows are not empty"
+
+
+def test_tiles_hold_the_times_of_their_rows(tmp_path: Path) -> None:
+    shards = ShardSet.open(build_timed_data(tmp_path), "test")
+    rows, (tile,) = read_tiles(shards, np.arange(5, dtype=np.int64))
+    times_BW = tile.batch.times_BW
+    assert times_BW is not None
+    assert np.array_equal(times_BW[:5].numpy(), rows.times_RW)
+    assert (np.diff(rows.times_RW[0]) == 3_600_000).all()
+    assert not times_BW[5:].any()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

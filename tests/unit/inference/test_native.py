@@ -16,10 +16,11 @@ from skiprec.inference.executor import embed_requests, recommend
 from skiprec.inference.native.from_network import NativeNetwork, flat_histories
 from skiprec.inference.native.library import BF16_LEVELS, Answer, bf16_levels, levels
 from skiprec.inference.native.pack import BACKBONES
+from skiprec.models import registry
 from skiprec.network import SkipRecNetwork
 from skiprec.types import KeepDecision
 from tests.testkit.native import native_library
-from tests.testkit.networks import BACKBONE_NAMES, LEARNED, awaken, model_config, policy_config
+from tests.testkit.networks import LEARNED, awaken, model_config, policy_config
 
 POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("none", {}),
@@ -156,8 +157,8 @@ def test_it_answers_what_pytorch_answers(level: str, case: Case) -> None:
 
 def test_it_knows_every_backbone() -> None:
     """A new backbone gets the parity test above, or is refused by its name."""
-    assert set(BACKBONES) <= set(BACKBONE_NAMES)
-    for name in set(BACKBONE_NAMES) - set(BACKBONES):
+    assert set(BACKBONES) <= set(registry.BACKBONES)
+    for name in set(registry.BACKBONES) - set(BACKBONES):
         network = SkipRecNetwork(model_config(name), policy_config("none"), 5)
         with pytest.raises(ValueError, match=name):
             native(network, 5)

@@ -1,5 +1,7 @@
 """The contract of `skiprec/models/registry.py`, checked for every registered backbone."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,7 +28,7 @@ each_backbone = pytest.mark.parametrize("backbone", BACKBONE_NAMES)
 
 def hidden(network: SkipRecNetwork, batch: Batch, execution: str = "dense", keep=None):
     decision = None if keep is None else KeepDecision(keep, None)
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     return network.encode(history, decision, execution, call_every_block=True)
 
 
@@ -45,7 +47,7 @@ def test_a_future_item_changes_no_earlier_output(backbone: str) -> None:
         items[:, position] = items[:, position] % NUM_ITEMS + 1
         real = batch.items_BW[:, position] != PADDING
         items[~real] = batch.items_BW[~real]
-        after = hidden(network, Batch(items, batch.key_B))
+        after = hidden(network, replace(batch, items_BW=items))
         assert torch.equal(after[:position], before[:position])
         moved = (after[position] - before[position]).abs().amax(-1)
         assert (moved[real] > 1e-3).all(), "a position must see its own item"
@@ -55,12 +57,12 @@ def test_a_future_item_changes_no_earlier_output(backbone: str) -> None:
 def test_the_last_output_sees_the_whole_history(backbone: str) -> None:
     """The control of causality, which a backbone that sees nothing would pass."""
     network = build_network(model_config(backbone)).eval()
-    items = random_batch(1).items_BW
-    before = hidden(network, Batch(items, torch.zeros(1, dtype=torch.int64)))[-1]
+    batch = random_batch(1)
+    before = hidden(network, batch)[-1]
     for position in range(WINDOW - 1):
-        changed = items.clone()
+        changed = batch.items_BW.clone()
         changed[:, position] = changed[:, position] % NUM_ITEMS + 1
-        after = hidden(network, Batch(changed, torch.zeros(1, dtype=torch.int64)))[-1]
+        after = hidden(network, replace(batch, items_BW=changed))[-1]
         assert (after - before).abs().max() > 1e-5, f"position {position} is not seen"
 
 
@@ -101,7 +103,7 @@ def test_keep_none_equals_the_embedding_bit_for_bit(backbone: str, execution: st
     network = build_network(model_config(backbone, dropout=0.2)).train()
     batch = random_batch(7)
     keep = torch.zeros(7, NUM_BLOCKS)
-    embedded = network.embed(batch.input_BT, batch.key_B).x_TBD
+    embedded = network.embed_batch(batch).x_TBD
     assert torch.equal(hidden(network, batch, execution, keep), embedded)
 
 
@@ -139,7 +141,7 @@ def test_masked_and_gathered_give_the_same_gradients(backbone: str) -> None:
 def test_the_gradient_reaches_the_policy_through_masked(backbone: str) -> None:
     network = build_network(model_config(backbone), policy_config("gumbel"))
     batch = random_batch(8)
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     decision = network.decide(history, progress=0.5)
     network.encode(history, decision, "masked").square().mean().backward()
     for name, parameter in network.policy.named_parameters():

@@ -38,7 +38,7 @@ def baseline(name: str, seed: int = 0, awake: bool = True, **changes: object) ->
 
 
 def hidden(network: SkipRecNetwork, batch: Batch) -> Tensor:
-    return network.encode(network.embed(batch.input_BT, batch.key_B), None, "dense")
+    return network.encode(network.embed_batch(batch), None, "dense")
 
 
 def all_scores(network: SkipRecNetwork, x_ND: Tensor) -> Tensor:

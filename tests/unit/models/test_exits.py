@@ -29,14 +29,14 @@ with_and_without_maps = pytest.mark.parametrize("maps", [None, True])
 def network_and_history(backbone: str, maps: bool | None) -> tuple[SkipRecNetwork, History]:
     network = build_network(model_config(backbone, exits=EXITS, exit_maps=maps)).eval()
     batch = random_batch(ROWS)
-    return network, network.embed(batch.input_BT, batch.key_B)
+    return network, network.embed_batch(batch)
 
 
 def slow_state(network: SkipRecNetwork, history: History, kept: list[int]) -> torch.Tensor:
     """The state after these blocks, through the norm of the first exit at or behind the last."""
     x_TBD = history.x_TBD
     for index in kept:
-        x_TBD = network.stack.run_block(index, x_TBD, history.is_item_TB1, history.key_B)
+        x_TBD = network.stack.run_block(index, x_TBD, history.context_TBC, history.key_B)
     depth = kept[-1] + 1 if kept else 0
     exit_ = next(number for number, exit_depth in enumerate(EXITS) if exit_depth >= depth)
     weight_D, bias_D = network.exits.weight_MD[exit_], network.exits.bias_MD[exit_]
@@ -117,7 +117,7 @@ def test_a_decision_at_each_position_has_a_norm_at_each_position(maps: bool | No
 def test_a_policy_runs_on_a_network_with_exits() -> None:
     network = build_network(model_config(exits=EXITS), policy_config("gumbel"))
     batch = random_batch(ROWS)
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     decision = network.decide(history, progress=0.5)
     network.encode(history, decision, "masked").square().mean().backward()
     assert all(p.grad.abs().max() > 0 for p in network.policy.parameters())
@@ -128,11 +128,11 @@ def test_depths_are_exact_in_bf16() -> None:
     depths = (1, 256, 257)
     network = build_network(model_config(num_blocks=257, width=2, exits=depths)).eval().bfloat16()
     batch = random_batch(2)
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     every = KeepDecision(torch.ones(2, 257, dtype=torch.bfloat16), None)
     with torch.inference_mode():
         whole_TBD = network.encode(history, None, "dense")
         assert torch.equal(network.encode(history, every, "gathered"), whole_TBD)
-        state_TBD = network.stack.dense(history.x_TBD, history.is_item_TB1, history.key_B)
+        state_TBD = network.stack.dense(history.x_TBD, history.context_TBC, history.key_B)
         assert torch.equal(whole_TBD, network.exits(state_TBD, torch.tensor(2)))
         assert not torch.equal(whole_TBD, network.exits(state_TBD, torch.tensor(1)))

@@ -1,15 +1,18 @@
 """HSTU and LiGR beside slow and obvious forms: row by row, query by query, key by key."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skiprec.models.hstu import HstuBlock
+from skiprec.models.hstu import HstuBlock, time_buckets
 from skiprec.models.ligr import LigrBlock
 from skiprec.types import PADDING
-from tests.testkit.networks import build_network, model_config, random_batch
+from tests.testkit.networks import WINDOW, build_network, model_config, random_batch
 
 HEADS, POSITIONS = 2, 12
 
@@ -19,19 +22,26 @@ def layer_norm(x_D: Tensor, weight: Tensor | float = 1.0, bias: Tensor | float =
     return (x_D - x_D.mean()) / (variance + 1e-5).sqrt() * weight + bias
 
 
-def inputs(backbone: str) -> tuple[torch.nn.Module, Tensor, Tensor, Tensor]:
+def inputs(backbone: str, **changes: Any) -> tuple[torch.nn.Module, Tensor, Tensor, Tensor]:
     """A block, the rows it reads, where items are, and its branch."""
-    model = model_config(backbone, num_heads=HEADS, max_positions=POSITIONS)
+    model = model_config(backbone, num_heads=HEADS, max_positions=POSITIONS, **changes)
     network, batch = build_network(model).double().eval(), random_batch(5)
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     block = network.stack.blocks[1]
-    branch_TBD = block(history.x_TBD, history.is_item_TB1)
+    branch_TBD = block(history.x_TBD, history.context_TBC)
     return block, history.x_TBD, (batch.input_BT != PADDING).t(), branch_TBD
 
 
+def bucket(milliseconds: int) -> int:
+    return min(128, math.floor(math.log(max(1, abs(milliseconds) // 1000)) / 0.301))
+
+
 @torch.no_grad()
-def test_hstu_is_its_equations() -> None:
-    block, x_TBD, is_item_TB, branch_TBD = inputs("hstu")
+@pytest.mark.parametrize("time", [None, "history", "request"])
+def test_hstu_is_its_equations(time: str | None) -> None:
+    block, x_TBD, is_item_TB, branch_TBD = inputs("hstu", time=time)
+    times_BW = random_batch(5).times_BW.tolist()
+    query = 1 if time == "request" else 0
     assert isinstance(block, HstuBlock)
     T, B, D = x_TBD.shape
     channels = D // HEADS
@@ -41,13 +51,52 @@ def test_hstu_is_its_equations() -> None:
         for i in places:
             mixed = torch.zeros(D, dtype=torch.float64)
             for j in (t for t in places if t <= i):
+                bias = block.bias_P[i - j]
+                if time is not None:
+                    passed = times_BW[row][i + query] - times_BW[row][j]
+                    bias = bias + block.time_bias_N1[bucket(passed), 0]
                 for head in range(HEADS):
                     part = slice(head * channels, (head + 1) * channels)
-                    score = uvqk[i][2, part] @ uvqk[j][3, part] + block.bias_P[i - j]
+                    score = uvqk[i][2, part] @ uvqk[j][3, part] + bias
                     mixed[part] += F.silu(score) / POSITIONS * uvqk[j][1, part]
             expected = (layer_norm(mixed) * uvqk[i][0]) @ block.out_DE
             torch.testing.assert_close(branch_TBD[i, row], expected)
     assert (branch_TBD[~is_item_TB] == 0).all()
+
+
+def test_buckets_are_those_of_the_formula() -> None:
+    ends = [0, 1, 999, 1000, 1999, 2000, 86_400_000, 10**12, 2**62]
+    times_BW = torch.tensor([[0, end, 0] for end in ends])
+    found_TBT = time_buckets(times_BW, "request")
+    assert found_TBT[0, :, 0].tolist() == [bucket(end) for end in ends]
+    assert found_TBT[1, :, 1].tolist() == [bucket(end) for end in ends]
+    assert (time_buckets(times_BW, "history")[0, :, 0] == 0).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("time", "late"), [("history", 0), ("request", 1)])
+def test_a_time_changes_the_outputs_from_its_own_position_on(time: str, late: int) -> None:
+    """And in a network that reads the request's time one position earlier, not more."""
+    network, batch = build_network(model_config("hstu", time=time)).eval(), random_batch(1)
+    assert batch.times_BW is not None
+    before = network.encode(network.embed_batch(batch), None, "dense")
+    for position in range(2, WINDOW):
+        times_BW = batch.times_BW.clone()
+        times_BW[:, position] += 10**12
+        changed = network.embed_batch(replace(batch, times_BW=times_BW))
+        differs_T = (network.encode(changed, None, "dense") != before).any(2)[:, 0]
+        first = position - late
+        assert not differs_T[:first].any()
+        assert differs_T[first:].all()
+
+
+def test_a_network_that_reads_time_refuses_rows_without_times() -> None:
+    network, batch = build_network(model_config("hstu", time="request")), random_batch(2)
+    with pytest.raises(ValueError, match=r"model.time='request' .* these have none; build"):
+        network.embed(batch.input_BT, batch.key_B)
+    of_ligr = model_config("ligr", time="history")
+    with pytest.raises(ValueError, match=r"model.time has no effect with .*'ligr'; remove it"):
+        build_network(of_ligr)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from tests.testkit.networks import (
     build_network,
     model_config,
     random_batch,
+    take_rows,
 )
 
 # Products over other numbers of rows may sum in another order and differ in the last float32 bits.
@@ -26,7 +27,7 @@ def network_of(name: str) -> SkipRecNetwork:
 
 
 def hidden(network: SkipRecNetwork, batch: Batch) -> Tensor:
-    return network.encode(network.embed(batch.input_BT, batch.key_B), None, "dense")
+    return network.encode(network.embed_batch(batch), None, "dense")
 
 
 @each_network
@@ -45,7 +46,7 @@ def test_padding_on_the_left_changes_nothing(name: str) -> None:
     network, batch = network_of(name), random_batch(WINDOW - 2)
     x_TBD = hidden(network, batch)
     for row in range(len(batch.items_BW)):
-        short = Batch(batch.items_BW[row : row + 1, row:], batch.key_B[row : row + 1])
+        short = take_rows(batch, slice(row, row + 1), start=row)
         # Products over other numbers of rows may sum in another order.
         torch.testing.assert_close(
             hidden(network, short)[:, 0], x_TBD[row:, row], rtol=1e-5, atol=1e-6

@@ -139,10 +139,10 @@ def test_positions_are_counted_from_the_end() -> None:
 def test_a_window_beyond_the_table_says_what_to_set() -> None:
     network = build_network(model_config("sasrec_plus", max_positions=9))
     batch = random_batch(2, window=10)  # nine inputs
-    assert network.embed(batch.input_BT, batch.key_B).x_TBD.shape[0] == 9
+    assert network.embed_batch(batch).x_TBD.shape[0] == 9
     longer = random_batch(2, window=11)
     with pytest.raises(ValueError, match=r"max_positions=9 .*found 10; set model.max_positions=10"):
-        network.embed(longer.input_BT, longer.key_B)
+        network.embed_batch(longer)
 
 
 @pytest.mark.parametrize("make", [sasrec_plus_blocks, sasrec_plus_authors_blocks])

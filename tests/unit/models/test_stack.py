@@ -23,8 +23,8 @@ class CountingBlock(nn.Module):
         super().__init__()
         self.rows_of_calls: list[int] = []
 
-    def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
-        assert is_item_TB1.shape[1] == x_TBD.shape[1]
+    def forward(self, x_TBD: Tensor, context_TBC: Tensor) -> Tensor:
+        assert context_TBC.shape[1] == x_TBD.shape[1]
         self.rows_of_calls.append(x_TBD.shape[1])
         return torch.ones_like(x_TBD)
 
@@ -83,7 +83,7 @@ def test_nested_execution_has_the_result_of_gathered_execution(
     batch = random_batch(3)
     keep_BL = (torch.arange(NUM_BLOCKS) < torch.tensor(depths)[:, None]).float()
     with torch.inference_mode():
-        history = network.embed(batch.input_BT, batch.key_B)
+        history = network.embed_batch(batch)
         decision = KeepDecision(keep_BL, None)
         nested_TBD = network.encode(history, decision, "gathered")
         expected_TBD = network.encode(history, decision, "gathered", call_every_block=True)
@@ -107,7 +107,7 @@ def test_gathered_with_gradients_must_call_every_block() -> None:
 def test_an_execution_that_skips_needs_decisions(execution: str) -> None:
     network = build_network(model_config())
     batch = random_batch(3)
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     with pytest.raises(ValueError, match="needs keep decisions"):
         network.encode(history, None, execution)
 
@@ -118,7 +118,7 @@ def test_a_block_without_rows_has_zero_gradients_not_none(backbone: str) -> None
     batch = random_batch(4)
     keep = torch.ones(4, NUM_BLOCKS)
     keep[:, 1] = 0
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     x_TBD = network.encode(history, KeepDecision(keep, None), "gathered", call_every_block=True)
     x_TBD.square().mean().backward()
     for name, parameter in network.stack.blocks[1].named_parameters():
@@ -138,7 +138,7 @@ def test_activation_checkpointing_changes_no_bit(backbone: str, execution: str) 
         batch = random_batch(6)
         generator = torch.Generator().manual_seed(5)
         keep = torch.randint(0, 2, (6, NUM_BLOCKS), generator=generator).float()
-        history = network.embed(batch.input_BT, batch.key_B)
+        history = network.embed_batch(batch)
         x_TBD = network.encode(history, KeepDecision(keep, None), execution, True)
         x_TBD.square().mean().backward()
         results.append([x_TBD, *[p.grad for p in network.stack.parameters()]])
@@ -152,7 +152,7 @@ def test_activation_checkpointing_runs_each_block_again_in_the_backward_pass() -
     class Counted(nn.Linear):
         calls = 0
 
-        def forward(self, x_TBD: Tensor, is_item_TB1: Tensor) -> Tensor:
+        def forward(self, x_TBD: Tensor, context_TBC: Tensor) -> Tensor:
             Counted.calls += 1
             return super().forward(x_TBD)
 

@@ -99,7 +99,7 @@ def network_with(**options: Any) -> SkipRecNetwork:
 
 
 def decide(network: SkipRecNetwork, batch: Batch, progress: float | None) -> KeepDecision:
-    decision = network.decide(network.embed(batch.input_BT, batch.key_B), progress)
+    decision = network.decide(network.embed_batch(batch), progress)
     assert decision is not None
     return decision
 

@@ -39,7 +39,7 @@ def slow_costs(network: SkipRecNetwork, batch: Batch) -> Tensor:
     rows = []
     for row in range(len(batch.items_BW)):
         one = take_rows(batch, slice(row, row + 1))
-        history = network.embed(one.input_BT, one.key_B)
+        history = network.embed_batch(one)
         entropies = []
         for size in SIZES:
             keep_BL = (torch.arange(4) < size).float()[None]
@@ -114,7 +114,7 @@ def test_the_predictor_learns_the_squared_error_and_nobody_else_does(own: bool) 
     batch = random_batch(20)
 
     def decision() -> KeepDecision:
-        decided = network.decide(network.embed(batch.input_BT, batch.key_B), 0.5)
+        decided = network.decide(network.embed_batch(batch), 0.5)
         assert decided is not None
         return decided
 

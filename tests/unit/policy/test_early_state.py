@@ -54,7 +54,7 @@ def test_running_on_from_the_state_gives_what_running_all_gives(
     network = network_with(kind, backbone, exits)
     batch = random_batch(12)
     with torch.inference_mode():
-        history = network.embed(batch.input_BT, batch.key_B)
+        history = network.embed_batch(batch)
         decision = network.decide(history)
         assert decision is not None
         assert decision.early is not None
@@ -87,10 +87,10 @@ def test_the_policy_reads_the_last_state_and_the_length_and_nothing_else() -> No
     trunk = network.policy.trunk
     assert isinstance(trunk, StateTrunk)
     batch = random_batch(6)
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     x_TBD = history.x_TBD
     for index in range(EARLY):
-        x_TBD = network.stack.run_block(index, x_TBD, history.is_item_TB1, history.key_B)
+        x_TBD = network.stack.run_block(index, x_TBD, history.context_TBC, history.key_B)
     length_B = (batch.input_BT != PADDING).sum(1)
     normed_BD = F.layer_norm(x_TBD[-1], x_TBD.shape[-1:])
     features_BF = torch.cat([normed_BD, length_B.log()[:, None]], 1)
@@ -224,7 +224,7 @@ def test_a_given_decision_runs_from_the_embedding() -> None:
     """Rivals such as a fixed set may leave out the first blocks."""
     network = network_with("gumbel")
     batch = random_batch(4)
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     none = KeepDecision(torch.zeros(4, NUM_BLOCKS), None)
     assert torch.equal(network.encode(history, none, "masked"), history.x_TBD)
 

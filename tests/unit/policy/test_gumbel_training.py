@@ -48,7 +48,7 @@ def information(prob_BL: Tensor) -> Tensor:
 
 def easy_rows(network: SkipRecNetwork, batch: Batch) -> Tensor:
     """Whether the first two of four blocks rank the target of a row among the best five items."""
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     x_TBD = history.x_TBD
     for block in network.stack.blocks[:2]:
         x_TBD = x_TBD + block(x_TBD, history.is_item_TB1)
@@ -108,7 +108,7 @@ def test_a_term_s_gradient_is_that_of_its_formula_over_the_whole_batch(
     actual = added(options, base, passes(batch, sizes))
     config = run_config("gumbel", **base, **options)
     network = build_network(config.model, config.policy).double().train()
-    decision = network.decide(network.embed(batch.input_BT, batch.key_B), 0.0)
+    decision = network.decide(network.embed_batch(batch), 0.0)
     formula(network, batch, decision).backward()
     for name, parameter in network.named_parameters():
         expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -120,7 +120,7 @@ def test_a_term_s_gradient_is_that_of_its_formula_over_the_whole_batch(
     assert weight.grad.abs().max() > least
     # Control: the same formula over a part of the batch has another gradient.
     expected, weight.grad = weight.grad, None
-    decision = network.train().decide(network.embed(batch.input_BT, batch.key_B), 0.0)
+    decision = network.train().decide(network.embed_batch(batch), 0.0)
     part = KeepDecision(decision.keep_BL[:9], decision.prob_BL[:9])
     formula(network, take_rows(batch, slice(0, 9)), part).backward()
     assert not torch.allclose(weight.grad, expected, rtol=0.05)
@@ -240,7 +240,7 @@ def test_the_price_moves_once_a_step_towards_the_target(
     config, batch = shared(target), random_batch(12)
     moved = -step_gradient(config, passes(batch, sizes))["policy.price_1"]
     network = build_network(config.model, config.policy).double().train()
-    decision = network.decide(network.embed(batch.input_BT, batch.key_B), 0.0)
+    decision = network.decide(network.embed_batch(batch), 0.0)
     kept = (decision.prob_BL > 0.5).double().mean().item()
     assert 0.2 < kept < 0.8
     assert kept != pytest.approx(decision.keep_BL.mean().item()), (
@@ -257,7 +257,7 @@ def test_the_price_moves_once_a_step_towards_the_target(
 def test_the_entropy_bonus_falls_to_nothing(progress: float, weight: float) -> None:
     config = run_config("gumbel", policy__entropy_weight=0.6)
     network, batch = build_network(config.model, config.policy), random_batch(6)
-    decision = network.decide(network.embed(batch.input_BT, batch.key_B), progress)
+    decision = network.decide(network.embed_batch(batch), progress)
     pass_ = Pass("loss", 0, progress, num_rows=6)
     loss, _ = policy_training(config, network).loss(batch, decision, pass_)
     assert loss.item() == pytest.approx(-weight * coin_entropy(decision.prob_BL).mean().item())

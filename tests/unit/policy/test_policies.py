@@ -43,7 +43,7 @@ def each_with(option: str) -> pytest.MarkDecorator:
 
 
 def decide(network: SkipRecNetwork, batch: Batch, progress: float | None = None) -> KeepDecision:
-    decision = network.decide(network.embed(batch.input_BT, batch.key_B), progress)
+    decision = network.decide(network.embed_batch(batch), progress)
     assert decision is not None
     return decision
 

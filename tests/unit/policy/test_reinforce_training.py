@@ -105,7 +105,7 @@ def test_rewards_are_those_of_each_row_run_by_itself(execution: str) -> None:
     network.eval()
     for row, keep_L in enumerate(keep_BL):
         one = take_rows(batch, slice(row, row + 1))
-        history = network.embed(one.input_BT, one.key_B)
+        history = network.embed_batch(one)
         x_TBD = history.x_TBD
         for keep, block in zip(keep_L, network.stack.blocks, strict=True):
             if keep:
@@ -225,7 +225,7 @@ def test_each_part_learns_from_its_own_loss(
     )
     batch = random_batch(24)
     network = build_network(config.model, config.policy)
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     sampled = network.decide(history, 1.0)
     assert not sampled.keep_BL.requires_grad
     loss, _ = Training(config, network).loss(batch, sampled, loss_pass(batch))

@@ -163,7 +163,7 @@ def test_the_loss_of_a_run_is_that_of_the_last_exit_plus_the_weighted_others() -
     one, two = (loss_of(batch, loss__exit_weight=w, **everywhere) for w in (1.0, 2.0))
     config = run_config(model__exits=[1, 3], model__num_blocks=3)
     network = build_network(config.model).double()
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     x_MTBD = network.states(history, None, (1, 3))
     is_scored_TB = batch.is_scored_BT.t()
     of_exits = [

@@ -1,5 +1,7 @@
 """Sparse updates of item tables against Adam written row by row."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from skiprec.training.losses import draw_negatives
 from skiprec.types import PADDING, Batch, Pass
 from tests.testkit.networks import (
     BACKBONE_NAMES,
+    FORMS,
     LEARNED,
     NUM_ITEMS,
     random_batch,
@@ -70,7 +73,7 @@ def narrow_batch(step: int) -> Batch:
     """Rows of a few items, other items in each step."""
     batch = random_batch(12, seed=step)
     few = (batch.items_BW + 7 * step) % 9 + 1 + 10 * (step % 2)
-    return Batch(torch.where(batch.items_BW == PADDING, PADDING, few), batch.key_B)
+    return replace(batch, items_BW=torch.where(batch.items_BW == PADDING, PADDING, few))
 
 
 def test_rows_of_a_step_are_moved_by_adam_and_the_others_not_at_all() -> None:
@@ -116,7 +119,8 @@ def test_adamw_moves_rows_that_no_batch_touches() -> None:
 
 @pytest.mark.parametrize("backbone", BACKBONE_NAMES)
 def test_each_backbone_has_the_same_gradient_either_way(backbone: str) -> None:
-    shape = {"model__backbone": backbone} | ({"model__num_blocks": 1} if backbone == "nfm" else {})
+    form = FORMS.get(backbone, {"backbone": backbone})
+    shape = {f"model__{key}": value for key, value in form.items()}
     assert_same_gradients(run_config(**SAMPLED, **shape), run_config(**SPARSE, **shape))
 
 

@@ -82,7 +82,7 @@ def test_the_loss_is_the_mean_cross_entropy_over_scored_positions() -> None:
     batch = random_batch(12)
     loss, _ = loss_and_gradient(config, batch)
     network = build_network(config.model, config.policy).double()
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     x_TBD = network.encode(history, None, "dense")
     terms = []
     for row in range(12):
@@ -139,7 +139,7 @@ def test_the_last_position_adds_the_mean_over_rows_of_its_loss(loss: dict[str, o
     without, _ = loss_and_gradient(plain, batch)
     # Only the last position of each row is scored, so the mean over targets is a mean over rows.
     network = build_network(plain.model, plain.policy).double()
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     x_BD = network.encode(history, network.decide(history), "masked")[-1]
     target_B = batch.items_BW[:, -1]
     if loss:
@@ -174,7 +174,7 @@ def test_a_policy_can_learn_from_the_last_position_alone() -> None:
     assert torch.equal(*losses), "the values do not change"
     all_positions, last_position = (gradient_of(loss, network) for loss in losses)
 
-    history = network.embed(batch.input_BT, batch.key_B)
+    history = network.embed_batch(batch)
     x_BD = network.encode(history, network.decide(history, pass_.progress), "masked")[-1]
     score_BV = F.linear(x_BD, network.head.weight_VD, network.head.bias_V)
     last = F.cross_entropy(score_BV, batch.items_BW[:, -1] - 1, reduction="sum")
@@ -210,7 +210,7 @@ def test_validation_ranks_the_last_target_under_the_decisions_of_serving(policy:
     out = engine.forward(batch, Pass("validate"))
     network = engine.objective.network.eval()
     with torch.no_grad():
-        history = network.embed(batch.input_BT, batch.key_B)
+        history = network.embed_batch(batch)
         decision = network.decide(history)
         x_TBD = network.encode(history, decision, "dense" if decision is None else "masked")
         score_BV = F.linear(x_TBD[-1], network.head.weight_VD, network.head.bias_V)

@@ -58,7 +58,7 @@ def test_loss_and_gradient_are_those_of_masked_execution_with_these_decisions() 
     loss = objective(batch, loss_pass(batch))["loss"]
 
     def plain(execution: str) -> Tensor:
-        history = network.embed(batch.input_BT, batch.key_B)
+        history = network.embed_batch(batch)
         decision = kept_at_random(batch.key_B, 0.8, NUM_BLOCKS)
         assert 0.2 < decision.keep_BL.mean() < 0.8
         x_TBD = network.encode(history, decision if execution == "masked" else None, execution)

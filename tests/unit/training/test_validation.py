@@ -26,9 +26,10 @@ class MemoryShards:
     window: int = WINDOW
 
     def take(self, row_R: np.ndarray) -> Rows:
-        items = random_batch(self.num_rows).items_BW.numpy()[row_R]
-        index_R = row_R.astype(np.int32)
-        return Rows(items.astype(np.int32), index_R, index_R, row_R)
+        batch, index_R = random_batch(self.num_rows), row_R.astype(np.int32)
+        assert batch.times_BW is not None
+        items_RW = batch.items_BW.numpy()[row_R].astype(np.int32)
+        return Rows(items_RW, index_R, index_R, row_R, batch.times_BW.numpy()[row_R])
 
 
 def real_rows(tiles: list[tuple[Batch, int]]) -> torch.Tensor:
@@ -52,6 +53,9 @@ def test_tiles_of_all_ranks_hold_each_row_once(
             assert batch.items_BW.shape == (8, WINDOW)
             assert (batch.items_BW[count:] == PADDING).all()
             assert (batch.items_BW[:count, -1] != PADDING).all()
+            # A row's key is its number.
+            row_B = batch.key_B[:count].numpy()
+            assert np.array_equal(batch.times_BW[:count], shards.take(row_B).times_RW)
 
 
 def test_a_sample_is_spread_over_the_split() -> None:
@@ -164,7 +168,8 @@ def test_the_reader_gives_ranks_their_slices_of_the_order(
     world_size: int, micro: int | None
 ) -> None:
     shards, order = MemoryShards(25), DataOrder(seed=1, num_rows=25)
-    everything = shards.take(np.arange(25)).items_RW
+    everything = shards.take(np.arange(25))
+    assert everything.times_RW is not None
     for step in (0, 1, 5):
         parts = []
         for rank in range(world_size):
@@ -174,5 +179,7 @@ def test_the_reader_gives_ranks_their_slices_of_the_order(
             parts += batches
         row_R, key_R = order.rows(step * 10, step * 10 + 10)
         items = torch.cat([batch.items_BW for batch in parts]).numpy()
-        assert np.array_equal(items, everything[row_R])
+        assert np.array_equal(items, everything.items_RW[row_R])
+        times = torch.cat([batch.times_BW for batch in parts]).numpy()
+        assert np.array_equal(times, everything.times_RW[row_R])
         assert np.array_equal(torch.cat([batch.key_B for batch in parts]).numpy(), key_R)
