@@ -34,7 +34,7 @@ $(STAMP):
 	$(PIP) torch # first and alone, so that pip takes a CPU build of this version if there is one
 	$(PIP) setuptools wheel ninja numpy packaging psutil py-cpuinfo pydantic tqdm einops hjson msgpack
 	$(PIP) --no-build-isolation deepspeed # a source package whose setup imports torch
-	$(PIP) --editable '.[train,demo,onnx,dev]'
+	$(PIP) --editable '.[train,serve,demo,onnx,dev]'
 	@rm -f $(VENV)/installed-*
 	@touch $@
 

@@ -16,61 +16,20 @@ import torch
 from skiprec.evaluation.measure.timing import shallow_network
 from skiprec.inference import Recommender
 from skiprec.inference.executor import recommend
-from skiprec.inference.export import Validation, export_model
 from skiprec.inference.native.library import bf16_levels
 from skiprec.inference.saved_model import MANIFEST, MODEL, read_saved_model
-from skiprec.network import SkipRecNetwork
+from tests.testkit.exports import IDS, WINDOW, export_small_model
 from tests.testkit.native import native_library
 from tests.testkit.networks import (
     LEARNED,
     NUM_ITEMS,
-    build_network,
-    model_config,
-    policy_config,
 )
-
-WINDOW = 6
-IDS = [f"item {number}" if number % 2 else str(number) for number in range(1, NUM_ITEMS + 1)]
-
-
-def export(
-    folder: Path,
-    kind: str = "gumbel",
-    backbone: str = "nextitnet_plus",
-    with_onnx: bool = False,
-    exits: tuple[int, ...] | None = None,
-    **changes: Any,
-) -> SkipRecNetwork:
-    """Exports a small network; its items are "item 1", "2", "item 3" and so on."""
-    network = build_network(model_config(backbone, exits=exits), policy_config(kind, **changes))
-    network.eval()
-    generator = np.random.default_rng(0)
-    histories = [
-        generator.integers(1, NUM_ITEMS + 1, generator.integers(1, WINDOW + 1)).astype(np.int32)
-        for _ in range(40)
-    ]
-    targets = generator.integers(1, NUM_ITEMS + 1, 40).astype(np.int32)
-    items = pa.table({"original_id": IDS, "train_count": np.arange(NUM_ITEMS, 0, -1)})
-    validation = Validation(histories, targets)
-    made_by = {"policy": kind}
-    export_model(
-        network,
-        "run",
-        WINDOW,
-        items,
-        validation,
-        made_by,
-        folder,
-        progress=str,
-        with_onnx=with_onnx,
-    )
-    return network
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "model"
-    export(folder)
+    export_small_model(folder)
     return folder
 
 
@@ -91,7 +50,7 @@ def test_an_exported_model_answers_like_its_network(
     if executor == "native":
         native_library()
     state: dict[str, Any] = {"reads_after": 1} if exits and kind in LEARNED else {}
-    network = export(tmp_path / "model", kind, backbone, exits=exits, **state)
+    network = export_small_model(tmp_path / "model", kind, backbone, exits=exits, **state)
     loaded = Recommender.load(tmp_path / "model", executor=executor)
     rows = [[1, 2, 3], [7], [9, 9, 30, 2, 5, 6]]
     answers = loaded.recommend(
@@ -199,7 +158,7 @@ def test_a_wrong_request_is_refused(
 
 
 def test_a_model_without_a_learned_policy_has_no_knob(tmp_path: Path) -> None:
-    export(tmp_path / "model", "fixed")
+    export_small_model(tmp_path / "model", "fixed")
     loaded = Recommender.load(tmp_path / "model", executor="numpy")
     assert loaded.recommend([["item 1"]], explain=True)[0].kept_blocks == [0, 2]
     assert loaded.recommend([["item 1"]], explain=True, keep=1)[0].kept_blocks == [0, 1, 2, 3]
@@ -211,7 +170,7 @@ def test_a_model_without_a_learned_policy_has_no_knob(tmp_path: Path) -> None:
 def test_exits_without_a_policy_are_a_knob(tmp_path: Path, executor: Any) -> None:
     if executor == "native":
         native_library()
-    network = export(tmp_path / "model", "none", exits=(1, 2, 4))
+    network = export_small_model(tmp_path / "model", "none", exits=(1, 2, 4))
     loaded = Recommender.load(tmp_path / "model", executor=executor)
     assert [(point.keep, point.setting) for point in loaded.spec.curve] == [
         (0.25, 1.0),
@@ -242,13 +201,13 @@ def test_what_no_executor_knows_is_not_exported(
     tmp_path: Path, kind: str, backbone: str, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        export(tmp_path / "model", kind, backbone, **changes)
+        export_small_model(tmp_path / "model", kind, backbone, **changes)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_export_takes_no_folder_that_is_there(folder: Path) -> None:
     with pytest.raises(ValueError, match="exists; expected a new folder"):
-        export(folder)
+        export_small_model(folder)
 
 
 def change(path: Path, **changes: Any) -> None:

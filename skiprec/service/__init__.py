@@ -1,0 +1,1 @@
+"""An exported model behind HTTP: nothing here imports torch or Ray."""

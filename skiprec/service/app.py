@@ -1,0 +1,138 @@
+"""The application: its routes, and the way of a request through them."""
+
+import hmac
+import math
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Header, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from starlette.concurrency import run_in_threadpool
+
+from skiprec.service.body_guard import ARRIVED, BodyGuard
+from skiprec.service.errors import RefusedError, add_error_answers
+from skiprec.service.schema import (
+    ErrorAnswer,
+    ModelAnswer,
+    RecommendAnswer,
+    RecommendRequest,
+    ReloadRequest,
+)
+from skiprec.service.service import Service
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer, "description": text}
+    for status, text in {
+        408: "The body came too slowly.",
+        413: "The body is too large.",
+        422: "The request is not valid.",
+        429: "Too many histories wait; try again after `Retry-After` seconds.",
+        500: "The service has failed; its log says why.",
+        504: "The request has waited longer than its deadline.",
+    }.items()
+}
+
+
+NOT_ALLOWED: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorAnswer, "description": "The token is missing or wrong."}
+}
+
+
+def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
+    """The application of a service.
+
+    Args:
+        admin_token: who knows it may swap the model; None: there is no such route.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(service.close)
+
+    # FastAPI's own page at /docs loads its scripts from another host.
+    app = FastAPIOffline(
+        title="SkipRec",
+        version="1",
+        description="Recommendations of the next item from histories.",
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    add_error_answers(app)
+    limits = service.limits
+    app.add_middleware(
+        BodyGuard,
+        max_bytes=math.floor(limits.max_body_mb * 1e6),
+        timeout_s=limits.body_timeout_s,
+    )
+
+    @app.post("/v1/recommend", response_model=RecommendAnswer, responses=ERRORS)
+    async def recommend(asked: RecommendRequest, request: Request) -> Response:
+        """The best items for each history."""
+        arrived_s: float = request.scope[ARRIVED]
+        status = 200
+        try:
+            answer = await service.recommend(asked, arrived_s, request.receive)
+        except RefusedError as refused:
+            status = refused.status
+            raise
+        finally:
+            service.count(status, time.monotonic() - arrived_s)
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Whether the process runs."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> dict[str, str]:
+        """Whether a model answers: it has passed its self-test before the service listened."""
+        return {"status": "ready", "model": service.model.now.name}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """The numbers of the service, for Prometheus."""
+        service.metrics.waiting.set(service.dispatcher.rows_waiting)
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/v1/model", response_model=ModelAnswer)
+    async def describe() -> ModelAnswer:
+        """The model that answers now."""
+        loaded = service.model.now
+        spec = loaded.recommender.spec
+        return ModelAnswer(
+            model=loaded.name,
+            backbone=spec.backbone,
+            policy=spec.policy,
+            blocks=spec.shape["blocks"],
+            window=spec.shape["window"],
+            items=spec.shape["items"],
+            executor=loaded.recommender.executor,
+            curve=[vars(point) for point in spec.curve],
+            made_by=spec.made_by,
+        )
+
+    if admin_token is not None:
+
+        def knows_token(authorization: Annotated[str, Header()] = "") -> None:
+            expected = f"Bearer {admin_token}".encode()
+            if not hmac.compare_digest(authorization.encode(), expected):
+                raise RefusedError(401, "expected the header Authorization: Bearer TOKEN")
+
+        @app.post("/v1/admin/reload", responses=ERRORS | NOT_ALLOWED)
+        async def reload(
+            asked: ReloadRequest, _: Annotated[None, Depends(knows_token)]
+        ) -> JSONResponse:
+            """Loads a model beside the one that answers, then swaps them."""
+            try:
+                loaded = await run_in_threadpool(service.model.replace_by, Path(asked.folder))
+            except ValueError as error:
+                raise RefusedError(422, str(error)) from None
+            return JSONResponse({"model": loaded.name})
+
+    return app

@@ -1,0 +1,76 @@
+"""Reads the body of a request before the application sees it, within limits of size and time."""
+
+import asyncio
+import time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from skiprec.service.errors import RefusedError, refuse_field
+
+ARRIVED = "skiprec.arrived_s"  # in the scope: when the last byte came, by `time.monotonic`
+
+
+class BodyGuard:
+    """ASGI middleware that answers 413 for a body that is too large and 408 for one too slow."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float):
+        self.app, self.max_bytes, self.timeout_s = app, max_bytes, timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on with its whole body, or answers it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            body = await asyncio.wait_for(self._read(scope, receive), self.timeout_s)
+        except TimeoutError:
+            text = f"the body did not arrive within {self.timeout_s:g} s"
+            await RefusedError(408, text, headers=CLOSE).response()(scope, receive, send)
+            return
+        except RefusedError as refused:
+            await refused.response()(scope, receive, send)
+            return
+        if body is None:
+            return  # the client has left
+        scope[ARRIVED] = time.monotonic()
+        first = True
+
+        async def replay() -> Message:
+            nonlocal first
+            if first:
+                first = False
+                return {"type": "http.request", "body": body, "more_body": False}
+            return await receive()
+
+        await self.app(scope, replay, send)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The body; None if the client leaves before its end."""
+        self._check(_content_length(scope))
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message: dict[str, Any] = dict(await receive())
+            if message["type"] == "http.disconnect":
+                return None
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            self._check(size)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    def _check(self, size: int) -> None:
+        if size > self.max_bytes:
+            refused = refuse_field("body", f"at most {self.max_bytes:,} bytes", f"{size:,} or more")
+            raise RefusedError(413, "the body is too large", refused.problems, CLOSE)
+
+
+CLOSE = {"Connection": "close"}
+
+
+def _content_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0

@@ -1,0 +1,180 @@
+"""The queue before the executor: what arrives while it is busy goes together in its next call.
+
+There is no timer: a request that finds the executor idle starts at once, and under load batches
+grow by themselves. Neither the batch nor the order of arrival changes the items of an answer.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from skiprec.inference.recommender import Id, Recommendation
+
+
+class QueueFullError(Exception):
+    """The queue has no room for a request."""
+
+
+class TooLateError(Exception):
+    """A request has waited longer than its deadline."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked for all histories of a request; equal options may share a call."""
+
+    k: int
+    exclude_seen: bool
+    allow: tuple[Id, ...] | None
+    deny: tuple[Id, ...] | None
+    keep: float | None
+
+    @property
+    def group(self) -> Hashable:
+        """Requests of one group share a call: the best 5 are the first 5 of the best 10."""
+        return self.exclude_seen, self.allow, self.deny, self.keep
+
+
+@dataclass(eq=False)
+class Work:
+    """One request.
+
+    Args:
+        on_done: called in the dispatcher's thread, with the result or with an exception.
+        due_s: when it is too late, by `time.monotonic`.
+    """
+
+    histories: list[list[Id]]
+    options: Options
+    on_done: Callable[["Done | Exception"], object]
+    due_s: float
+    arrived_s: float = field(default_factory=time.monotonic)
+    is_wanted: bool = True
+
+
+@dataclass(frozen=True)
+class Done:
+    """The answer to a request: its rows, who answered, and when."""
+
+    rows: list[Recommendation]
+    model: str
+    keep: float | None
+    started_s: float
+    finished_s: float
+
+
+# (histories, options) -> rows, name of the model, the share of blocks that was used
+Answer = Callable[[list[list[Id]], Options], tuple[list[Recommendation], str, float | None]]
+
+
+class Dispatcher:
+    """A thread that answers what waits in the queue.
+
+    Args:
+        answer: answers a group of histories; called in the dispatcher's thread alone.
+        max_waiting: histories that may wait.
+        batch_rows: histories in a call, unless one request has more.
+    """
+
+    def __init__(self, answer: Answer, max_waiting: int, batch_rows: int):
+        self._answer = answer
+        self._max_waiting, self._batch_rows = max_waiting, batch_rows
+        self._waiting: deque[Work] = deque()
+        self._rows_waiting = 0
+        self._changed = threading.Condition()
+        self._is_open = True
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+        self._thread.start()
+
+    @property
+    def rows_waiting(self) -> int:
+        """How many histories wait."""
+        return self._rows_waiting
+
+    def oldest_wait_s(self) -> float:
+        """How long the first request in the queue has waited, in seconds."""
+        with self._changed:
+            return time.monotonic() - self._waiting[0].arrived_s if self._waiting else 0.0
+
+    def submit(self, work: Work) -> None:
+        """Puts a request at the end of the queue.
+
+        Raises:
+            QueueFullError: there is no room for it, or the dispatcher is closed.
+        """
+        with self._changed:
+            if not self._is_open:
+                raise QueueFullError("the service is stopping")
+            if self._rows_waiting + len(work.histories) > self._max_waiting:
+                raise QueueFullError(
+                    f"{self._rows_waiting} histories wait and the queue holds {self._max_waiting}"
+                )
+            self._waiting.append(work)
+            self._rows_waiting += len(work.histories)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Answers what waits and ends the thread."""
+        with self._changed:
+            self._is_open = False
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and self._is_open:
+                    self._changed.wait()
+                if not self._waiting:
+                    return
+                batch = self._next_batch()
+            for works in _groups(batch):
+                self._call(works)
+
+    def _next_batch(self) -> list[Work]:
+        """The requests at the head of the queue that are still wanted, up to `batch_rows` rows."""
+        batch: list[Work] = []
+        num_rows = 0
+        while self._waiting:
+            size = len(self._waiting[0].histories)
+            if batch and num_rows + size > self._batch_rows:
+                break
+            work = self._waiting.popleft()
+            self._rows_waiting -= size
+            if not work.is_wanted:
+                continue
+            if time.monotonic() > work.due_s:
+                work.on_done(TooLateError())
+                continue
+            batch.append(work)
+            num_rows += size
+        return batch
+
+    def _call(self, works: list[Work]) -> None:
+        histories = [history for work in works for history in work.histories]
+        first = works[0].options
+        k = max(work.options.k for work in works)
+        asked = Options(k, first.exclude_seen, first.allow, first.deny, first.keep)
+        started_s = time.monotonic()
+        try:
+            rows, model, keep = self._answer(histories, asked)
+        except Exception as error:  # whatever it is, the request that waits must hear of it
+            for work in works:
+                work.on_done(error)
+            return
+        finished_s = time.monotonic()
+        start = 0
+        for work in works:
+            own = rows[start : start + len(work.histories)]
+            start += len(work.histories)
+            work.on_done(Done(own, model, keep, started_s, finished_s))
+
+
+def _groups(batch: list[Work]) -> list[list[Work]]:
+    """The requests that may share a call, in the order in which the first of each arrived."""
+    groups: dict[Hashable, list[Work]] = {}
+    for work in batch:
+        groups.setdefault(work.options.group, []).append(work)
+    return list(groups.values())

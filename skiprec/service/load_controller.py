@@ -1,0 +1,148 @@
+"""Measures the service, and turns the share of blocks to what `control.decide` says."""
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from skiprec.inference.recommender import Recommender
+from skiprec.service.control import Measured, Point, Promise, Standing, decide, usable_points
+
+PERIOD_S = 0.25
+CALIBRATION_ROWS = 32
+FULL_ROWS = 8  # a smaller call takes more time for each history than `Point.row_s` says
+MAX_LATENCIES = 20_000
+
+
+def measure_points(recommender: Recommender, histories: list[list[str]]) -> list[Point]:
+    """The points of the policy's curve, with the executor's time on this machine.
+
+    Raises:
+        ValueError: the model has no curve, so its depth cannot follow the load.
+    """
+    curve = recommender.spec.curve
+    if not curve:
+        raise ValueError(
+            "depth can only follow the load if the model has a learned policy or exits; this one "
+            f"has neither (policy {recommender.spec.policy!r})"
+        )
+    real = [history for history in histories if history] or [[]]
+    rows = [real[index % len(real)] for index in range(CALIBRATION_ROWS)]
+
+    def seconds(keep: float) -> float:
+        start_s = time.perf_counter()
+        recommender.recommend(rows, keep=keep)
+        return (time.perf_counter() - start_s) / len(rows)
+
+    # Rounds over all points, so that a disturbance hits all of them.
+    times = [[seconds(point.keep) for point in curve] for _ in range(5)]
+    medians = [statistics.median(column) for column in zip(*times, strict=True)]
+    return [
+        Point(point.keep, point.mrr_at_20, row_s)
+        for point, row_s in zip(curve, medians, strict=True)
+    ]
+
+
+class LoadController:
+    """A thread that decides anew every quarter of a second.
+
+    Args:
+        on_change: told of the point in use, at the start and whenever it changes.
+    """
+
+    def __init__(
+        self,
+        promise: Promise,
+        oldest_wait_s: Callable[[], float],
+        on_change: Callable[[Point], None] = lambda point: None,
+    ):
+        self.promise, self._oldest_wait_s, self._on_change = promise, oldest_wait_s, on_change
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._points: tuple[Point, ...] = ()
+        self._standing = Standing(0)
+        self._rows = 0
+        self._busy_s = self._expected_s = 0.0
+        self._latencies_ms: list[float] = []
+        self._thread = threading.Thread(target=self._run, name="load-controller", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread; `use_points` must have been called."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def use_points(self, points: list[Point]) -> None:
+        """Begins with the most accurate of these points, those of a model that is new.
+
+        Raises:
+            ValueError: no point reaches the floor.
+        """
+        usable = usable_points(points, self.promise)
+        with self._lock:
+            self._points, self._standing = usable, Standing(len(usable) - 1)
+        self._on_change(self.point)
+
+    @property
+    def point(self) -> Point:
+        """The point in use."""
+        with self._lock:
+            return self._points[self._standing.point]
+
+    def count_arrival(self, rows: int) -> None:
+        """Histories have arrived, whether they are answered or not."""
+        with self._lock:
+            self._rows += rows
+
+    def count_call(self, rows: int, seconds: float, point: Point) -> None:
+        """The executor has answered histories at a point."""
+        if rows >= FULL_ROWS:
+            with self._lock:
+                self._busy_s += seconds
+                self._expected_s += rows * point.row_s
+
+    def count_answer(self, latency_ms: float) -> None:
+        """A request was answered, or refused because it was too late."""
+        with self._lock:
+            if len(self._latencies_ms) < MAX_LATENCIES:
+                self._latencies_ms.append(latency_ms)
+
+    def decide_once(self, period_s: float) -> None:
+        """Decides from what was counted since the last time."""
+        oldest_wait_ms = 1000 * self._oldest_wait_s()
+        with self._lock:
+            before = self._standing
+            measured = Measured(
+                self._rows / period_s,
+                self._busy_s / self._expected_s if self._expected_s else None,
+                self._quantile(),
+                oldest_wait_ms,
+            )
+            self._rows, self._busy_s, self._expected_s = 0, 0.0, 0.0
+            after = self._standing = decide(self._points, self.promise, before, measured)
+            if (before.point, before.allowance) != (after.point, after.allowance):
+                self._latencies_ms.clear()  # they tell of what has been changed
+            point = self._points[after.point]
+        if after.point != before.point:
+            self._on_change(point)
+
+    def _quantile(self) -> float | None:
+        """The promised quantile of the answers since the last change, once it can be told."""
+        enough = 1 / (1 - self.promise.quantile)
+        if len(self._latencies_ms) < enough:
+            return None
+        found = float(np.quantile(self._latencies_ms, self.promise.quantile))
+        del self._latencies_ms[: -int(4 * enough)]
+        return found
+
+    def _run(self) -> None:
+        last_s = time.monotonic()
+        while not self._stop.wait(PERIOD_S):
+            now_s = time.monotonic()
+            self.decide_once(now_s - last_s)
+            last_s = now_s

@@ -1,0 +1,106 @@
+"""Runs the application in one process with uvicorn."""
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+
+from skiprec.inference.recommender import Executor
+from skiprec.service.app import create_app
+from skiprec.service.control import Promise
+from skiprec.service.limits import Limits
+from skiprec.service.service import Service
+from skiprec.service.serving_model import ServingModel, follow_pointer, load_model, read_pointer
+
+DRAIN_S = 30
+BACKLOG = 2048
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How a model is served.
+
+    Args:
+        model: folder of the exported model; None with a pointer.
+        pointer: file that names the folder of the model, followed while the service runs.
+        threads: of the executor.
+        promise: see `Service`.
+        admin_token: allows the route that swaps the model; None: there is none.
+    """
+
+    model: Path | None
+    pointer: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    threads: int = 1
+    executor: Executor | None = None
+    admin_token: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    promise: Promise | None = None
+
+
+def make_service(options: ServerOptions) -> Service:
+    """The service with its model, which has passed its self-test.
+
+    Raises:
+        ValueError: neither a model nor a pointer, or both, or one that cannot be read; no thread.
+    """
+    if (options.model is None) == (options.pointer is None):
+        raise ValueError(
+            "expected either --model FOLDER or --pointer FILE, a text file that names the folder"
+        )
+    if options.threads < 1:
+        raise ValueError(f"expected one thread or more, got threads={options.threads}")
+    folder = options.model if options.pointer is None else read_pointer(options.pointer)
+    assert folder is not None
+    load = partial(load_model, threads=options.threads, executor=options.executor)
+    return Service(ServingModel(load, folder), options.limits, options.promise)
+
+
+def serve(options: ServerOptions, announce: Callable[[str], None] = partial(print, flush=True)) -> None:
+    """Serves until SIGTERM or Ctrl-C, then answers what has arrived.
+
+    Raises:
+        ValueError: the model cannot be read, or the port cannot be had.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    service = make_service(options)
+    listening = _listen(options.host, options.port)
+    config = uvicorn.Config(
+        create_app(service, options.admin_token),
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    stop = threading.Event()
+    if options.pointer is not None:
+        arguments = (options.pointer, service.model, stop)
+        threading.Thread(target=follow_pointer, args=arguments, daemon=True).start()
+    host, port = listening.getsockname()[:2]
+    announce(f"{service.model.now.name} answers at http://{host}:{port}")
+    # uvicorn raises the signal that has ended it once more; a service that has drained ends well.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        stop.set()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise ValueError(f"cannot listen on {host}:{port}: {error}") from None
+    return listening

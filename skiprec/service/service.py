@@ -1,0 +1,193 @@
+"""The model, its queue and its numbers: the way of a request from its body to its answer."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from skiprec.inference.recommender import Id, Recommendation
+from skiprec.service.control import Point, Promise
+from skiprec.service.dispatcher import (
+    Dispatcher,
+    Done,
+    Options,
+    QueueFullError,
+    TooLateError,
+    Work,
+)
+from skiprec.service.errors import RefusedError, refuse_field
+from skiprec.service.limits import Limits
+from skiprec.service.load_controller import LoadController, measure_points
+from skiprec.service.metrics import ServiceMetrics
+from skiprec.service.schema import Milliseconds, RecommendAnswer, RecommendRequest, Result
+from skiprec.service.serving_model import LoadedModel, ServingModel
+
+log = logging.getLogger(__name__)
+
+RETRY = {"Retry-After": "1"}
+
+
+class Service:
+    """The model, its queue and its numbers, between the routes and the executor.
+
+    Args:
+        promise: a latency that the service keeps by giving up depth. None: depth stays as trained.
+    """
+
+    def __init__(self, model: ServingModel, limits: Limits, promise: Promise | None = None):
+        self.model, self.limits = model, limits
+        self.metrics = ServiceMetrics()
+        self.dispatcher = Dispatcher(self._answer, limits.max_waiting, limits.batch_rows)
+        self.controller: LoadController | None = None
+        if promise is not None:
+            wait_s = self.dispatcher.oldest_wait_s
+            self.controller = LoadController(promise, wait_s, self._show_point)
+            self._use_points_of(model.now)
+            self.controller.start()
+        model.on_swap = self._take_over
+
+    def close(self) -> None:
+        """Answers what waits, and ends the threads."""
+        self.dispatcher.close()
+        if self.controller is not None:
+            self.controller.stop()
+
+    def _take_over(self, loaded: LoadedModel) -> None:
+        """Before a new model answers."""
+        self._use_points_of(loaded)
+        self.metrics.swaps.inc()
+
+    def _use_points_of(self, loaded: LoadedModel) -> None:
+        if self.controller is not None:
+            self.controller.use_points(measure_points(loaded.recommender, loaded.sample))
+
+    def _show_point(self, point: Point) -> None:
+        self.metrics.keep.set(point.keep)
+        self.metrics.expected_mrr.set(point.mrr_at_20)
+
+    async def recommend(
+        self, asked: RecommendRequest, arrived_s: float, gone: Callable[[], Any]
+    ) -> RecommendAnswer:
+        """The answer to a request.
+
+        Args:
+            gone: waits until the client has left.
+
+        Raises:
+            RefusedError: the request gets no answer.
+        """
+        self._check(asked)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Done | Exception] = loop.create_future()
+
+        def finish(outcome: Done | Exception) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        options = Options(
+            asked.k,
+            asked.exclude_seen,
+            None if asked.allow is None else tuple(asked.allow),
+            None if asked.deny is None else tuple(asked.deny),
+            asked.keep,
+        )
+        work = Work(
+            asked.histories,
+            options,
+            lambda outcome: loop.call_soon_threadsafe(finish, outcome),
+            arrived_s + self.limits.deadline_ms / 1000,
+            arrived_s,
+        )
+        if self.controller is not None:
+            self.controller.count_arrival(len(asked.histories))
+        try:
+            self.dispatcher.submit(work)
+        except QueueFullError as error:
+            raise RefusedError(429, f"too many requests: {error}", headers=RETRY) from None
+        watch = asyncio.ensure_future(gone())
+        await asyncio.wait({future, watch}, return_when=asyncio.FIRST_COMPLETED)
+        watch.cancel()
+        if not future.done():
+            work.is_wanted = False
+            raise RefusedError(499, "the client has left")
+        outcome = future.result()
+        if isinstance(outcome, Exception):
+            raise self._refusal(outcome)
+        return self._body(asked, outcome, arrived_s)
+
+    def count(self, status: int, seconds: float) -> None:
+        """A request has left with this status."""
+        self.metrics.requests.labels(status).inc()
+        self.metrics.latency.observe(seconds)
+        if self.controller is not None and status in (200, 504):
+            self.controller.count_answer(1000 * seconds)
+
+    def _check(self, asked: RecommendRequest) -> None:
+        limits = self.limits
+        if len(asked.histories) > limits.max_histories:
+            expected = f"at most {limits.max_histories} histories"
+            raise refuse_field("histories", expected, len(asked.histories))
+        if asked.k > limits.max_k:
+            raise refuse_field("k", f"at most {limits.max_k}", asked.k)
+        if asked.keep is not None and asked.keep < 1 and not self.model.now.recommender.spec.curve:
+            expected = "no keep, because this model has neither a learned policy nor exits"
+            raise refuse_field("keep", expected, asked.keep)
+
+    def _refusal(self, outcome: Exception) -> RefusedError:
+        if isinstance(outcome, TooLateError):
+            text = f"the request has waited longer than {self.limits.deadline_ms:g} ms"
+            return RefusedError(504, text, headers=RETRY)
+        if isinstance(outcome, ValueError):
+            return RefusedError(422, str(outcome))
+        log.error("the executor failed: %s", type(outcome).__name__, exc_info=outcome)
+        return RefusedError(500, "the service has failed; its log says why")
+
+    def _body(self, asked: RecommendRequest, done: Done, arrived_s: float) -> RecommendAnswer:
+        now_s = time.monotonic()
+        ms = Milliseconds.model_construct(
+            waiting=round(1000 * (done.started_s - arrived_s), 3),
+            executor=round(1000 * (done.finished_s - done.started_s), 3),
+            total=round(1000 * (now_s - arrived_s), 3),
+        )
+        results = [
+            Result.model_construct(
+                items=row.items[: asked.k],
+                scores=row.scores[: asked.k],
+                unknown=row.unknown,
+                source=row.source,
+                read=row.read,
+                kept_blocks=row.kept_blocks if asked.explain else None,
+                ms=ms,
+            )
+            for row in done.rows
+        ]
+        for row in done.rows:
+            self.metrics.rows.labels(row.source).inc()
+        return RecommendAnswer.model_construct(model=done.model, keep=done.keep, results=results)
+
+    def _answer(
+        self, histories: list[list[Id]], options: Options
+    ) -> tuple[list[Recommendation], str, float | None]:
+        """In the thread of the dispatcher: one call of the executor."""
+        loaded = self.model.now
+        point = None if self.controller is None else self.controller.point
+        keep = options.keep if options.keep is not None or point is None else point.keep
+        start_s = time.monotonic()
+        rows = loaded.recommender.recommend(
+            histories,
+            options.k,
+            options.exclude_seen,
+            options.allow,
+            options.deny,
+            keep,
+            explain=True,
+        )
+        seconds = time.monotonic() - start_s
+        if self.controller is not None and point is not None and options.keep is None:
+            self.controller.count_call(len(rows), seconds, point)
+        self.metrics.rows_of_a_call.observe(len(rows))
+        self.metrics.executor_seconds.inc(seconds)
+        self.metrics.kept_blocks.inc(sum(len(row.kept_blocks or ()) for row in rows))
+        self.metrics.unknown.inc(sum(len(row.unknown) for row in rows))
+        return rows, loaded.name, keep

@@ -1,0 +1,48 @@
+"""Small exported models for tests of what serves them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from skiprec.inference.export import Validation, export_model
+from skiprec.network import SkipRecNetwork
+from tests.testkit.networks import NUM_ITEMS, build_network, model_config, policy_config
+
+WINDOW = 6
+IDS = [f"item {number}" if number % 2 else str(number) for number in range(1, NUM_ITEMS + 1)]
+
+
+def export_small_model(
+    folder: Path,
+    kind: str = "gumbel",
+    backbone: str = "nextitnet_plus",
+    with_onnx: bool = False,
+    exits: tuple[int, ...] | None = None,
+    **changes: Any,
+) -> SkipRecNetwork:
+    """Exports a small network; its items are "item 1", "2", "item 3" and so on."""
+    network = build_network(model_config(backbone, exits=exits), policy_config(kind, **changes))
+    network.eval()
+    generator = np.random.default_rng(0)
+    histories = [
+        generator.integers(1, NUM_ITEMS + 1, generator.integers(1, WINDOW + 1)).astype(np.int32)
+        for _ in range(40)
+    ]
+    targets = generator.integers(1, NUM_ITEMS + 1, 40).astype(np.int32)
+    items = pa.table({"original_id": IDS, "train_count": np.arange(NUM_ITEMS, 0, -1)})
+    validation = Validation(histories, targets)
+    made_by = {"policy": kind}
+    export_model(
+        network,
+        "run",
+        WINDOW,
+        items,
+        validation,
+        made_by,
+        folder,
+        progress=str,
+        with_onnx=with_onnx,
+    )
+    return network
