@@ -123,7 +123,8 @@ class Recommender:
                 column of lists.
             k: number of items in each list.
             exclude_seen: whether items of the history are left out.
-            allow: the only items that may be recommended. None: all.
+            allow: the only items that may be recommended; if the model knows none of them, lists
+                are empty. None: all.
             deny: items that are never recommended.
             keep: the share of blocks that may run on average, from 0 to 1. The policy chooses for
                 whom; without a policy all rows leave at one exit. No share is below that of the
@@ -131,7 +132,7 @@ class Recommender:
             explain: whether the answer names the blocks that ran.
 
         Raises:
-            ValueError: a history, `k`, `keep` or `allow` is not what it should be.
+            ValueError: a history, an id, `k` or `keep` is not what it should be.
         """
         if not 1 <= k <= MAX_K:
             raise ValueError(f"expected k from 1 to {MAX_K}, got {k}")
@@ -201,11 +202,6 @@ class Recommender:
         for items, value in ((allow, True), (deny, False)):
             numbers = [self._number_of.get(_name(item, None), 0) for item in items or ()]
             allowed_V[[number - 1 for number in numbers if number]] = value
-        if not allowed_V.any():
-            raise ValueError(
-                f"no item may be recommended: none of the allowed items is among the "
-                f"{len(self.ids)} of the model, or all are denied"
-            )
         return allowed_V
 
     def _decisions(self, keep: float | None, rows: int) -> tuple[NDArray[np.bool_] | None, float]:

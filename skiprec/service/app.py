@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 
 from skiprec.service.body_guard import ARRIVED, BodyGuard
-from skiprec.service.errors import RefusedError, add_error_answers
+from skiprec.service.errors import RefusedError, add_error_answers, read_body
+from skiprec.service.limits import Limits
 from skiprec.service.schema import (
     ErrorAnswer,
     ModelAnswer,
@@ -60,6 +61,7 @@ def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
         version="1",
         description="Recommendations of the next item from histories.",
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     add_error_answers(app)
@@ -70,12 +72,18 @@ def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
         timeout_s=limits.body_timeout_s,
     )
 
-    @app.post("/v1/recommend", response_model=RecommendAnswer, responses=ERRORS)
-    async def recommend(asked: RecommendRequest, request: Request) -> Response:
+    @app.post(
+        "/v1/recommend",
+        response_model=RecommendAnswer,
+        responses=ERRORS,
+        openapi_extra=_body_of(_schema_with(limits)),
+    )
+    async def recommend(request: Request) -> Response:
         """The best items for each history."""
         arrived_s: float = request.scope[ARRIVED]
         status = 200
         try:
+            asked = read_body(RecommendRequest, await request.body())
             answer = await service.recommend(asked, arrived_s, request.receive)
         except RefusedError as refused:
             status = refused.status
@@ -94,11 +102,12 @@ def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
         """Whether a model answers: it has passed its self-test before the service listened."""
         return {"status": "ready", "model": service.model.now.name}
 
-    @app.get("/metrics")
-    async def metrics() -> Response:
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> PlainTextResponse:
         """The numbers of the service, for Prometheus."""
         service.metrics.waiting.set(service.dispatcher.rows_waiting)
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+        text = service.metrics.text().decode()
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     @app.get("/v1/model", response_model=ModelAnswer)
     async def describe() -> ModelAnswer:
@@ -124,11 +133,16 @@ def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
             if not hmac.compare_digest(authorization.encode(), expected):
                 raise RefusedError(401, "expected the header Authorization: Bearer TOKEN")
 
-        @app.post("/v1/admin/reload", responses=ERRORS | NOT_ALLOWED)
+        @app.post(
+            "/v1/admin/reload",
+            responses=ERRORS | NOT_ALLOWED,
+            openapi_extra=_body_of(ReloadRequest.model_json_schema()),
+        )
         async def reload(
-            asked: ReloadRequest, _: Annotated[None, Depends(knows_token)]
+            request: Request, _: Annotated[None, Depends(knows_token)]
         ) -> JSONResponse:
             """Loads a model beside the one that answers, then swaps them."""
+            asked = read_body(ReloadRequest, await request.body())
             try:
                 loaded = await run_in_threadpool(service.model.replace_by, Path(asked.folder))
             except ValueError as error:
@@ -136,3 +150,19 @@ def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
             return JSONResponse({"model": loaded.name})
 
     return app
+
+
+def _body_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """Tells OpenAPI of a body that pydantic reads by itself.
+
+    So it is JSON whatever its type is called, and every error in it names a field.
+    """
+    return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": True}}
+
+
+def _schema_with(limits: Limits) -> dict[str, Any]:
+    """What a request may say, with the limits of this service."""
+    schema = RecommendRequest.model_json_schema()
+    schema["properties"]["k"]["maximum"] = limits.max_k
+    schema["properties"]["histories"]["maxItems"] = limits.max_histories
+    return schema

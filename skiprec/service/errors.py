@@ -1,16 +1,19 @@
 """Errors as JSON that says which field is wrong, what was expected and what came."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from skiprec.service.schema import ErrorAnswer, Problem
 
 FOUND_LENGTH = 80
+Model = TypeVar("Model", bound=BaseModel)
+ID_KINDS = ("str", "int", "function-before")
 ID_ERRORS = ("string_type", "int_type")
 MAX_PROBLEMS = 10
 
@@ -62,12 +65,7 @@ def add_error_answers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def not_valid(request: Request, error: RequestValidationError) -> JSONResponse:
-        # An id may be text or a number, and pydantic tells of both.
-        found = list(dict.fromkeys(_problem(one) for one in error.errors()))
-        problems = found[:MAX_PROBLEMS]
-        more = len(found) - len(problems)
-        text = "the request is not valid" + (f" ({more} more problems)" if more else "")
-        return RefusedError(422, text, problems).response()
+        return _refusal(error.errors()).response()
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -77,11 +75,32 @@ def add_error_answers(app: FastAPI) -> None:
         return RefusedError(error.status_code, text, headers=error.headers).response()
 
 
-def _problem(error: dict[str, Any]) -> Problem:
+def read_body(model: type[Model], body: bytes) -> Model:
+    """A body of JSON.
+
+    Raises:
+        RefusedError: it is none, or not what the model says.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise _refusal(error.errors(include_url=False)) from None
+
+
+def _refusal(errors: Sequence[Mapping[str, Any]]) -> RefusedError:
+    # An id may be text or a number, and pydantic tells of both.
+    found = list(dict.fromkeys(_problem(one) for one in errors))
+    problems = found[:MAX_PROBLEMS]
+    more = len(found) - len(problems)
+    text = "the request is not valid" + (f" ({more} more problems)" if more else "")
+    return RefusedError(422, text, problems)
+
+
+def _problem(error: Mapping[str, Any]) -> Problem:
     """A problem as pydantic found it. The message of pydantic says what was expected."""
     place = [str(part) for part in error["loc"] if part != "body"]
     kind, message = error["type"], str(error["msg"])
-    if kind in ID_ERRORS and place[-1:] and place[-1] in ("str", "int"):
+    if kind in ID_ERRORS and place[-1:] and place[-1].split("[")[0] in ID_KINDS:
         place, message = place[:-1], "an item id, as text or a whole number"
     if kind == "json_invalid":
         reason = error.get("ctx", {}).get("error", message)
@@ -90,6 +109,7 @@ def _problem(error: dict[str, Any]) -> Problem:
         return Problem(field=".".join(place) or "body", expected="a value", found="nothing")
     if kind == "extra_forbidden":
         return Problem(field=".".join(place), expected="no such field", found=short(error["input"]))
+    expected = message.removeprefix("Input should be ")
     return Problem(
-        field=".".join(place) or "body", expected=message, found=short(error.get("input"))
+        field=".".join(place) or "body", expected=expected, found=short(error.get("input"))
     )

@@ -2,9 +2,16 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
-Id = Annotated[StrictStr | StrictInt, Field(union_mode="left_to_right")]
+
+def _integer(value: Any) -> Any:
+    """In JSON, 2.0 is an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[StrictInt, BeforeValidator(_integer)]
+Id = Annotated[StrictStr | Integer, Field(union_mode="left_to_right")]
 
 
 class Body(BaseModel):
@@ -22,7 +29,7 @@ class RecommendRequest(Body):
         "was trained on. Of a long history the newest items are read.",
         examples=[[["milk", "bread"], []]],
     )
-    k: StrictInt = Field(10, ge=1, description="Length of each list.")
+    k: Integer = Field(10, ge=1, description="Length of each list.")
     exclude_seen: StrictBool = Field(True, description="Whether items of the history are left out.")
     allow: list[Id] | None = Field(
         None, description="The only items that may be recommended. Default: all."
@@ -32,6 +39,7 @@ class RecommendRequest(Body):
     )
     keep: float | None = Field(
         None,
+        strict=True,
         ge=0,
         le=1,
         description="Share of the blocks that may run on average; the policy chooses for whom. "

@@ -4,7 +4,6 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -63,7 +62,7 @@ def make_service(options: ServerOptions) -> Service:
     return Service(ServingModel(load, folder), options.limits, options.promise)
 
 
-def serve(options: ServerOptions, announce: Callable[[str], None] = partial(print, flush=True)) -> None:
+def serve(options: ServerOptions) -> None:
     """Serves until SIGTERM or Ctrl-C, then answers what has arrived.
 
     Raises:
@@ -83,7 +82,7 @@ def serve(options: ServerOptions, announce: Callable[[str], None] = partial(prin
         arguments = (options.pointer, service.model, stop)
         threading.Thread(target=follow_pointer, args=arguments, daemon=True).start()
     host, port = listening.getsockname()[:2]
-    announce(f"{service.model.now.name} answers at http://{host}:{port}")
+    print(f"{service.model.now.name} answers at http://{host}:{port}", flush=True)
     # uvicorn raises the signal that has ended it once more; a service that has drained ends well.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

@@ -145,9 +145,7 @@ def test_arrow_columns_and_threads(recommender: Recommender) -> None:
         ({"k": 0}, "expected k from 1 to 10000, got 0"),
         ({"k": 10_001}, "got 10001"),
         ({"keep": 1.5}, "expected keep from 0 to 1"),
-        ({"allow": ["none such"]}, "no item may be recommended"),
         ({"allow": [2.5]}, "allow or deny holds 2.5"),
-        ({"deny": IDS}, "no item may be recommended"),
     ],
 )
 def test_a_wrong_request_is_refused(
@@ -253,3 +251,11 @@ def test_serving_imports_no_torch(folder: Path) -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
+
+
+@pytest.mark.parametrize("options", [{"allow": ["none such"]}, {"allow": []}, {"deny": IDS}])
+def test_where_no_item_is_allowed_lists_are_empty(
+    recommender: Recommender, options: dict[str, Any]
+) -> None:
+    answers = recommender.recommend([[IDS[0]], []], **options)
+    assert [(one.items, one.scores) for one in answers] == [([], [])] * 2
