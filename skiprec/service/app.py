@@ -3,13 +3,14 @@
 import hmac
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Header, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 
@@ -43,6 +44,18 @@ NOT_ALLOWED: dict[int | str, dict[str, Any]] = {
 }
 
 
+class DirectRoute(APIRoute):
+    """A route whose function reads the request by itself, without FastAPI's work for its arguments.
+
+    That work takes a third of the time of a small request.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function itself."""
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
 def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
     """The application of a service.
 
@@ -72,7 +85,9 @@ def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
         timeout_s=limits.body_timeout_s,
     )
 
-    @app.post(
+    direct = APIRouter(route_class=DirectRoute)
+
+    @direct.post(
         "/v1/recommend",
         response_model=RecommendAnswer,
         responses=ERRORS,
@@ -81,16 +96,19 @@ def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
     async def recommend(request: Request) -> Response:
         """The best items for each history."""
         arrived_s: float = request.scope[ARRIVED]
-        status = 200
+        status = 500
         try:
             asked = read_body(RecommendRequest, await request.body())
             answer = await service.recommend(asked, arrived_s, request.receive)
+            status = 200
         except RefusedError as refused:
             status = refused.status
             raise
         finally:
             service.count(status, time.monotonic() - arrived_s)
-        return Response(answer.model_dump_json(), media_type="application/json")
+        return Response(answer, media_type="application/json")
+
+    app.include_router(direct)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

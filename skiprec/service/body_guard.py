@@ -23,7 +23,8 @@ class BodyGuard:
             await self.app(scope, receive, send)
             return
         try:
-            body = await asyncio.wait_for(self._read(scope, receive), self.timeout_s)
+            async with asyncio.timeout(self.timeout_s):
+                body = await self._read(scope, receive)
         except TimeoutError:
             text = f"the body did not arrive within {self.timeout_s:g} s"
             await RefusedError(408, text, headers=CLOSE).response()(scope, receive, send)

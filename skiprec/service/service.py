@@ -3,8 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from pydantic_core import to_json
 
 from skiprec.inference.recommender import Id, Recommendation
 from skiprec.service.control import Point, Promise
@@ -20,12 +24,13 @@ from skiprec.service.errors import RefusedError, refuse_field
 from skiprec.service.limits import Limits
 from skiprec.service.load_controller import LoadController, measure_points
 from skiprec.service.metrics import ServiceMetrics
-from skiprec.service.schema import Milliseconds, RecommendAnswer, RecommendRequest, Result
+from skiprec.service.schema import RecommendRequest
 from skiprec.service.serving_model import LoadedModel, ServingModel
 
 log = logging.getLogger(__name__)
 
 RETRY = {"Retry-After": "1"}
+WATCH_AFTER_S = 0.02
 
 
 class Service:
@@ -67,9 +72,12 @@ class Service:
         self.metrics.expected_mrr.set(point.mrr_at_20)
 
     async def recommend(
-        self, asked: RecommendRequest, arrived_s: float, gone: Callable[[], Any]
-    ) -> RecommendAnswer:
-        """The answer to a request.
+        self,
+        asked: RecommendRequest,
+        arrived_s: float,
+        gone: Callable[[], Awaitable[Any]],
+    ) -> bytes:
+        """The answer to a request: the JSON of a `RecommendAnswer`.
 
         Args:
             gone: waits until the client has left.
@@ -105,16 +113,11 @@ class Service:
             self.dispatcher.submit(work)
         except QueueFullError as error:
             raise RefusedError(429, f"too many requests: {error}", headers=RETRY) from None
-        watch = asyncio.ensure_future(gone())
-        await asyncio.wait({future, watch}, return_when=asyncio.FIRST_COMPLETED)
-        watch.cancel()
-        if not future.done():
-            work.is_wanted = False
-            raise RefusedError(499, "the client has left")
-        outcome = future.result()
+        with _watching(gone, work, future):
+            outcome = await future
         if isinstance(outcome, Exception):
             raise self._refusal(outcome)
-        return self._body(asked, outcome, arrived_s)
+        return to_json(self._body(asked, outcome, arrived_s))
 
     def count(self, status: int, seconds: float) -> None:
         """A request has left with this status."""
@@ -138,33 +141,33 @@ class Service:
         if isinstance(outcome, TooLateError):
             text = f"the request has waited longer than {self.limits.deadline_ms:g} ms"
             return RefusedError(504, text, headers=RETRY)
+        if isinstance(outcome, RefusedError):
+            return outcome
         if isinstance(outcome, ValueError):
             return RefusedError(422, str(outcome))
         log.error("the executor failed: %s", type(outcome).__name__, exc_info=outcome)
         return RefusedError(500, "the service has failed; its log says why")
 
-    def _body(self, asked: RecommendRequest, done: Done, arrived_s: float) -> RecommendAnswer:
-        now_s = time.monotonic()
-        ms = Milliseconds.model_construct(
-            waiting=round(1000 * (done.started_s - arrived_s), 3),
-            executor=round(1000 * (done.finished_s - done.started_s), 3),
-            total=round(1000 * (now_s - arrived_s), 3),
-        )
+    def _body(self, asked: RecommendRequest, done: Done, arrived_s: float) -> dict[str, Any]:
+        """A `RecommendAnswer`, as a dictionary because that is ten times as fast."""
+        ms = {
+            "waiting": round(1000 * (done.started_s - arrived_s), 3),
+            "executor": round(1000 * (done.finished_s - done.started_s), 3),
+            "total": round(1000 * (time.monotonic() - arrived_s), 3),
+        }
         results = [
-            Result.model_construct(
-                items=row.items[: asked.k],
-                scores=row.scores[: asked.k],
-                unknown=row.unknown,
-                source=row.source,
-                read=row.read,
-                kept_blocks=row.kept_blocks if asked.explain else None,
-                ms=ms,
-            )
+            {
+                "items": row.items[: asked.k],
+                "scores": row.scores[: asked.k],
+                "unknown": row.unknown,
+                "source": row.source,
+                "read": row.read,
+                "kept_blocks": row.kept_blocks if asked.explain else None,
+                "ms": ms,
+            }
             for row in done.rows
         ]
-        for row in done.rows:
-            self.metrics.rows.labels(row.source).inc()
-        return RecommendAnswer.model_construct(model=done.model, keep=done.keep, results=results)
+        return {"model": done.model, "keep": done.keep, "results": results}
 
     def _answer(
         self, histories: list[list[Id]], options: Options
@@ -190,4 +193,36 @@ class Service:
         self.metrics.executor_seconds.inc(seconds)
         self.metrics.kept_blocks.inc(sum(len(row.kept_blocks or ()) for row in rows))
         self.metrics.unknown.inc(sum(len(row.unknown) for row in rows))
+        for source, count in Counter(row.source for row in rows).items():
+            self.metrics.rows.labels(source).inc(count)
         return rows, loaded.name, keep
+
+
+@contextmanager
+def _watching(
+    gone: Callable[[], Awaitable[Any]],
+    work: Work,
+    future: "asyncio.Future[Done | Exception]",
+) -> Iterator[None]:
+    """Notices while a request waits that its client has left; then nobody computes it.
+
+    Most answers come before it is worth to look.
+    """
+    watches: list[asyncio.Task[None]] = []
+
+    async def watch() -> None:
+        await gone()
+        work.is_wanted = False
+        if not future.done():
+            future.set_result(RefusedError(499, "the client has left"))
+
+    def begin() -> None:
+        watches.append(asyncio.ensure_future(watch()))
+
+    timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, begin)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        for one in watches:
+            one.cancel()

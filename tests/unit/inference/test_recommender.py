@@ -122,6 +122,60 @@ def test_keep_is_the_share_of_blocks(recommender: Recommender) -> None:
     assert [point.keep for point in curve] == sorted(point.keep for point in curve)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"k": 4},
+        {"k": 9, "explain": True, "exclude_seen": False},
+        {"k": 40, "deny": IDS[:3]},
+        {"k": 3, "allow": [IDS[5], "none such", 2], "keep": 0.5, "explain": True},
+        {"k": 2, "allow": []},
+    ],
+)
+def test_a_table_has_the_answers_of_lists(
+    recommender: Recommender, options: dict[str, Any]
+) -> None:
+    generator = np.random.default_rng(3)
+    names = [*IDS, "unknown", "", "7 "]
+    histories: list[list[str | int]] = [
+        generator.choice(names, generator.integers(0, 9)).tolist() for _ in range(40)
+    ]
+    expected = recommender.recommend(histories, **options)
+    fields = ("items", "scores", "source", "unknown", "read", "kept_blocks")
+    wanted = [{name: getattr(one, name) for name in fields} for one in expected]
+    column = pa.array(histories, pa.list_(pa.string()))
+    longer = pa.concat_arrays([column[:7], column])
+    large = column.cast(pa.large_list(pa.large_string()))
+    for given in (histories, column, longer[7:], pa.chunked_array([column[:5], column[5:]]), large):
+        assert recommender.recommend_table(given, **options).to_pylist() == wanted
+
+
+def test_a_table_of_whole_numbers_and_of_nothing(recommender: Recommender) -> None:
+    numbers = [[4, 2], [], [6, 10**12]]
+    wanted = [one.items for one in recommender.recommend(numbers, k=3)]
+    mixed = [["4", 2], [], [6, str(10**12)]]
+    for given in (numbers, pa.array(numbers), mixed, pa.array([[4, 2], None, [6, 10**12]])):
+        assert recommender.recommend_table(given, k=3)["items"].to_pylist() == wanted
+    assert recommender.recommend_table([], k=3).num_rows == 0
+    assert recommender.recommend_table([[], []], k=3)["source"].to_pylist() == ["popularity"] * 2
+
+
+@pytest.mark.parametrize(
+    ("histories", "message"),
+    [
+        (["item 1"], "histories are a column of string; expected lists of item ids"),
+        ([[1.5]], "histories are a column of list<.*double>; expected lists"),
+        ([["item 1", 1.5]], r"history 0 holds 1.5; expected ids as text or as whole numbers"),
+        ([[], ["2", None]], "history 1 holds None; expected ids as text or as whole numbers"),
+        ([["2"], [True]], "history 1 holds True; expected ids"),
+        (pa.array([None, [None, "2"]]), "history 1 holds None; expected ids"),
+    ],
+)
+def test_a_wrong_column_is_refused(recommender: Recommender, histories: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recommender.recommend_table(histories)
+
+
 def test_arrow_columns_and_threads(recommender: Recommender) -> None:
     generator = np.random.default_rng(2)
     histories = [generator.choice(IDS, 6).tolist() for _ in range(50)]
