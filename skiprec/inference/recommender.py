@@ -73,8 +73,7 @@ class Recommender:
         self._threads = threads
         self._number_of = {name: number for number, name in enumerate(model.ids, start=1)}
         self._id_array = pa.array(model.ids, pa.string())
-        popular_V = np.argsort(-model.count_V, kind="stable")
-        self._popular_V = popular_V
+        self._popular_V = np.argsort(-model.count_V, kind="stable")
         share_V = model.count_V / max(1, model.count_V.sum())
         self._share_V = share_V.astype(np.float32)
         if executor is None:
@@ -282,7 +281,7 @@ class Recommender:
 
     def _most_popular(self, k: int, allowed_V: NDArray[np.bool_] | None) -> NDArray[np.int64]:
         """Indices of the most frequent items that are allowed."""
-        place_N: NDArray[np.int64] = self._popular_V
+        place_N = self._popular_V
         return (place_N if allowed_V is None else place_N[allowed_V[place_N]])[:k]
 
     def _check(self, self_test: list[dict[str, Any]]) -> None:

@@ -8,7 +8,14 @@ import pyarrow as pa
 
 from skiprec.inference.export import Validation, export_model
 from skiprec.network import SkipRecNetwork
-from tests.testkit.networks import NUM_ITEMS, build_network, model_config, policy_config
+from tests.testkit.networks import (
+    NUM_BLOCKS,
+    NUM_ITEMS,
+    WIDTH,
+    build_network,
+    model_config,
+    policy_config,
+)
 
 WINDOW = 6
 IDS = [f"item {number}" if number % 2 else str(number) for number in range(1, NUM_ITEMS + 1)]
@@ -20,10 +27,15 @@ def export_small_model(
     backbone: str = "nextitnet_plus",
     with_onnx: bool = False,
     exits: tuple[int, ...] | None = None,
+    num_blocks: int = NUM_BLOCKS,
+    width: int = WIDTH,
     **changes: Any,
 ) -> SkipRecNetwork:
     """Exports a small network; its items are "item 1", "2", "item 3" and so on."""
-    network = build_network(model_config(backbone, exits=exits), policy_config(kind, **changes))
+    network = build_network(
+        model_config(backbone, exits=exits, num_blocks=num_blocks, width=width),
+        policy_config(kind, **changes),
+    )
     network.eval()
     generator = np.random.default_rng(0)
     histories = [
