@@ -72,6 +72,18 @@ def main(argv: list[str]) -> int:
         "(default: no such route)",
     )
     parser.add_argument(
+        "--ray",
+        action="store_true",
+        help="serve on Ray Serve, on the cluster at RAY_ADDRESS or a local Ray (default: in this "
+        "process)",
+    )
+    parser.add_argument(
+        "--min-replicas", type=int, default=1, help="fewest replicas, with --ray (default: 1)"
+    )
+    parser.add_argument(
+        "--max-replicas", type=int, default=1, help="most replicas, with --ray (default: 1)"
+    )
+    parser.add_argument(
         "--latency-slo-ms",
         type=float,
         metavar="MS",
@@ -98,23 +110,31 @@ def main(argv: list[str]) -> int:
         )
     arguments = parser.parse_args(argv)
     try:
-        serve(
-            ServerOptions(
-                arguments.model,
-                arguments.pointer,
-                arguments.host,
-                arguments.port,
-                arguments.threads,
-                arguments.executor,
-                _token() if arguments.admin else None,
-                Limits(**{limit.name: getattr(arguments, limit.name) for limit in fields(Limits)}),
-                _promise(arguments),
-            )
+        options = ServerOptions(
+            arguments.model,
+            arguments.pointer,
+            arguments.host,
+            arguments.port,
+            arguments.threads,
+            arguments.executor,
+            _token() if arguments.admin else None,
+            Limits(**{limit.name: getattr(arguments, limit.name) for limit in fields(Limits)}),
+            _promise(arguments),
         )
+        if arguments.ray:
+            _serve_on_ray(options, arguments.min_replicas, arguments.max_replicas)
+        else:
+            serve(options)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _serve_on_ray(options: ServerOptions, at_least: int, at_most: int) -> None:
+    from cluster.serving.replicas import Replicas, serve_on_ray  # Ray is needed here alone
+
+    serve_on_ray(options, Replicas(at_least, at_most))
 
 
 def _promise(arguments: argparse.Namespace) -> Promise | None:

@@ -3,7 +3,6 @@
 import logging
 import signal
 import socket
-import threading
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from skiprec.service.app import create_app
 from skiprec.service.control import Promise
 from skiprec.service.limits import Limits
 from skiprec.service.service import Service
-from skiprec.service.serving_model import ServingModel, follow_pointer, load_model, read_pointer
+from skiprec.service.serving_model import ServingModel, load_model, read_pointer
 
 DRAIN_S = 30
 BACKLOG = 2048
@@ -59,7 +58,10 @@ def make_service(options: ServerOptions) -> Service:
     folder = options.model if options.pointer is None else read_pointer(options.pointer)
     assert folder is not None
     load = partial(load_model, threads=options.threads, executor=options.executor)
-    return Service(ServingModel(load, folder), options.limits, options.promise)
+    service = Service(ServingModel(load, folder), options.limits, options.promise)
+    if options.pointer is not None:
+        service.follow(options.pointer)
+    return service
 
 
 def serve(options: ServerOptions) -> None:
@@ -77,19 +79,12 @@ def serve(options: ServerOptions) -> None:
         log_config=None,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    stop = threading.Event()
-    if options.pointer is not None:
-        arguments = (options.pointer, service.model, stop)
-        threading.Thread(target=follow_pointer, args=arguments, daemon=True).start()
     host, port = listening.getsockname()[:2]
     print(f"{service.model.now.name} answers at http://{host}:{port}", flush=True)
     # uvicorn raises the signal that has ended it once more; a service that has drained ends well.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    try:
-        uvicorn.Server(config).run(sockets=[listening])
-    finally:
-        stop.set()
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

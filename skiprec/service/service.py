@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import to_json
@@ -25,7 +27,7 @@ from skiprec.service.limits import Limits
 from skiprec.service.load_controller import LoadController, measure_points
 from skiprec.service.metrics import ServiceMetrics
 from skiprec.service.schema import RecommendRequest
-from skiprec.service.serving_model import LoadedModel, ServingModel
+from skiprec.service.serving_model import LoadedModel, ServingModel, follow_pointer
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Service:
     def __init__(self, model: ServingModel, limits: Limits, promise: Promise | None = None):
         self.model, self.limits = model, limits
         self.metrics = ServiceMetrics()
+        self._stop = threading.Event()
         self.dispatcher = Dispatcher(self._answer, limits.max_waiting, limits.batch_rows)
         self.controller: LoadController | None = None
         if promise is not None:
@@ -52,8 +55,14 @@ class Service:
             self.controller.start()
         model.on_swap = self._take_over
 
+    def follow(self, pointer: Path) -> None:
+        """Swaps the model from now on whenever the pointer file names another one."""
+        arguments = (pointer, self.model, self._stop)
+        threading.Thread(target=follow_pointer, args=arguments, daemon=True).start()
+
     def close(self) -> None:
         """Answers what waits, and ends the threads."""
+        self._stop.set()
         self.dispatcher.close()
         if self.controller is not None:
             self.controller.stop()

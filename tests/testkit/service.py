@@ -44,7 +44,8 @@ def serving(
 @contextlib.contextmanager
 def served_by_the_job(*options: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """`jobs/serve_model.py` on a free port, and its address; killed at the end if it still runs."""
-    command = [sys.executable, "jobs/serve_model.py", "--port", "0", *options]
+    port = () if "--port" in options else ("--port", "0")
+    command = [sys.executable, "jobs/serve_model.py", *port, *options]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -55,6 +56,13 @@ def served_by_the_job(*options: str) -> Iterator[tuple["subprocess.Popen[str]", 
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def ask(address: str, body: Any, timeout_s: float = 20) -> httpx.Response:
