@@ -10,6 +10,7 @@ EXIT_OPTIONS = (
     "exit_weight",
     "exits_per_step",
     "exit_positions",
+    "exits_from",
     "distillation",
     "distillation_ramp",
     "distillation_temperature",
@@ -43,12 +44,15 @@ class LossConfig(Section):
     exit_positions: float | None = Field(None, gt=0, le=1)
     """With `model.exits`: share of the positions, drawn for each row, at which a step trains the
     shallower exits, because each of them costs a softmax. None: 0.5."""
+    exits_from: float | None = Field(None, ge=0, lt=1)
+    """With `model.exits`: progress of the training, from 0 to 1, from which on the shallower exits
+    are trained; before it, a step trains the last one alone. None: 0."""
     distillation: float | None = Field(None, ge=0)
     """With `model.exits`: weight of the cross-entropy between what the teacher predicts in the same
     step, as a constant, and each shallower exit that the step trains. None: 0.5."""
     distillation_ramp: float | None = Field(None, ge=0, le=1)
-    """With `model.exits`: share of the training in which `distillation` grows linearly from 0.
-    None: 0.2."""
+    """With `model.exits`: share of the training, from `exits_from` on, in which `distillation`
+    grows linearly from 0. None: 0.2."""
     distillation_temperature: float | None = Field(None, gt=0)
     """With `model.exits`: divides the scores of teacher and exits in the distillation. None: 1."""
     teacher: Literal["last", "mean"] | None = None

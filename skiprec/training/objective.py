@@ -15,6 +15,7 @@ from skiprec.network import SkipRecNetwork
 from skiprec.policy.training import policy_training
 from skiprec.ranking import target_ranks
 from skiprec.training.exits import (
+    are_trained,
     drawn_exits,
     drawn_positions,
     full_softmax_of_exits,
@@ -68,9 +69,8 @@ class Objective(nn.Module):
             added, sums = self.policy_training.loss(batch, decision, pass_)
             assert sums.keys().isdisjoint(OWN_SUMS), f"the names {OWN_SUMS} are taken"
         is_scored_TB, target_TB = batch.is_scored_BT.t(), batch.target_BT.t()
-        if self.network.exits is not None and decision is None:
+        if self._trains_exits(decision, pass_):
             x_TBD, of_exits = self._states_and_loss_of_exits(batch, history, pass_)
-            assert pass_.num_rows is not None
             added = added + of_exits
             sums["exit_loss"] = _for_the_log(of_exits) * pass_.num_rows
         else:
@@ -89,6 +89,12 @@ class Objective(nn.Module):
         if decision is not None:
             sums["keep_L"] = decision.keep_BL.detach().sum(0)
         return {"loss": loss, **sums}
+
+    def _trains_exits(self, decision: KeepDecision | None, pass_: Pass) -> bool:
+        if self.network.exits is None or decision is not None:
+            return False
+        assert pass_.progress is not None
+        return are_trained(self.config.loss, pass_.progress)
 
     def _encode(self, history: History, decision: KeepDecision | None) -> Tensor:
         execution: Execution = self.config.training.execution

@@ -1,5 +1,6 @@
 """The loss of the shallower exits beside a slow and obvious one, and what a step draws."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from skiprec.scores import DotProduct
 from skiprec.training import exits
 from skiprec.training.exits import (
     ExitTerms,
+    are_trained,
     drawn_exits,
     drawn_positions,
     full_softmax_of_exits,
@@ -21,6 +23,13 @@ from skiprec.training.losses import log_uniform_prob
 from skiprec.training.objective import Objective
 from skiprec.types import Batch, Pass
 from tests.testkit.networks import build_network, random_batch, run_config
+from tests.testkit.runs import (
+    build_smoke_data,
+    metric,
+    policy_overrides,
+    smoke_config,
+    train_here,
+)
 
 ITEMS, WIDTH, POSITIONS, EXITS = 40, 5, 11, 2
 TERMS = {
@@ -150,10 +159,44 @@ def test_distillation_grows_over_the_first_part_of_the_training() -> None:
     assert terms_of(LossConfig(distillation=0.0), 1.0).distillation == 0
 
 
-def loss_of(batch: Batch, **changes: Any) -> float:
+def test_distillation_grows_from_where_the_exits_begin() -> None:
+    loss = LossConfig(exits_from=0.5, distillation_ramp=0.2)
+    grown = [terms_of(loss, progress).distillation for progress in (0.5, 0.6, 0.7, 1)]
+    assert grown == pytest.approx([0, 0.25, 0.5, 0.5])
+    trained = [are_trained(loss, progress) for progress in (0, 0.49, 0.5, 1)]
+    assert trained == [False, False, True, True]
+    assert are_trained(LossConfig(), 0.0)
+
+
+def test_before_the_exits_begin_a_step_trains_the_last_one_alone() -> None:
+    batch = random_batch(12)
+    late = {"loss__exits_from": 0.5, "loss__distillation": 0.0}
+    alone = loss_of(batch, progress=0.49, **late)
+    assert loss_of(batch, progress=0.5, **late) == loss_of(batch, loss__distillation=0.0)
+    nearly = [loss_of(batch, loss__distillation=0.0, loss__exit_weight=w) for w in (1e-9, 1.0)]
+    assert alone == pytest.approx(nearly[0], abs=1e-7)
+    assert abs(alone - nearly[1]) > 0.1
+
+
+def test_a_run_in_which_the_exits_begin_late(tmp_path: Path) -> None:
+    changes = (
+        "model.exits=[2,4]",
+        "loss.exits_from=0.5",
+        "training.engine=torch",
+        "training.execution=dense",
+    )
+    without_policy = policy_overrides("none")
+    config = smoke_config(tmp_path, build_smoke_data(tmp_path), *without_policy, *changes)
+    state = train_here(config)
+    assert state.step == 10
+    assert len(metric(config, "train/loss")) == 10
+    assert len(metric(config, "train/exit_loss")) == 5
+
+
+def loss_of(batch: Batch, progress: float = 1.0, **changes: Any) -> float:
     config = run_config(model__exits=[1, 3], model__num_blocks=3, **changes)
     network = build_network(config.model).double()
-    pass_ = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
+    pass_ = Pass("loss", 0, progress, batch.is_scored_BT.sum(), num_rows=12)
     return Objective(network, config)(batch, pass_)["loss"].item()
 
 
