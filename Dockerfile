@@ -5,6 +5,30 @@
 # For CPUs:
 #   docker build -t skiprec --build-arg PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" .
 
+# The service alone, without torch and Ray (docs/serving.md):
+#   docker build --target serve -t skiprec-serve .
+#   docker run -p 8080:8080 -v /models:/models skiprec-serve --model /models/shop
+FROM python:3.11-slim-bookworm AS wheel
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends g++ libc6-dev \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /source
+COPY pyproject.toml setup.py README.md LICENSE ./
+COPY skiprec skiprec
+COPY cluster cluster
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+
+FROM python:3.11-slim-bookworm AS serve
+COPY constraints.txt jobs/serve_model.py /opt/skiprec/
+RUN --mount=from=wheel,source=/wheels,target=/wheels \
+    pip install --no-cache-dir -c /opt/skiprec/constraints.txt "$(ls /wheels/*.whl)[serve]" \
+ && useradd --create-home --uid 1000 skiprec
+USER skiprec
+EXPOSE 8080
+# A container's own loopback is not reached from outside, so the service listens on all addresses.
+ENTRYPOINT ["python", "/opt/skiprec/serve_model.py", "--host", "0.0.0.0"]
+
+# The image for every machine of a cluster; it is the last stage, so it is what a build makes.
 # We use a plain Python image. The image rayproject/ray brings its own versions of Ray and of Ray's
 # dependencies, and the versions of constraints.txt would be installed over them.
 FROM python:3.11-slim-bookworm

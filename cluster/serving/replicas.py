@@ -1,19 +1,21 @@
 """The service on Ray Serve: the same application in several replicas, as many as the load needs."""
 
-import logging
 import signal
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
 
 from cluster.machine.session import ray_session
 from skiprec.service.app import create_app
+from skiprec.service.control import Promise
+from skiprec.service.limits import Limits
 from skiprec.service.server import ServerOptions, make_service
 
-APPLICATION = "skiprec"
+SERVICE = "service"
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,8 @@ class Replicas:
             )
 
 
-def serve_on_ray(options: ServerOptions, replicas: Replicas) -> None:
-    """Serves on the cluster at RAY_ADDRESS, or on a local Ray, until SIGTERM or Ctrl-C.
-
-    Each machine of the cluster has a proxy that listens on `options.host` and `options.port`. The
-    queue, its limits and the depth that follows the load are those of each replica.
+def application(options: ServerOptions, replicas: Replicas) -> serve.Application:
+    """The application of Ray Serve.
 
     Raises:
         ValueError: the model cannot be read, or an option has no meaning here.
@@ -51,28 +50,67 @@ def serve_on_ray(options: ServerOptions, replicas: Replicas) -> None:
     make_service(options).close()  # an error is better here than in a replica
 
     def build_app() -> FastAPI:
-        logging.getLogger("skiprec").setLevel(logging.INFO)
         return create_app(make_service(options))
 
+    # A replica's own queue refuses what is too much, with 429, so Serve holds nothing back.
+    as_deployment = serve.deployment(
+        name=SERVICE,
+        ray_actor_options={"num_cpus": options.threads},
+        max_ongoing_requests=options.limits.max_waiting + options.limits.batch_rows,
+        autoscaling_config={
+            "min_replicas": replicas.at_least,
+            "max_replicas": replicas.at_most,
+            "target_ongoing_requests": replicas.busy,
+        },
+    )
+    return as_deployment(serve.ingress(build_app)()).bind()
+
+
+def from_manifest(args: dict[str, Any]) -> serve.Application:
+    """The application that a configuration of Ray Serve asks for, as in rayservice.yaml.
+
+    Args:
+        args: model or pointer; and, each optional, threads, min_replicas, max_replicas,
+            latency_slo_ms and the fields of `Limits`.
+
+    Raises:
+        ValueError: an argument is unknown or wrong.
+    """
+    left = dict(args)
+    model, pointer = left.pop("model", None), left.pop("pointer", None)
+    slo_ms = left.pop("latency_slo_ms", None)
+    replicas = Replicas(left.pop("min_replicas", 1), left.pop("max_replicas", 1))
+    threads = left.pop("threads", 1)
+    limits = {limit.name: left.pop(limit.name) for limit in fields(Limits) if limit.name in left}
+    if left:
+        raise ValueError(f"unknown argument {next(iter(left))!r}; see docs/serving.md")
+    options = ServerOptions(
+        model=model and Path(model),
+        pointer=pointer and Path(pointer),
+        threads=threads,
+        limits=Limits(**limits),
+        promise=None if slo_ms is None else Promise(slo_ms),
+    )
+    return application(options, replicas)
+
+
+def serve_on_ray(options: ServerOptions, replicas: Replicas) -> None:
+    """Serves on the cluster at RAY_ADDRESS, or on a local Ray, until SIGTERM or Ctrl-C.
+
+    Each machine of the cluster has a proxy that listens on `options.host` and `options.port`. The
+    queue, its limits and the depth that follows the load are those of each replica.
+
+    Raises:
+        ValueError: see `application`.
+    """
+    made = application(options, replicas)
     stop = threading.Event()
     with ray_session():
         for number in (signal.SIGTERM, signal.SIGINT):  # Ray has set handlers of its own
             signal.signal(number, lambda *_: stop.set())
         serve.start(http_options={"host": options.host, "port": options.port})
-        # A replica's own queue refuses what is too much, with 429, so Serve holds nothing back.
-        as_deployment = serve.deployment(
-            name="service",
-            ray_actor_options={"num_cpus": options.threads},
-            max_ongoing_requests=options.limits.max_waiting + options.limits.batch_rows,
-            autoscaling_config={
-                "min_replicas": replicas.at_least,
-                "max_replicas": replicas.at_most,
-                "target_ongoing_requests": replicas.busy,
-            },
-        )
         try:
-            application = as_deployment(serve.ingress(build_app)()).bind()
-            serve.run(application, name=APPLICATION, route_prefix="/")
+            serve.run(made, name="skiprec", route_prefix="/")
             print(
                 f"{options.model or options.pointer} answers at "
                 f"http://{options.host}:{options.port}",

@@ -1,5 +1,6 @@
 """ray_cluster.yaml, the KubeRay manifests and the Dockerfile: what can be known without a cloud."""
 
+import importlib
 import json
 import re
 from importlib import metadata
@@ -11,7 +12,10 @@ import pytest
 import ray.autoscaler
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.serve.schema import ServeDeploySchema
 
+from cluster.serving.replicas import SERVICE
+from tests.testkit.exports import export_small_model
 from tests.testkit.runs import REPOSITORY
 
 MANIFESTS = sorted((REPOSITORY / "cluster/kubernetes").glob("*.yaml"))
@@ -67,13 +71,29 @@ def ray_clusters(path: Path) -> dict[str, Any]:
     if manifest["kind"] == "RayJob":
         assert spec["entrypoint"].startswith("python ")
         return dict(spec["rayClusterSpec"])
+    if manifest["kind"] == "RayService":
+        return dict(spec["rayClusterConfig"])
     assert manifest["kind"] == "RayCluster"
     return spec
 
 
-def test_there_is_a_cluster_and_a_job() -> None:
+def test_there_is_a_cluster_a_job_and_a_service() -> None:
     kinds = {yaml.safe_load(path.read_text())["kind"] for path in MANIFESTS}
-    assert kinds == {"RayCluster", "RayJob"}
+    assert kinds == {"RayCluster", "RayJob", "RayService"}
+
+
+def test_the_service_of_the_manifest_can_be_made(tmp_path: Path) -> None:
+    """Ray's own schema takes its configuration, and the function takes its arguments."""
+    (path,) = (path for path in MANIFESTS if path.stem == "rayservice")
+    config = yaml.safe_load(yaml.safe_load(path.read_text())["spec"]["serveConfigV2"])
+    (application,) = ServeDeploySchema.model_validate(config).applications
+    module, _, name = application.import_path.partition(":")
+    make = getattr(importlib.import_module(module), name)
+    export_small_model(tmp_path / "model")
+    args = application.args | {"pointer": None, "model": str(tmp_path / "model")}
+    assert make(args)._bound_deployment.name == SERVICE
+    with pytest.raises(ValueError, match="unknown argument 'modle'"):
+        make({"modle": "x"})
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
@@ -121,10 +141,15 @@ def test_files_and_folders_that_the_cluster_files_name_are_there() -> None:
 def test_the_image_installs_as_everyone_does_and_is_not_root() -> None:
     lines = (REPOSITORY / "Dockerfile").read_text().splitlines()
     text = "\n".join(lines)
-    (base,) = (line for line in lines if line.startswith("FROM "))
-    assert ":3.11-" in base
-    assert "make install" in text
-    assert text.index("USER ray") < text.index("make install")
+    wheel, service, base = (line for line in lines if line.startswith("FROM "))
+    assert all(":3.11-" in line for line in (wheel, service, base))
+    assert (wheel.split()[-1], service.split()[-2:]) == ("wheel", ["AS", "serve"])
+    last = text[text.index(base, text.index(service)) :]
+    assert "make install" in last
+    assert last.index("USER ray") < last.index("make install")
+    of_service = text[text.index(service) :].split("\nFROM ")[0]
+    assert of_service.index("USER skiprec") < of_service.index("ENTRYPOINT")
+    assert "[serve]" in of_service
     copied = re.findall(r"^COPY (?:--\S+ )*(.*) \S+$", text, re.MULTILINE)
     for name in " ".join(copied).split():
         assert (REPOSITORY / name).exists(), name
