@@ -17,7 +17,7 @@ NATIVE := $(VENV)/native-$(shell cat skiprec/inference/native/build.py skiprec/i
 READY := $(STAMP) $(NATIVE)
 
 .DEFAULT_GOAL := help
-.PHONY: help packages install quickstart test test-rest test-all lint types chaos bench bench-inference bench-data clean
+.PHONY: help packages install quickstart test test-rest test-all lint types chaos bench bench-inference bench-serving bench-data clean
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 14
@@ -68,12 +68,15 @@ types: $(READY) ## runs mypy, strict on skiprec and cluster
 chaos: $(READY) ## tests every fault that a run must survive
 	$(PY) tests/run_tiers.py all --tier chaos
 
-bench: $(READY) ## runs every benchmark but bench-data
-	@status=0; for bench in $(filter-out benchmarks/bench_data.py, $(wildcard benchmarks/bench_*.py)); do \
+bench: $(READY) ## runs every benchmark but bench-data and bench-serving
+	@status=0; for bench in $(filter-out benchmarks/bench_data.py benchmarks/bench_serving.py, $(wildcard benchmarks/bench_*.py)); do \
 	  echo "== $$bench"; $(PY) $$bench || status=1; done; exit $$status
 
 bench-inference: $(READY) ## benchmarks the native executor, and peers if the extras bench and onnx are installed
 	$(PY) benchmarks/bench_inference.py
+
+bench-serving: $(READY) ## benchmarks the service under load; trains a model of 64 blocks first, once
+	$(PY) benchmarks/bench_serving.py
 
 bench-data: $(READY) ## benchmarks building shards from a file of the size of ml-latest
 	$(PY) benchmarks/bench_data.py

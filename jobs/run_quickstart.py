@@ -4,6 +4,8 @@ Builds the dataset, trains a backbone, trains a policy with it, evaluates the re
 and recommends products to three households.
 """
 
+import json
+import shlex
 import shutil
 import sys
 import time
@@ -60,6 +62,11 @@ def show_answers(config: RunConfig) -> None:
             f"  after … {' '.join(history[-3:])}: {' '.join(answer.items)} "
             f"({kept} of {blocks} blocks ran)"
         )
+    body = json.dumps({"histories": [histories[0][-3:]], "k": 3})
+    print(
+        f"serve it: python jobs/serve_model.py --model {folder}\n"
+        f"and ask:  curl -s localhost:8080/v1/recommend -d {shlex.quote(body)}"
+    )
 
 
 if __name__ == "__main__":

@@ -124,13 +124,15 @@ def decide(
     if measured.slowdown is not None:
         smoothed = 0.7 * standing.slowdown + 0.3 * measured.slowdown
         standing = replace(standing, slowdown=smoothed)
-    standing = _with_allowance(promise, standing, measured)
+    row_s = points[standing.point].row_s * standing.slowdown
+    is_broken = _is_broken(promise, measured) and _depth_may_help(promise, measured, row_s)
+    standing = _with_allowance(standing, measured, is_broken)
 
     def share(point: int) -> float:
         return measured.rows_per_s * points[point].row_s * standing.slowdown
 
     point = standing.point
-    if share(point) > standing.allowance or _is_broken(promise, measured):
+    if share(point) > standing.allowance or is_broken:
         while point > 0 and share(point) > standing.allowance:
             point -= 1
         if point == standing.point and point > 0:
@@ -153,9 +155,18 @@ def _is_broken(promise: Promise, measured: Measured) -> bool:
     return late or measured.oldest_wait_ms > promise.latency_ms
 
 
-def _with_allowance(promise: Promise, standing: Standing, measured: Measured) -> Standing:
+def _depth_may_help(promise: Promise, measured: Measured, row_s: float) -> bool:
+    """Whether the executor can be why the promise is broken: it is busy, or slow for one history.
+
+    Otherwise something else is late, such as the machine, and less depth would change nothing.
+    """
+    is_busy = measured.rows_per_s * row_s > MIN_ALLOWANCE
+    return is_busy or 2000 * row_s > promise.latency_ms
+
+
+def _with_allowance(standing: Standing, measured: Measured, is_broken: bool) -> Standing:
     """A broken promise shrinks the allowance; a load that has fallen lets it recover."""
-    if _is_broken(promise, measured):
+    if is_broken:
         return replace(
             standing,
             allowance=max(MIN_ALLOWANCE, SHRINK * standing.allowance),

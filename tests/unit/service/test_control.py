@@ -105,11 +105,20 @@ def test_a_load_that_does_not_fit_goes_down_at_once_as_far_as_needed() -> None:
 
 def test_a_broken_promise_goes_down_although_the_load_should_fit() -> None:
     top = Standing(len(POINTS) - 1)
-    for measured in (Measured(10, 1.0, 51.0, 0.0), Measured(10, 1.0, None, 51.0)):
+    for measured in (Measured(40, 1.0, 51.0, 0.0), Measured(40, 1.0, None, 51.0)):
         after = decide(POINTS, PROMISE, top, measured)
-        assert (after.point, after.shrunk_at) == (top.point - 1, 10)
+        assert (after.point, after.shrunk_at) == (top.point - 1, 40)
         assert after.allowance < top.allowance
-    assert decide(POINTS, PROMISE, top, Measured(10, 1.0, 49.0, 49.0)).point == top.point
+    assert decide(POINTS, PROMISE, top, Measured(40, 1.0, 49.0, 49.0)).point == top.point
+
+
+def test_a_broken_promise_that_is_not_the_executor_s_changes_nothing() -> None:
+    """It is idle for most of the time, and a history takes it a fifth of the promise."""
+    top = Standing(len(POINTS) - 1)
+    assert decide(POINTS, PROMISE, top, Measured(10, 1.0, 500.0, 0.0)) == top
+    strict = replace(PROMISE, latency_ms=15)
+    after = decide(POINTS, strict, top, Measured(10, 1.0, 500.0, 0.0))
+    assert after.point == top.point - 1, "a history takes it longer than half of this promise"
 
 
 def test_nothing_moves_while_nothing_is_measured() -> None:

@@ -1,0 +1,351 @@
+"""Measures the service over HTTP: latencies by connections, and depth that follows the load.
+
+    python benchmarks/bench_serving.py --picture docs/benchmarks/serving.png
+
+The requests come from a second process (benchmarks/load.py) in an open loop: at moments that the
+service cannot delay, and latencies count from these moments. They are rows of the test split of the
+synthetic data, so the accuracy of the answers is measured, too. The model is that of the run of
+jobs/configs/synthetic/deep_policy.toml, which is trained first if it is missing (40 minutes).
+"""
+
+import argparse
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow as pa
+from load_picture import draw_load
+from numpy.typing import NDArray
+from pairing import conditions
+
+from skiprec.data.shards import ShardSet
+from skiprec.inference import Recommender
+from skiprec.service.control import START_ALLOWANCE, Point, Promise, usable_points
+from skiprec.service.load_controller import measure_points
+from skiprec.service.schema import RecommendRequest
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN, DATA = Path("runs/synthetic/deep_policy"), Path("runs/data/synthetic")
+PROMISE_MS = 100.0
+# Seconds at a multiple of the load that full depth can take.
+PHASES = ((12, 0.6), (16, 2.0), (12, 0.6))
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Rows of the test split by original ids, each with the item that came next."""
+
+    histories: list[list[str]]
+    targets: list[str]
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, help="another export of a model of this data")
+    parser.add_argument("--picture", type=Path, help="where the picture over time goes")
+    arguments = parser.parse_args(argv)
+    model = arguments.model or exported_model()
+    requests = test_requests(model)
+    print(f"{model}; {conditions()}; {len(requests.targets):,} test rows")
+    points = points_of(model)
+    ratio = cost_of_blocks(model, points[-1], requests)
+    capacity = capacity_of(model, points[-1], requests)
+    held = latencies_by_connections(model, capacity, requests)
+    held &= depth_follows_load(model, points, capacity, requests, arguments.picture)
+    print(f"blocks cost {ratio:.1f} times HTTP and head (at least 5)")
+    return 0 if held and ratio >= 5 else 1
+
+
+def exported_model() -> Path:
+    """The export of the run, which is trained if it is missing."""
+    export = ROOT / RUN / "export"
+    if not (export / "manifest.json").exists():
+        configs, deep = "jobs/configs/synthetic", ["--set", "init_from=deep"]
+        here = ["--set", "cluster.num_workers=0", "--set", "training.engine=torch"]
+        for command in (
+            ["jobs/pretrain_backbone.py", "--config", f"{configs}/deep.toml", *deep, *here],
+            ["jobs/train_cost.py", "--config", f"{configs}/deep_policy.toml", *here],
+            ["jobs/export_model.py", "--run", str(RUN), "--output", str(RUN / "export")],
+        ):
+            subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+    return export
+
+
+def test_requests(model: Path) -> Requests:
+    """All test rows of the data whose items the model has."""
+    with pa.memory_map(str(model / "items.arrow")) as mapped:
+        ids = pa.ipc.open_file(mapped).read_all()["id"].to_pylist()
+    shards = ShardSet.open(ROOT / DATA, "test")
+    items_RW = shards.slice(0, shards.num_rows).items_RW
+    histories = [[ids[item - 1] for item in row[:-1] if item] for row in items_RW.tolist()]
+    return Requests(histories, [ids[item - 1] for item in items_RW[:, -1].tolist()])
+
+
+def points_of(model: Path) -> tuple[Point, ...]:
+    """The points of the curve that are worth using, with their times here."""
+    recommender = Recommender.load(model)
+    self_test = json.loads((model / "self_test.json").read_text())
+    points = measure_points(recommender, [case["history"] for case in self_test])
+    usable = usable_points(points, Promise(PROMISE_MS))
+    for point in usable:
+        print(
+            f"  keep {point.keep:.3f}: validation MRR@20 {point.mrr_at_20:.4f}, "
+            f"{1000 * point.row_s:.2f} ms for a history in a batch of 32"
+        )
+    return usable
+
+
+def cost_of_blocks(model: Path, full: Point, requests: Requests) -> float:
+    """How many times a request's blocks cost what HTTP and the head cost, in CPU time."""
+    recommender = Recommender.load(model)
+    history = [requests.histories[0]]
+    least = min(point.keep for point in recommender.spec.curve)
+
+    def executor_s(keep: float) -> float:
+        start_s = time.process_time()
+        for _ in range(100):
+            recommender.recommend(history, keep=keep)
+        return (time.process_time() - start_s) / 100
+
+    blocks_s = (executor_s(full.keep) - executor_s(least)) / (full.keep - least) * full.keep
+    head_s = executor_s(full.keep) - blocks_s
+    with served(model) as (process, address):
+        sent = send(address, np.arange(400) / 100, requests, 4, {"keep": least})
+        assert set(sent["status"]) == {200}
+        before_s = cpu_seconds(process.pid)
+        send(address, np.arange(400) / 100, requests, 4, {"keep": least})
+        http_s = (cpu_seconds(process.pid) - before_s) / 400 - executor_s(least)
+    print(
+        f"a request at full depth, CPU: blocks {1000 * blocks_s:.2f} ms, head and ids "
+        f"{1000 * head_s:.2f} ms, HTTP {1000 * http_s:.2f} ms"
+    )
+    return blocks_s / (head_s + http_s)
+
+
+def capacity_of(model: Path, full: Point, requests: Requests) -> float:
+    """Requests a second that the service answers at full depth while more than enough come."""
+    count, rates = 600, []
+    with served(model) as (_, address):
+        for _ in range(3):
+            sent = send(address, np.zeros(count), requests, 64, {"keep": full.keep})
+            assert set(sent["status"]) == {200}
+            rates.append(1000 * count / max(sent["latency_ms"]))
+    capacity = float(np.median(rates))
+    print(
+        f"full depth answers {capacity:.0f} requests/s over HTTP; the executor alone, in batches "
+        f"of 32, {1 / full.row_s:.0f}"
+    )
+    return capacity
+
+
+def latencies_by_connections(model: Path, capacity: float, requests: Requests) -> bool:
+    """Latencies at half of the load that full depth can take, also while models are swapped."""
+    rate = 0.5 * capacity
+    held = True
+    with tempfile.TemporaryDirectory() as folder:
+        pointer = Path(folder) / "current"
+        pointer.write_text(str(model.resolve()))
+        other = Path(folder) / "other"
+        shutil.copytree(model, other)  # a link to the same folder would be no other model
+        with served(None, "--pointer", str(pointer)) as (_, address):
+            for swaps in (0, 10):
+                for connections in (1, 8, 64):
+                    share = 0.25 if connections == 1 else 1.0
+                    moments = poisson_moments([(8, share * rate)], seed=connections)
+                    plan = SwapPlan(pointer, [other, model.resolve()], swaps)
+                    sent = send(address, moments, requests, connections, {}, plan)
+                    latency = np.array(sent["latency_ms"])
+                    errors = len(moments) - sent["status"].count(200)
+                    held &= errors == 0
+                    half, most = np.quantile(latency, (0.5, 0.99))
+                    print(
+                        f"{connections:3d} connections, {swaps:2d} swaps: "
+                        f"{len(moments) / moments[-1]:5.0f} requests/s, p50 {half:6.1f} ms, "
+                        f"p99 {most:6.1f} ms, {errors} errors",
+                        flush=True,
+                    )
+    return held
+
+
+def depth_follows_load(
+    model: Path,
+    points: tuple[Point, ...],
+    capacity: float,
+    requests: Requests,
+    picture: Path | None,
+) -> bool:
+    """One load on full depth, on the fixed depth that carries its peak, and on the controller."""
+    # What the executor does besides at full load, such as sharing the processor with HTTP.
+    slowdown = 1 / (capacity * points[-1].row_s)
+    peak = max(times for _, times in PHASES) * capacity
+    carries = [point for point in points if peak * point.row_s * slowdown <= START_ALLOWANCE]
+    fixed = carries[-1] if carries else points[0]
+    moments = poisson_moments([(seconds, times * capacity) for seconds, times in PHASES], seed=7)
+    arms = {
+        "full depth": (["--max-k", "100"], {"keep": points[-1].keep}),
+        f"fixed depth, keep {fixed.keep:.3f}": (["--max-k", "100"], {"keep": fixed.keep}),
+        "controller": (["--latency-slo-ms", str(PROMISE_MS)], {}),
+    }
+    print(
+        f"load: {', '.join(f'{s} s at {t:g} times {capacity:.0f} requests/s' for s, t in PHASES)}; "
+        f"promise {PROMISE_MS:g} ms"
+    )
+    found = {}
+    for name, (options, body) in arms.items():
+        with served(model, *options) as (_, address):
+            found[name] = send(address, moments, requests, 64, body | {"explain": True})
+        print_arm(name, found[name], points)
+    limit = limit_by_arithmetic(points, capacity, slowdown)
+    print(f"  limit by arithmetic: MRR@20 {limit:.4f} on validation rows")
+    if picture is not None:
+        draw_load(picture, moments, found, PROMISE_MS)
+    ours, theirs = summary_of(found["controller"]), summary_of(list(found.values())[1])
+    return bool(
+        ours["answered"] == 1 and ours["kept_promise"] >= 0.99 and ours["mrr"] > theirs["mrr"]
+    )
+
+
+def summary_of(sent: dict[str, list[Any]]) -> dict[str, float]:
+    """Shares of the requests, and the accuracy of the lists; no list counts as a miss."""
+    rank = np.array([rank or 0 for rank in sent["rank"]])
+    gain = np.where((rank > 0) & (rank <= 20), 1 / np.maximum(rank, 1), 0.0)
+    is_answered = np.array(sent["status"]) == 200
+    is_kept = is_answered & (np.array(sent["latency_ms"]) <= PROMISE_MS)
+    return {
+        "answered": float(is_answered.mean()),
+        "kept_promise": float(is_kept.mean()),
+        "mrr": float(gain.mean()),
+        "mrr_of_answers": float(gain[is_answered].mean()) if is_answered.any() else 0.0,
+        "blocks": float(np.mean([kept for kept in sent["kept"] if kept is not None])),
+        "p99_ms": float(np.quantile(sent["latency_ms"], 0.99)),
+    }
+
+
+def print_arm(name: str, sent: dict[str, list[Any]], points: tuple[Point, ...]) -> None:
+    """One line of the table."""
+    of_keep = {point.keep: point.mrr_at_20 for point in points}
+    expected = [of_keep[keep] for keep in sent["keep"] if keep in of_keep]
+    numbers = summary_of(sent)
+    print(
+        f"  {name}: answered {100 * numbers['answered']:.1f} %, within the promise "
+        f"{100 * numbers['kept_promise']:.1f} %, p99 {numbers['p99_ms']:.0f} ms, mean blocks "
+        f"{numbers['blocks']:.1f}, MRR@20 expected {np.mean(expected):.4f}, measured "
+        f"{numbers['mrr_of_answers']:.4f} of answers and {numbers['mrr']:.4f} of requests",
+        flush=True,
+    )
+
+
+def limit_by_arithmetic(points: tuple[Point, ...], capacity: float, slowdown: float) -> float:
+    """The best mean accuracy of all requests if depth could be mixed freely and nothing waited.
+
+    In each phase the executor's whole time is shared: the accuracy is that of the upper hull of
+    the points at the mean time that a request may take.
+    """
+    seconds = slowdown * np.array([point.row_s for point in points])
+    mrr = np.array([point.mrr_at_20 for point in points])
+    total = count = 0.0
+    for length, times in PHASES:
+        budget_s = 1 / (times * capacity)
+        pairs = [
+            np.interp(budget_s, seconds[[a, b]], mrr[[a, b]])
+            for a in range(len(points))
+            for b in range(a, len(points))
+            if seconds[a] <= max(budget_s, seconds[0])
+        ]
+        total += times * length * max(pairs)
+        count += times * length
+    return total / count
+
+
+def poisson_moments(phases: list[tuple[float, float]], seed: int) -> Floats:
+    """Moments of requests, in seconds, at the rates of the phases (seconds, requests a second)."""
+    generator = np.random.default_rng(seed)
+    start_s, parts = 0.0, []
+    for length_s, rate in phases:
+        count = generator.poisson(length_s * rate)
+        parts.append(start_s + np.sort(generator.uniform(0, length_s, count)))
+        start_s += length_s
+    return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class SwapPlan:
+    """Models that take over while requests come, so many times."""
+
+    pointer: Path
+    folders: list[Path]
+    swaps: int
+
+
+def send(
+    address: str,
+    moments_s: Floats,
+    requests: Requests,
+    connections: int,
+    body: dict[str, Any],
+    plan: SwapPlan | None = None,
+) -> dict[str, list[Any]]:
+    """What load.py reports of these requests."""
+    assert RecommendRequest(histories=[[]], **body)
+    row_N = np.arange(len(moments_s)) % len(requests.targets)
+    content = {
+        "connections": connections,
+        "moments_s": moments_s.tolist(),
+        "histories": [requests.histories[row] for row in row_N],
+        "targets": [requests.targets[row] for row in row_N],
+        "body": {"k": 20, "exclude_seen": False, **body},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("plan.json", "sent.json")]
+        files[0].write_text(json.dumps(content))
+        command = [sys.executable, str(ROOT / "benchmarks/load.py"), "--address", address]
+        command += ["--plan", str(files[0]), "--output", str(files[1])]
+        with subprocess.Popen(command) as process:
+            for index in range(plan.swaps if plan else 0):
+                time.sleep(moments_s[-1] / (plan.swaps + 1))
+                draft = plan.pointer.with_suffix(".draft")
+                draft.write_text(str(plan.folders[index % 2]))
+                draft.replace(plan.pointer)
+        assert process.returncode == 0
+        sent: dict[str, list[Any]] = json.loads(files[1].read_text())
+    return sent
+
+
+@contextlib.contextmanager
+def served(model: Path | None, *options: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """The service as a process of its own, and its address."""
+    given = () if model is None else ("--model", str(model))
+    command = [sys.executable, "jobs/serve_model.py", "--port", "0", *given, *options]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split(" answers at ")[1].strip()
+        httpx.get(f"{address}/readyz").raise_for_status()
+        try:
+            yield process, address
+        finally:
+            process.terminate()
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
