@@ -14,7 +14,7 @@ from skiprec.inference.saved_model import read_saved_model
 from skiprec.inference.to_onnx import BACKBONE, POLICY, write_onnx
 from skiprec.ranking import top_items
 from tests.testkit.networks import NUM_ITEMS, build_network, model_config, policy_config
-from tests.unit.inference.test_recommender import IDS, WINDOW, export
+from tests.unit.inference.test_recommender import IDS, WINDOW
 
 # Every kind of block and of decision; an export takes seconds, and each one is checked by itself.
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
@@ -90,7 +90,7 @@ def test_a_graph_that_says_something_else_is_refused(
 
 @pytest.mark.slow
 def test_an_export_holds_them_under_its_checksums(tmp_path: Path) -> None:
-    export(tmp_path / "model", with_onnx=True)
+    export_small_model(tmp_path / "model", with_onnx=True)
     assert Recommender.load(tmp_path / "model", executor="numpy").recommend([[IDS[0]]], k=1)
     (tmp_path / "model" / POLICY).write_bytes(b"x")
     with pytest.raises(ValueError, match=r"policy\.onnx is damaged"):
@@ -102,5 +102,5 @@ def test_a_missing_package_is_named_before_anything_is_done(
 ) -> None:
     monkeypatch.setattr(to_onnx, "PACKAGES", ("onnx", "none_such"))
     with pytest.raises(ValueError, match=r"none_such: pip install 'skiprec\[onnx\]'"):
-        export(tmp_path / "model", with_onnx=True)
+        export_small_model(tmp_path / "model", with_onnx=True)
     assert not list(tmp_path.iterdir())
