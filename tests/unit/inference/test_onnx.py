@@ -13,8 +13,8 @@ from skiprec.inference import Recommender, to_onnx
 from skiprec.inference.saved_model import read_saved_model
 from skiprec.inference.to_onnx import BACKBONE, POLICY, write_onnx
 from skiprec.ranking import top_items
+from tests.testkit.exports import IDS, WINDOW, export_small_model
 from tests.testkit.networks import NUM_ITEMS, build_network, model_config, policy_config
-from tests.unit.inference.test_recommender import IDS, WINDOW
 
 # Every kind of block and of decision; an export takes seconds, and each one is checked by itself.
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
