@@ -14,7 +14,7 @@ from typing import Any
 from cluster.command_line import job_parser, run_job
 from cluster.serving.score_users import Asked, Crew, score_users
 from skiprec.config.reading import parse_override
-from skiprec.data.ingest.raw_files import content_of, expand_inputs
+from skiprec.data.ingest.raw_files import RawFile, content_of, expand_inputs
 from skiprec.data.ingest.recipe import Recipe, make_recipe
 from skiprec.terminal import moving_line, print_prose
 
@@ -43,7 +43,11 @@ def main(argv: list[str]) -> int:
         metavar="FOLDER",
         help="folder for the Parquet files; new, or begun by the same command (required)",
     )
-    parser.add_argument("--user-column", metavar="NAME", help="column of the user (required)")
+    parser.add_argument(
+        "--user-column",
+        metavar="NAME",
+        help="column of the user (required, unless a row holds a history)",
+    )
     parser.add_argument(
         "--item-column",
         required=True,
@@ -108,9 +112,10 @@ def main(argv: list[str]) -> int:
             if value is not None and value < 1:
                 raise ValueError(f"--{name} is {value}; expected 1 or more")
         with moving_line() as line:
+            filled = [file for file in inputs if not is_empty(file)]
             manifest = score_users(
                 arguments.model,
-                recipe_of(arguments, content_of(inputs[0])),
+                recipe_of(arguments, content_of((filled or inputs)[0])),
                 inputs,
                 arguments.output,
                 Asked(
@@ -158,9 +163,13 @@ def recipe_of(arguments: Any, kind: str) -> Recipe:
     return make_recipe(content, overrides, origin="command line")
 
 
+def is_empty(file: RawFile) -> bool:
+    return isinstance(file, Path) and file.exists() and file.stat().st_size == 0
+
+
 def read_lines(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read {path}: {error}") from None
     return tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))

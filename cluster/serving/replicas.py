@@ -9,13 +9,13 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
-from cluster.machine.session import ray_session
+from cluster.machine.session import is_own_ray, ray_session
 from skiprec.service.app import create_app
 from skiprec.service.control import Promise
 from skiprec.service.limits import Limits
 from skiprec.service.server import ServerOptions, make_service
 
-SERVICE = "service"
+APPLICATION, SERVICE = "skiprec", "service"
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def serve_on_ray(options: ServerOptions, replicas: Replicas) -> None:
             signal.signal(number, lambda *_: stop.set())
         serve.start(http_options={"host": options.host, "port": options.port})
         try:
-            serve.run(made, name="skiprec", route_prefix="/")
+            serve.run(made, name=APPLICATION, route_prefix="/")
             print(
                 f"{options.model or options.pointer} answers at "
                 f"http://{options.host}:{options.port}",
@@ -118,11 +118,13 @@ def serve_on_ray(options: ServerOptions, replicas: Replicas) -> None:
             )
             stop.wait()
         finally:
-            serve.shutdown()  # type: ignore[no-untyped-call]
+            serve.delete(APPLICATION)  # others may use Serve on this cluster
+            if is_own_ray():
+                serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _with_absolute_paths(options: ServerOptions) -> ServerOptions:
     def absolute(path: Path | None) -> Path | None:
-        return None if path is None else path.resolve()
+        return None if path is None else path.absolute()
 
     return replace(options, model=absolute(options.model), pointer=absolute(options.pointer))

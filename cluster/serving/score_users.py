@@ -26,6 +26,7 @@ import ray.data
 
 from cluster.machine.session import ray_session
 from cluster.serving.histories import part_name, prepare_histories
+from skiprec.data.ingest.inputs import check_inputs
 from skiprec.data.ingest.raw_files import RawFile, ZipMember
 from skiprec.data.ingest.recipe import Recipe
 from skiprec.durable import file_sha256, flush_to_disk, write_text_durably
@@ -35,6 +36,7 @@ from skiprec.inference.saved_model import MANIFEST
 # Programs that read a folder of Parquet files pass over names that begin so.
 OPTIONS, RESULT, SCRATCH = "_options.json", "_manifest.json", "_scratch"
 USERS_AT_ONCE = 4096
+MAX_PARTS = 400  # two files of each are open at once
 
 
 @dataclass(frozen=True)
@@ -78,22 +80,31 @@ def score_users(
         ValueError: the model, the inputs or the options are not what they should be, or `output`
             was begun with others.
     """
-    Recommender.load(model).recommend([], k=asked.k, keep=asked.keep)  # refuses what cannot be had
-    output.mkdir(parents=True, exist_ok=True)
+    recommender = Recommender.load(model)
+    recommender.recommend([], k=asked.k, keep=asked.keep)  # refuses what cannot be had
+    if crew.parts > MAX_PARTS:
+        raise ValueError(f"parts is {crew.parts}; expected at most {MAX_PARTS}")
+    check_inputs(recipe, [(file, "train") for file in inputs])
+    unknown = [item for item in asked.deny if item not in set(recommender.ids)]
+    if unknown:
+        progress(f"{len(unknown)} denied items are unknown to the model; the first: {unknown[0]!r}")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{output} cannot be a folder: {error.strerror}") from None
     with _only_driver(output):
         _begin(output, _options(model, recipe, inputs, asked, crew))
-        if (output / RESULT).exists():
-            progress(f"{output} is complete; nothing is left to do")
-            return _read_json(output / RESULT)
         scratch = output / SCRATCH
+        if (output / RESULT).exists():
+            return _completed(output, progress)
         counts = prepare_histories(recipe, inputs, scratch, crew.parts, progress)
         missing = [part for part in range(crew.parts) if not (output / output_name(part)).exists()]
         num_done = sum(counts) - sum(counts[part] for part in missing)
         for result in _score_parts(model, output, missing, asked, crew):
             num_done += int(result["users"])
             progress(f"scored {num_done:,} of {sum(counts):,} users")
-        manifest = _finish(output, counts, model)
-        shutil.rmtree(scratch)
+        manifest = _finish(output, counts, recommender.spec.name)
+        shutil.rmtree(scratch, ignore_errors=True)  # an actor of a killed command may still write
         return manifest
 
 
@@ -217,15 +228,31 @@ def _begin(output: Path, options: dict[str, Any]) -> None:
         return
     begun = _read_json(path)
     changed = [key for key in options if begun.get(key) != options[key]]
-    if changed:
+    if changed and not (output / RESULT).exists() and not any(output.glob("part-*.parquet")):
+        # Nothing has come of the first attempt, so this one corrects it.
+        shutil.rmtree(output / SCRATCH, ignore_errors=True)
+        write_text_durably(path, json.dumps(options, indent=1))
+    elif changed:
         raise ValueError(
             f"{output} was begun with another {', '.join(changed)}; give the same options to go "
             "on, or another --output"
         )
 
 
-def _finish(output: Path, counts: list[int], model: Path) -> dict[str, Any]:
+def _completed(output: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+    """The manifest of an output that is complete."""
+    manifest = _read_json(output / RESULT)
+    gone = [name for name in manifest["files"] if not (output / name).exists()]
+    if gone:
+        raise ValueError(f"{output} was complete and has lost {gone[0]}; begin anew elsewhere")
+    shutil.rmtree(output / SCRATCH, ignore_errors=True)
+    progress(f"{output} is complete; nothing is left to do")
+    return manifest
+
+
+def _finish(output: Path, counts: list[int], model: str) -> dict[str, Any]:
     """Checks that every user is there, and writes the manifest."""
+    flush_to_disk(output)
     sources: dict[str, int] = {}
     unknown = 0
     for part, expected in enumerate(counts):
@@ -243,7 +270,7 @@ def _finish(output: Path, counts: list[int], model: Path) -> dict[str, Any]:
         "users": sum(counts),
         "by_source": sources,
         "unknown_items": unknown,
-        "model": Recommender.load(model).spec.name,
+        "model": model,
         "options": _read_json(output / OPTIONS),
         "files": [output_name(part) for part in range(len(counts))],
     }
@@ -264,9 +291,10 @@ def _only_driver(output: Path) -> Iterator[None]:
     """Holds a lock on the folder, so that two commands never fill it at once."""
     descriptor = os.open(output, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another command is writing to {output}; wait for its end") from None
         yield
-    except BlockingIOError:
-        raise ValueError(f"another command is writing to {output}; wait for its end") from None
     finally:
         os.close(descriptor)

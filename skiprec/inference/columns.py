@@ -1,5 +1,6 @@
 """Histories and lists of items as Arrow columns, without a Python object for each item."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def column_of_histories(histories: Any) -> pa.Array:
         rows = list(histories)
         try:
             histories = pa.array(rows)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):  # text and numbers side by side
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # text and numbers side by side
             histories = pa.array([_as_text(row, place) for place, row in enumerate(rows)])
     if isinstance(histories, pa.ChunkedArray):
         histories = histories.combine_chunks()
@@ -51,8 +52,12 @@ def column_of_histories(histories: Any) -> pa.Array:
 
 
 def _as_text(row: Any, place: int) -> list[str]:
+    if row is None:
+        return []
+    if isinstance(row, str) or not isinstance(row, Iterable):
+        raise ValueError(f"history {place} is {row!r}; expected a list of item ids")
     found = []
-    for item in row if not isinstance(row, str) else [None]:
+    for item in row:
         if isinstance(item, bool) or not isinstance(item, str | int | np.integer):
             raise ValueError(
                 f"history {place} holds {item!r}; expected ids as text or as whole numbers"

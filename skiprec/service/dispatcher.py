@@ -4,6 +4,7 @@ There is no timer: a request that finds the executor idle starts at once, and un
 grow by themselves. Neither the batch nor the order of arrival changes the items of an answer.
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -131,7 +132,7 @@ class Dispatcher:
                     return
                 batch = self._next_batch()
             for works in _groups(batch):
-                self._call(works)
+                self._call([work for work in works if _is_due(work)])
 
     def _next_batch(self) -> list[Work]:
         """The requests at the head of the queue that are still wanted, up to `batch_rows` rows."""
@@ -143,16 +144,14 @@ class Dispatcher:
                 break
             work = self._waiting.popleft()
             self._rows_waiting -= size
-            if not work.is_wanted:
-                continue
-            if time.monotonic() > work.due_s:
-                work.on_done(TooLateError())
-                continue
-            batch.append(work)
-            num_rows += size
+            if _is_due(work):
+                batch.append(work)
+                num_rows += size
         return batch
 
     def _call(self, works: list[Work]) -> None:
+        if not works:
+            return
         histories = [history for work in works for history in work.histories]
         first = works[0].options
         k = max(work.options.k for work in works)
@@ -162,14 +161,27 @@ class Dispatcher:
             rows, model, keep = self._answer(histories, asked)
         except Exception as error:  # whatever it is, the request that waits must hear of it
             for work in works:
-                work.on_done(error)
+                _finish(work, error)
             return
         finished_s = time.monotonic()
         start = 0
         for work in works:
             own = rows[start : start + len(work.histories)]
             start += len(work.histories)
-            work.on_done(Done(own, model, keep, started_s, finished_s))
+            _finish(work, Done(own, model, keep, started_s, finished_s))
+
+
+def _is_due(work: Work) -> bool:
+    """Whether a request is still to be answered; one that is too late is told so."""
+    if work.is_wanted and time.monotonic() > work.due_s:
+        _finish(work, TooLateError())
+        return False
+    return work.is_wanted
+
+
+def _finish(work: Work, outcome: Done | Exception) -> None:
+    with contextlib.suppress(RuntimeError):  # whoever asked has closed its event loop
+        work.on_done(outcome)
 
 
 def _groups(batch: list[Work]) -> list[list[Work]]:

@@ -1,5 +1,6 @@
 """What one request and all waiting requests may ask of the service."""
 
+import math
 from dataclasses import dataclass, fields
 
 from skiprec.inference.native.library import MAX_K
@@ -29,10 +30,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         for one in fields(self):
-            if not getattr(self, one.name) > 0:
-                raise ValueError(
-                    f"{one.name} is {getattr(self, one.name)}; expected a number above 0"
-                )
+            value = getattr(self, one.name)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{one.name} is {value}; expected a number above 0")
         if self.max_k > MAX_K:
             raise ValueError(f"max_k is {self.max_k}; the executor gives lists of {MAX_K} at most")
         if self.max_waiting < self.max_histories:

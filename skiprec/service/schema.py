@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+)
 
 
 def _integer(value: Any) -> Any:
@@ -12,6 +20,8 @@ def _integer(value: Any) -> Any:
 
 Integer = Annotated[StrictInt, BeforeValidator(_integer)]
 Id = Annotated[StrictStr | Integer, Field(union_mode="left_to_right")]
+# The first wrong item ends the check: a body of nothing else would make thousands of errors.
+Items = Annotated[list[Id], Field(fail_fast=True)]
 
 
 class Body(BaseModel):
@@ -23,7 +33,7 @@ class Body(BaseModel):
 class RecommendRequest(Body):
     """Histories, and what is wanted for each."""
 
-    histories: list[list[Id]] = Field(
+    histories: list[Items] = Field(
         min_length=1,
         description="Items of each user, the oldest first, by the ids of the data that the model "
         "was trained on. Of a long history the newest items are read.",
@@ -31,12 +41,10 @@ class RecommendRequest(Body):
     )
     k: Integer = Field(10, ge=1, description="Length of each list.")
     exclude_seen: StrictBool = Field(True, description="Whether items of the history are left out.")
-    allow: list[Id] | None = Field(
+    allow: Items | None = Field(
         None, description="The only items that may be recommended. Default: all."
     )
-    deny: list[Id] | None = Field(
-        None, description="Items that are never recommended. Default: none."
-    )
+    deny: Items | None = Field(None, description="Items that are never recommended. Default: none.")
     keep: float | None = Field(
         None,
         strict=True,

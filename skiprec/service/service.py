@@ -232,6 +232,7 @@ def _watching(
     try:
         yield
     finally:
+        work.is_wanted = False  # answered, or cancelled by who called
         timer.cancel()
         for one in watches:
             one.cancel()

@@ -42,7 +42,8 @@ def load_model(folder: Path, threads: int, executor: Executor | None = None) -> 
     saved = read_saved_model(folder)
     version = file_sha256(folder / MANIFEST)[:12]
     sample = [case["history"] for case in saved.self_test]
-    return LoadedModel(Recommender(saved, threads, executor), folder, version, sample)
+    recommender = Recommender(saved, threads, executor)
+    return LoadedModel(recommender, folder.resolve(), version, sample)
 
 
 class ServingModel:
@@ -98,10 +99,10 @@ def follow_pointer(
     while not stop.wait(poll_s):
         try:
             folder = read_pointer(pointer)
-            if folder.resolve() != model.now.folder.resolve():
+            if folder.resolve() != model.now.folder:
                 model.replace_by(folder)
             last_problem = None
-        except ValueError as error:
+        except Exception as error:  # whatever a folder holds, the service goes on
             if str(error) != last_problem:
                 log.error("%s; model %s goes on answering", error, model.now.name)
             last_problem = str(error)

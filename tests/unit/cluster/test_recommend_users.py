@@ -105,6 +105,8 @@ def test_histories_are_prepared_once_and_a_broken_attempt_counts_for_nothing(
     (scratch / DONE).unlink()
     (scratch / part_name(0)).write_bytes(b"half of a file")
     assert prepare_histories(recipe, inputs, scratch, 3, str) == first
+    with pa.ipc.open_file(str(scratch / part_name(0))) as reader:
+        assert reader.read_all().num_rows == first[0]
     inputs[0].unlink()
     assert prepare_histories(recipe, inputs, scratch, 3, str) == first
 
@@ -210,10 +212,14 @@ def test_a_part_that_is_not_whole_is_noticed(
 def test_other_options_are_refused_by_name(
     tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    InThisProcess(monkeypatch)
     recipe, inputs = as_log(tmp_path, random_histories())
     output = tmp_path / "out"
+    InThisProcess(monkeypatch, fails_after=0)
+    with pytest.raises(KeyboardInterrupt):
+        scoring.score_users(model, recipe, inputs, output, Asked(k=9), Crew(parts=4), str)
+    InThisProcess(monkeypatch)  # nothing had come of the first attempt
     scoring.score_users(model, recipe, inputs, output, Asked(k=4), Crew(parts=2), str)
+    assert len(read_output(output)) == NUM_USERS
     with pytest.raises(ValueError, match="begun with another parts, k; give the same options"):
         scoring.score_users(model, recipe, inputs, output, Asked(k=5), Crew(parts=3), str)
     inputs[0].write_text(inputs[0].read_text() + "u,2,1\n")
@@ -223,6 +229,27 @@ def test_other_options_are_refused_by_name(
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"is not empty \(it has notes.txt\)"):
         scoring.score_users(model, recipe, inputs, tmp_path / "full", Asked(), Crew(), str)
+
+
+def test_only_one_command_fills_a_folder(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    InThisProcess(monkeypatch)
+    recipe, inputs = as_log(tmp_path, random_histories())
+    output = tmp_path / "out"
+    given = (model, recipe, inputs, output, Asked(), Crew(parts=2), str)
+    with scoring._only_driver(tmp_path), pytest.raises(ValueError, match="another command is"):
+        scoring.score_users(*given[:3], tmp_path, *given[4:])
+    scoring.score_users(*given)
+    (output / output_name(1)).unlink()
+    with pytest.raises(ValueError, match=r"was complete and has lost part-00001.parquet"):
+        scoring.score_users(*given)
+
+
+def test_a_denied_item_of_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "deny.txt").write_bytes(b"\xef\xbb\xbfitem 1\r\n\r\nitem 3\n")
+    read_lines = runpy.run_path(str(ROOT / "jobs/recommend_users.py"), run_name="not_main")
+    assert read_lines["read_lines"](tmp_path / "deny.txt") == ("item 1", "item 3")
 
 
 CSV = "user,item,time\nu1,2,5\n"
@@ -244,6 +271,7 @@ CSV = "user,item,time\nu1,2,5\n"
         (CSV, ["--k", "0"], "expected k from 1 to 10000, got 0"),
         (CSV, ["--keep", "1.5"], "expected keep from 0 to 1"),
         (CSV, ["--parts", "0"], "--parts is 0; expected 1 or more"),
+        (CSV, ["--parts", "401"], "parts is 401; expected at most 400"),
         (CSV, ["--workers", "-1"], "--workers is -1"),
         (CSV, ["--threads", "0"], "--threads is 0"),
         (CSV, ["--deny-file", "nowhere.txt"], "cannot read nowhere.txt"),

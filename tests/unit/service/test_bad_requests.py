@@ -5,6 +5,7 @@ wrong files.
 """
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,15 @@ def test_a_wrong_route(address: str, method: str, path: str, status: int, text: 
     response = httpx.request(method, f"{address}{path}")
     assert response.status_code == status
     assert response.json()["error"].startswith(text)
+
+
+def test_many_wrong_items_cost_no_more_than_one(address: str) -> None:
+    body = b'{"histories": [[' + b",".join([b"null"] * 50_000) + b"]]}"
+    began_s = time.monotonic()
+    response = httpx.post(f"{address}/v1/recommend", content=body)
+    assert response.status_code == 422
+    assert len(response.json()["problems"]) == 1
+    assert time.monotonic() - began_s < 1
 
 
 def test_in_json_an_integer_may_have_a_point(address: str) -> None:

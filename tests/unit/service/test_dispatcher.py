@@ -231,3 +231,35 @@ def test_how_long_the_first_request_waits(ask: Asked, executor: Executor) -> Non
     time.sleep(0.05)
     ask(2)
     assert 0.05 <= ask.dispatcher.oldest_wait_s() < 5
+
+
+def test_a_request_is_late_also_while_other_groups_are_answered(
+    ask: Asked, executor: Executor
+) -> None:
+    busy(ask, executor)
+    other = Options(5, False, None, None, None)
+    real = executor.answer
+
+    def slow(histories: list[list[Id]], options: Options) -> Any:
+        time.sleep(0.1)
+        return real(histories, options)
+
+    ask.dispatcher._answer = slow
+    ask(1, due_s=5)
+    ask(2, options=other, due_s=0.15)
+    time.sleep(0.1)
+    executor.goes_on.set()
+    ask.wait(3)
+    assert isinstance(ask.outcomes[1], Done)
+    assert isinstance(ask.outcomes[2], TooLateError)
+
+
+def test_a_caller_that_is_gone_does_not_end_the_dispatcher(ask: Asked, executor: Executor) -> None:
+    def closed(outcome: Any) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    executor.goes_on.set()
+    ask.dispatcher.submit(Work([[1]], OPTIONS, closed, 1e9))
+    ask(2)
+    ask.wait(1)
+    assert isinstance(ask.outcomes[2], Done)

@@ -111,7 +111,9 @@ def test_a_pointer_to_nothing_leaves_the_model_that_answers(models: Path, tmp_pa
     pointer.write_text(str(models / "a"))
     with served_by_the_job("--pointer", str(pointer)) as (_, address):
         before = ask(address, BODY).json()["model"]
-        for text in ("", "nowhere", "\0"):
+        (tmp_path / "list").mkdir()
+        (tmp_path / "list/manifest.json").write_text("[]")
+        for text in ("", "nowhere", "list", "\0"):
             pointer.write_text(text)
             time.sleep(1.2)
             assert ask(address, BODY).json()["model"] == before
@@ -182,6 +184,7 @@ def test_a_flood_is_refused_and_the_service_stays(models: Path) -> None:
         (["--model", "{a}", "--max-k", "99999"], "the executor gives lists of 10000 at most"),
         (["--model", "{a}", "--max-waiting", "1"], "max_waiting=1 is below max_histories=256"),
         (["--model", "{a}", "--deadline-ms", "nan"], "deadline_ms is nan; expected"),
+        (["--model", "{a}", "--max-body-mb", "inf"], "max_body_mb is inf; expected"),
         (["--model", "{a}", "--admin"], "16 characters or more in the variable SKIPREC_ADMIN"),
         (["--model", "{a}", "--latency-slo-ms", "-1"], "promised latency above 0 ms, got -1.0"),
         (["--model", "{a}", "--min-mrr", "0.1"], "no effect without --latency-slo-ms"),
