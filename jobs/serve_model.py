@@ -123,6 +123,8 @@ def main(argv: list[str]) -> int:
         )
         if arguments.ray:
             _serve_on_ray(options, arguments.min_replicas, arguments.max_replicas)
+        elif (arguments.min_replicas, arguments.max_replicas) != (1, 1):
+            raise ValueError("--min-replicas and --max-replicas have no effect without --ray")
         else:
             serve(options)
     except ValueError as error:

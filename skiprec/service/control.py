@@ -20,6 +20,7 @@ MARGIN_UP = 0.9  # of the allowance that the next point up may fill
 CALM_PERIODS = 4
 FALLEN = 0.8  # of the load at which the allowance last shrank
 RECOVER = 1.1
+MAX_QUANTILE = 0.9999  # it takes ten thousand answers to tell
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Promise:
     def __post_init__(self) -> None:
         if not self.latency_ms > 0:
             raise ValueError(f"expected a promised latency above 0 ms, got {self.latency_ms}")
-        if not 0 < self.quantile < 1:
-            raise ValueError(f"expected a quantile between 0 and 1, got {self.quantile}")
+        if not 0 < self.quantile <= MAX_QUANTILE:
+            raise ValueError(f"expected a quantile from 0 to {MAX_QUANTILE}, got {self.quantile}")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Measures the service, and turns the share of blocks to what `control.decide` says."""
 
+import math
 import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +15,6 @@ from skiprec.service.control import Measured, Point, Promise, Standing, decide, 
 PERIOD_S = 0.25
 CALIBRATION_ROWS = 32
 FULL_ROWS = 8  # a smaller call takes more time for each history than `Point.row_s` says
-MAX_LATENCIES = 20_000
 
 
 def measure_points(recommender: Recommender, histories: list[list[str]]) -> list[Point]:
@@ -65,7 +66,8 @@ class LoadController:
         self._standing = Standing(0)
         self._rows = 0
         self._busy_s = self._expected_s = 0.0
-        self._latencies_ms: list[float] = []
+        self._enough = math.ceil(1 / (1 - promise.quantile))
+        self._latencies_ms: deque[float] = deque(maxlen=4 * self._enough)
         self._thread = threading.Thread(target=self._run, name="load-controller", daemon=True)
 
     def start(self) -> None:
@@ -86,6 +88,9 @@ class LoadController:
         usable = usable_points(points, self.promise)
         with self._lock:
             self._points, self._standing = usable, Standing(len(usable) - 1)
+            # What was counted so far tells of the model before.
+            self._rows, self._busy_s, self._expected_s = 0, 0.0, 0.0
+            self._latencies_ms.clear()
         self._on_change(self.point)
 
     @property
@@ -109,8 +114,7 @@ class LoadController:
     def count_answer(self, latency_ms: float) -> None:
         """A request was answered, or refused because it was too late."""
         with self._lock:
-            if len(self._latencies_ms) < MAX_LATENCIES:
-                self._latencies_ms.append(latency_ms)
+            self._latencies_ms.append(latency_ms)
 
     def decide_once(self, period_s: float) -> None:
         """Decides from what was counted since the last time."""
@@ -133,12 +137,9 @@ class LoadController:
 
     def _quantile(self) -> float | None:
         """The promised quantile of the answers since the last change, once it can be told."""
-        enough = 1 / (1 - self.promise.quantile)
-        if len(self._latencies_ms) < enough:
+        if len(self._latencies_ms) < self._enough:
             return None
-        found = float(np.quantile(self._latencies_ms, self.promise.quantile))
-        del self._latencies_ms[: -int(4 * enough)]
-        return found
+        return float(np.quantile(self._latencies_ms, self.promise.quantile))
 
     def _run(self) -> None:
         last_s = time.monotonic()

@@ -148,7 +148,7 @@ def test_points_that_cost_more_and_give_no_more_are_left_out() -> None:
     [
         ({"latency_ms": 0}, "above 0 ms, got 0"),
         ({"latency_ms": float("nan")}, "above 0 ms, got nan"),
-        ({"latency_ms": 5, "quantile": 1.0}, "between 0 and 1, got 1.0"),
+        ({"latency_ms": 5, "quantile": 1.0}, "from 0 to 0.9999, got 1.0"),
     ],
 )
 def test_a_promise_that_means_nothing_is_refused(changes: dict[str, float], message: str) -> None:

@@ -190,6 +190,8 @@ def test_a_flood_is_refused_and_the_service_stays(models: Path) -> None:
         (["--model", "{a}", "--min-mrr", "0.1"], "no effect without --latency-slo-ms"),
         (["--model", "{a}", "--slo-quantile", "0.9"], "no effect without --latency-slo-ms"),
         (["--model", "{a}", "--latency-slo-ms", "9", "--min-mrr", "0.9"], "no point of the policy"),
+        (["--model", "{a}", "--max-replicas", "3"], "have no effect without --ray"),
+        (["--model", "{a}", "--ray", "--min-replicas", "3"], "got 3 and 1"),
         (["--model", "{a}", "--executor", "gpu"], "invalid choice: 'gpu'"),
     ],
 )

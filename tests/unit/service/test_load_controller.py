@@ -1,0 +1,70 @@
+"""The thread that measures: what it counts reaches the decision, and a new model starts anew."""
+
+import pytest
+
+from skiprec.service.control import Point, Promise
+from skiprec.service.load_controller import LoadController
+
+POINTS = [Point(keep, 0.1 * keep**0.5, keep / 100) for keep in (0.25, 0.5, 1.0)]
+
+
+@pytest.fixture
+def controller() -> LoadController:
+    controller = LoadController(Promise(latency_ms=50, quantile=0.9), lambda: 0.0)
+    controller.use_points(POINTS)
+    return controller
+
+
+def test_a_load_that_does_not_fit_moves_the_point_and_tells_of_it() -> None:
+    shown: list[Point] = []
+    controller = LoadController(Promise(latency_ms=50), lambda: 0.0, shown.append)
+    controller.use_points(POINTS)
+    controller.count_arrival(30)
+    controller.decide_once(period_s=0.2)  # 150 rows a second, of which full depth takes 100
+    assert controller.point == POINTS[1]
+    assert shown == [POINTS[2], POINTS[1]]
+    controller.decide_once(period_s=0.2)
+    assert controller.point == POINTS[1], "arrivals count once"
+
+
+def test_late_answers_move_the_point_once_there_are_enough(controller: LoadController) -> None:
+    for latency_ms in [10.0] * 8 + [90.0]:
+        controller.count_answer(latency_ms)
+    controller.count_arrival(20)
+    controller.decide_once(period_s=0.5)
+    assert controller.point == POINTS[2], "nine answers do not tell of one in ten"
+    for _ in range(9):
+        controller.count_answer(90.0)
+    controller.count_arrival(20)
+    controller.decide_once(period_s=0.5)
+    assert controller.point == POINTS[1]
+
+
+def test_only_the_latest_answers_count(controller: LoadController) -> None:
+    for latency_ms in [90.0] * 400 + [10.0] * 40:
+        controller.count_answer(latency_ms)
+    controller.count_arrival(20)
+    controller.decide_once(period_s=0.5)
+    assert controller.point == POINTS[2]
+
+
+def test_an_executor_that_is_slower_than_at_the_start_counts(controller: LoadController) -> None:
+    for _ in range(20):
+        controller.count_arrival(30)
+        point = controller.point
+        controller.count_call(rows=10, seconds=20 * point.row_s, point=point)
+        controller.count_call(rows=2, seconds=9.9, point=point)  # too small to tell
+        controller.decide_once(period_s=0.5)
+    assert controller.point == POINTS[1]  # 60 rows a second, each of twice its time
+
+
+def test_a_new_model_is_not_judged_by_the_answers_of_the_old_one(
+    controller: LoadController,
+) -> None:
+    for _ in range(40):
+        controller.count_answer(500.0)
+    controller.count_arrival(1000)
+    controller.use_points(POINTS)
+    controller.count_arrival(20)
+    controller.decide_once(period_s=0.5)
+    assert controller.point == POINTS[2]
