@@ -75,7 +75,7 @@ bench: $(READY) ## runs every benchmark but bench-data and bench-serving
 bench-inference: $(READY) ## benchmarks the native executor, and peers if the extras bench and onnx are installed
 	$(PY) benchmarks/bench_inference.py
 
-bench-serving: $(READY) ## benchmarks the service under load; trains a model of 64 blocks first, once
+bench-serving: $(READY) ## benchmarks the service under load; trains a model of 128 blocks first, once
 	$(PY) benchmarks/bench_serving.py
 
 bench-data: $(READY) ## benchmarks building shards from a file of the size of ml-latest

@@ -5,7 +5,8 @@
 The requests come from a second process (benchmarks/load.py) in an open loop: at moments that the
 service cannot delay, and latencies count from these moments. They are rows of the test split of the
 synthetic data, so the accuracy of the answers is measured, too. The model is that of the run of
-jobs/configs/synthetic/deep_policy.toml, which is trained first if it is missing (40 minutes).
+jobs/configs/synthetic/deep_policy.toml, 128 blocks of width 128, which is trained first if it is
+missing (40 minutes on 2 cores).
 """
 
 import argparse
@@ -25,12 +26,12 @@ import httpx
 import numpy as np
 import pyarrow as pa
 from load_picture import draw_load
-from numpy.typing import NDArray
+from load_summary import Floats, Sent, difference, limit_by_arithmetic, summary_of
 from pairing import conditions
 
 from skiprec.data.shards import ShardSet
 from skiprec.inference import Recommender
-from skiprec.service.control import START_ALLOWANCE, Point, Promise, usable_points
+from skiprec.service.control import Point, Promise, usable_points
 from skiprec.service.load_controller import measure_points
 from skiprec.service.schema import RecommendRequest
 
@@ -39,7 +40,9 @@ RUN, DATA = Path("runs/synthetic/deep_policy"), Path("runs/data/synthetic")
 PROMISE_MS = 100.0
 # Seconds at a multiple of the load that full depth can take.
 PHASES = ((12, 0.6), (16, 2.0), (12, 0.6))
-Floats = NDArray[np.float64]
+ENOUGH = 0.99  # of the requests within the promise
+MANY = 2000  # connections, so that none waits for one
+SWAPS, SWAP_S = 10, 2.0  # the service looks at the pointer each second
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def exported_model() -> Path:
 
 
 def test_requests(model: Path) -> Requests:
-    """All test rows of the data whose items the model has."""
+    """All test rows of the data that the model was trained on."""
     with pa.memory_map(str(model / "items.arrow")) as mapped:
         ids = pa.ipc.open_file(mapped).read_all()["id"].to_pylist()
     shards = ShardSet.open(ROOT / DATA, "test")
@@ -111,28 +114,32 @@ def points_of(model: Path) -> tuple[Point, ...]:
 def cost_of_blocks(model: Path, full: Point, requests: Requests) -> float:
     """How many times a request's blocks cost what HTTP and the head cost, in CPU time."""
     recommender = Recommender.load(model)
-    history = [requests.histories[0]]
+    count = 400
+    histories = requests.histories[:count]
     least = min(point.keep for point in recommender.spec.curve)
 
-    def executor_s(keep: float) -> float:
-        start_s = time.process_time()
-        for _ in range(100):
-            recommender.recommend(history, keep=keep)
-        return (time.process_time() - start_s) / 100
+    def executor(keep: float) -> tuple[float, float]:
+        """Seconds and blocks of a request, one after the other."""
+        start_s, blocks = time.process_time(), 0
+        for history in histories:
+            (row,) = recommender.recommend([history], keep=keep, explain=True)
+            blocks += len(row.kept_blocks or ())
+        return (time.process_time() - start_s) / count, blocks / count
 
-    blocks_s = (executor_s(full.keep) - executor_s(least)) / (full.keep - least) * full.keep
-    head_s = executor_s(full.keep) - blocks_s
+    (most_s, most), (least_s, fewest) = executor(full.keep), executor(least)
+    blocks_s = (most_s - least_s) / (most - fewest) * most
     with served(model) as (process, address):
-        sent = send(address, np.arange(400) / 100, requests, 4, {"keep": least})
+        moments = np.arange(count) / 100
+        sent = send(address, moments, requests, 4, {"keep": least})
         assert set(sent["status"]) == {200}
         before_s = cpu_seconds(process.pid)
-        send(address, np.arange(400) / 100, requests, 4, {"keep": least})
-        http_s = (cpu_seconds(process.pid) - before_s) / 400 - executor_s(least)
+        send(address, moments, requests, 4, {"keep": least})
+        http_s = (cpu_seconds(process.pid) - before_s) / count - least_s
     print(
-        f"a request at full depth, CPU: blocks {1000 * blocks_s:.2f} ms, head and ids "
-        f"{1000 * head_s:.2f} ms, HTTP {1000 * http_s:.2f} ms"
+        f"a request at full depth, CPU: {most:.1f} blocks {1000 * blocks_s:.2f} ms, head and ids "
+        f"{1000 * (most_s - blocks_s):.2f} ms, HTTP {1000 * http_s:.2f} ms"
     )
-    return blocks_s / (head_s + http_s)
+    return blocks_s / (most_s - blocks_s + http_s)
 
 
 def capacity_of(model: Path, full: Point, requests: Requests) -> float:
@@ -141,7 +148,7 @@ def capacity_of(model: Path, full: Point, requests: Requests) -> float:
     with served(model) as (_, address):
         for _ in range(3):
             sent = send(address, np.zeros(count), requests, 64, {"keep": full.keep})
-            assert set(sent["status"]) == {200}
+            assert set(sent["status"]) == {200}, set(sent["status"])
             rates.append(1000 * count / max(sent["latency_ms"]))
     capacity = float(np.median(rates))
     print(
@@ -152,8 +159,10 @@ def capacity_of(model: Path, full: Point, requests: Requests) -> float:
 
 
 def latencies_by_connections(model: Path, capacity: float, requests: Requests) -> bool:
-    """Latencies at half of the load that full depth can take, also while models are swapped."""
-    rate = 0.5 * capacity
+    """Latencies at half of the load that full depth can take, also while models are swapped.
+
+    One connection takes one request at a time, so it gets an eighth of that load.
+    """
     held = True
     with tempfile.TemporaryDirectory() as folder:
         pointer = Path(folder) / "current"
@@ -161,18 +170,20 @@ def latencies_by_connections(model: Path, capacity: float, requests: Requests) -
         other = Path(folder) / "other"
         shutil.copytree(model, other)  # a link to the same folder would be no other model
         with served(None, "--pointer", str(pointer)) as (_, address):
-            for swaps in (0, 10):
+            for swaps in (0, SWAPS):
                 for connections in (1, 8, 64):
-                    share = 0.25 if connections == 1 else 1.0
-                    moments = poisson_moments([(8, share * rate)], seed=connections)
+                    rate = capacity / (8 if connections == 1 else 2)
+                    moments = poisson_moments([(SWAP_S * (SWAPS + 1), rate)], seed=connections)
                     plan = SwapPlan(pointer, [other, model.resolve()], swaps)
+                    before = swaps_of(address)
                     sent = send(address, moments, requests, connections, {}, plan)
                     latency = np.array(sent["latency_ms"])
                     errors = len(moments) - sent["status"].count(200)
-                    held &= errors == 0
+                    swapped = swaps_of(address) - before
+                    held &= errors == 0 and swapped == swaps
                     half, most = np.quantile(latency, (0.5, 0.99))
                     print(
-                        f"{connections:3d} connections, {swaps:2d} swaps: "
+                        f"{connections:3d} connections, {swapped:2d} swaps: "
                         f"{len(moments) / moments[-1]:5.0f} requests/s, p50 {half:6.1f} ms, "
                         f"p99 {most:6.1f} ms, {errors} errors",
                         flush=True,
@@ -187,58 +198,45 @@ def depth_follows_load(
     requests: Requests,
     picture: Path | None,
 ) -> bool:
-    """One load on full depth, on the fixed depth that carries its peak, and on the controller."""
-    # What the executor does besides at full load, such as sharing the processor with HTTP.
-    slowdown = 1 / (capacity * points[-1].row_s)
+    """One load on full depth, on fixed depths down to one that holds, and on the controller."""
+    # What a request takes of the executor's time besides its own call at full load.
+    beside_s = max(0.0, 1 / capacity - points[-1].row_s)
     peak = max(times for _, times in PHASES) * capacity
-    carries = [point for point in points if peak * point.row_s * slowdown <= START_ALLOWANCE]
-    fixed = carries[-1] if carries else points[0]
     moments = poisson_moments([(seconds, times * capacity) for seconds, times in PHASES], seed=7)
-    arms = {
-        "full depth": (["--max-k", "100"], {"keep": points[-1].keep}),
-        f"fixed depth, keep {fixed.keep:.3f}": (["--max-k", "100"], {"keep": fixed.keep}),
-        "controller": (["--latency-slo-ms", str(PROMISE_MS)], {}),
-    }
     print(
         f"load: {', '.join(f'{s} s at {t:g} times {capacity:.0f} requests/s' for s, t in PHASES)}; "
         f"promise {PROMISE_MS:g} ms"
     )
-    found = {}
-    for name, (options, body) in arms.items():
+    found: dict[str, Sent] = {}
+
+    def measure(name: str, options: list[str], body: dict[str, Any]) -> dict[str, float]:
         with served(model, *options) as (_, address):
-            found[name] = send(address, moments, requests, 64, body | {"explain": True})
+            found[name] = send(address, moments, requests, MANY, body | {"explain": True})
         print_arm(name, found[name], points)
-    limit = limit_by_arithmetic(points, capacity, slowdown)
+        return summary_of(found[name], PROMISE_MS)
+
+    measure("full depth", [], {"keep": points[-1].keep})
+    carries = [point for point in points if peak * (point.row_s + beside_s) < 1] or [points[0]]
+    for point in reversed(carries):
+        rival = f"fixed depth, keep {point.keep:.3f}"
+        if measure(rival, [], {"keep": point.keep})["kept_promise"] >= ENOUGH:
+            break
+    ours = measure("controller", ["--latency-slo-ms", str(PROMISE_MS)], {})
+    limit = limit_by_arithmetic(points, PHASES, capacity, beside_s)
     print(f"  limit by arithmetic: MRR@20 {limit:.4f} on validation rows")
+    gain, error = difference(found["controller"], found[rival], len(requests.targets))
+    print(f"  controller less {rival}: MRR@20 {gain:+.4f}, standard error {error:.4f}")
     if picture is not None:
-        draw_load(picture, moments, found, PROMISE_MS)
-    ours, theirs = summary_of(found["controller"]), summary_of(list(found.values())[1])
-    return bool(
-        ours["answered"] == 1 and ours["kept_promise"] >= 0.99 and ours["mrr"] > theirs["mrr"]
-    )
+        shown = {name: found[name] for name in ("full depth", rival, "controller")}
+        draw_load(picture, moments, shown, PROMISE_MS)
+    return ours["answered"] == 1 and ours["kept_promise"] >= ENOUGH and gain > 2 * error
 
 
-def summary_of(sent: dict[str, list[Any]]) -> dict[str, float]:
-    """Shares of the requests, and the accuracy of the lists; no list counts as a miss."""
-    rank = np.array([rank or 0 for rank in sent["rank"]])
-    gain = np.where((rank > 0) & (rank <= 20), 1 / np.maximum(rank, 1), 0.0)
-    is_answered = np.array(sent["status"]) == 200
-    is_kept = is_answered & (np.array(sent["latency_ms"]) <= PROMISE_MS)
-    return {
-        "answered": float(is_answered.mean()),
-        "kept_promise": float(is_kept.mean()),
-        "mrr": float(gain.mean()),
-        "mrr_of_answers": float(gain[is_answered].mean()) if is_answered.any() else 0.0,
-        "blocks": float(np.mean([kept for kept in sent["kept"] if kept is not None])),
-        "p99_ms": float(np.quantile(sent["latency_ms"], 0.99)),
-    }
-
-
-def print_arm(name: str, sent: dict[str, list[Any]], points: tuple[Point, ...]) -> None:
+def print_arm(name: str, sent: Sent, points: tuple[Point, ...]) -> None:
     """One line of the table."""
     of_keep = {point.keep: point.mrr_at_20 for point in points}
     expected = [of_keep[keep] for keep in sent["keep"] if keep in of_keep]
-    numbers = summary_of(sent)
+    numbers = summary_of(sent, PROMISE_MS)
     print(
         f"  {name}: answered {100 * numbers['answered']:.1f} %, within the promise "
         f"{100 * numbers['kept_promise']:.1f} %, p99 {numbers['p99_ms']:.0f} ms, mean blocks "
@@ -246,28 +244,6 @@ def print_arm(name: str, sent: dict[str, list[Any]], points: tuple[Point, ...]) 
         f"{numbers['mrr_of_answers']:.4f} of answers and {numbers['mrr']:.4f} of requests",
         flush=True,
     )
-
-
-def limit_by_arithmetic(points: tuple[Point, ...], capacity: float, slowdown: float) -> float:
-    """The best mean accuracy of all requests if depth could be mixed freely and nothing waited.
-
-    In each phase the executor's whole time is shared: the accuracy is that of the upper hull of
-    the points at the mean time that a request may take.
-    """
-    seconds = slowdown * np.array([point.row_s for point in points])
-    mrr = np.array([point.mrr_at_20 for point in points])
-    total = count = 0.0
-    for length, times in PHASES:
-        budget_s = 1 / (times * capacity)
-        pairs = [
-            np.interp(budget_s, seconds[[a, b]], mrr[[a, b]])
-            for a in range(len(points))
-            for b in range(a, len(points))
-            if seconds[a] <= max(budget_s, seconds[0])
-        ]
-        total += times * length * max(pairs)
-        count += times * length
-    return total / count
 
 
 def poisson_moments(phases: list[tuple[float, float]], seed: int) -> Floats:
@@ -297,7 +273,7 @@ def send(
     connections: int,
     body: dict[str, Any],
     plan: SwapPlan | None = None,
-) -> dict[str, list[Any]]:
+) -> Sent:
     """What load.py reports of these requests."""
     assert RecommendRequest(histories=[[]], **body)
     row_N = np.arange(len(moments_s)) % len(requests.targets)
@@ -320,7 +296,7 @@ def send(
                 draft.write_text(str(plan.folders[index % 2]))
                 draft.replace(plan.pointer)
         assert process.returncode == 0
-        sent: dict[str, list[Any]] = json.loads(files[1].read_text())
+        sent: Sent = json.loads(files[1].read_text())
     return sent
 
 
@@ -329,16 +305,31 @@ def served(model: Path | None, *options: str) -> Iterator[tuple["subprocess.Pope
     """The service as a process of its own, and its address."""
     given = () if model is None else ("--model", str(model))
     command = [sys.executable, "jobs/serve_model.py", "--port", "0", *given, *options]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
+    ):
         assert process.stdout is not None
-        address = process.stdout.readline().split(" answers at ")[1].strip()
-        httpx.get(f"{address}/readyz").raise_for_status()
         try:
-            yield process, address
+            line = process.stdout.readline()
+            if " answers at " not in line:
+                log.seek(0)
+                raise RuntimeError(f"the service did not start: {log.read()}")
+            yield process, line.split(" answers at ")[1].strip()
         finally:
             process.terminate()
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def swaps_of(address: str) -> int:
+    """How many models have taken the place of another."""
+    text = httpx.get(f"{address}/metrics").raise_for_status().text
+    return int(float(text.split("\nskiprec_model_swaps_total ")[1].split()[0]))
 
 
 def cpu_seconds(pid: int) -> float:

@@ -127,9 +127,11 @@ def main(argv: list[str]) -> int:
             raise ValueError("--min-replicas and --max-replicas have no effect without --ray")
         else:
             serve(options)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # while it starts
+        return 130
     return 0
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from ray import serve
 
 from cluster.machine.session import is_own_ray, ray_session
+from skiprec.inference.recommender import Executor
 from skiprec.service.app import create_app
 from skiprec.service.control import Promise
 from skiprec.service.limits import Limits
@@ -38,12 +40,34 @@ class Replicas:
             )
 
 
+class _Args(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    model: Path | None = None
+    pointer: Path | None = None
+    executor: Executor | None = None
+    threads: int = 1
+    min_replicas: int = 1
+    max_replicas: int = 1
+    latency_slo_ms: float | None = None
+    slo_quantile: float = 0.99
+    min_mrr: float | None = None
+
+
+LIMITS: dict[str, Any] = {
+    limit.name: (type(limit.default), limit.default) for limit in fields(Limits)
+}
+ManifestArgs: Any = create_model("ManifestArgs", __base__=_Args, **LIMITS)
+
+
 def application(options: ServerOptions, replicas: Replicas) -> serve.Application:
     """The application of Ray Serve.
 
     Raises:
         ValueError: the model cannot be read, or an option has no meaning here.
     """
+    if options.port == 0:
+        raise ValueError("--port 0 takes any free port, which Ray Serve cannot tell; name a port")
     if options.admin_token is not None:
         raise ValueError("--admin would swap the model of one replica; use --pointer with --ray")
     options = _with_absolute_paths(options)
@@ -70,28 +94,35 @@ def from_manifest(args: dict[str, Any]) -> serve.Application:
     """The application that a configuration of Ray Serve asks for, as in rayservice.yaml.
 
     Args:
-        args: model or pointer; and, each optional, threads, min_replicas, max_replicas,
-            latency_slo_ms and the fields of `Limits`.
+        args: model or pointer; and, each optional, executor, threads, min_replicas, max_replicas,
+            latency_slo_ms, slo_quantile, min_mrr and the fields of `Limits`.
 
     Raises:
         ValueError: an argument is unknown or wrong.
     """
-    left = dict(args)
-    model, pointer = left.pop("model", None), left.pop("pointer", None)
-    slo_ms = left.pop("latency_slo_ms", None)
-    replicas = Replicas(left.pop("min_replicas", 1), left.pop("max_replicas", 1))
-    threads = left.pop("threads", 1)
-    limits = {limit.name: left.pop(limit.name) for limit in fields(Limits) if limit.name in left}
-    if left:
-        raise ValueError(f"unknown argument {next(iter(left))!r}; see docs/serving.md")
+    try:
+        asked = ManifestArgs.model_validate(args)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(
+            f"args.{where} is {first['input']!r}: {first['msg']}; see docs/serving.md"
+        ) from None
+    promise = None
+    if asked.latency_slo_ms is not None:
+        promise = Promise(asked.latency_slo_ms, asked.slo_quantile, asked.min_mrr)
+    elif asked.model_fields_set & {"slo_quantile", "min_mrr"}:
+        raise ValueError("args.slo_quantile and args.min_mrr need args.latency_slo_ms")
+    limits = {name: getattr(asked, name) for name in LIMITS}
     options = ServerOptions(
-        model=model and Path(model),
-        pointer=pointer and Path(pointer),
-        threads=threads,
+        model=asked.model,
+        pointer=asked.pointer,
+        threads=asked.threads,
+        executor=asked.executor,
         limits=Limits(**limits),
-        promise=None if slo_ms is None else Promise(slo_ms),
+        promise=promise,
     )
-    return application(options, replicas)
+    return application(options, Replicas(asked.min_replicas, asked.max_replicas))
 
 
 def serve_on_ray(options: ServerOptions, replicas: Replicas) -> None:
@@ -106,11 +137,11 @@ def serve_on_ray(options: ServerOptions, replicas: Replicas) -> None:
     made = application(options, replicas)
     stop = threading.Event()
     with ray_session():
-        for number in (signal.SIGTERM, signal.SIGINT):  # Ray has set handlers of its own
-            signal.signal(number, lambda *_: stop.set())
         serve.start(http_options={"host": options.host, "port": options.port})
         try:
             serve.run(made, name=APPLICATION, route_prefix="/")
+            for number in (signal.SIGTERM, signal.SIGINT):  # Ray has set handlers of its own
+                signal.signal(number, lambda *_: stop.set())
             print(
                 f"{options.model or options.pointer} answers at "
                 f"http://{options.host}:{options.port}",

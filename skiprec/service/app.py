@@ -1,6 +1,7 @@
 """The application: its routes, and the way of a request through them."""
 
 import hmac
+import logging
 import math
 import time
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive
 
 from skiprec.service.entrance import Entrance
-from skiprec.service.errors import RefusedError, add_error_answers, read_body
+from skiprec.service.errors import FAILED, RefusedError, add_error_answers, read_body
 from skiprec.service.limits import Limits
 from skiprec.service.schema import (
     ErrorAnswer,
@@ -27,6 +28,8 @@ from skiprec.service.schema import (
 )
 from skiprec.service.service import Service
 
+log = logging.getLogger(__name__)
+
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": text}
     for status, text in {
@@ -35,6 +38,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         422: "The request is not valid.",
         429: "Too many histories wait; try again after `Retry-After` seconds.",
         500: "The service has failed; its log says why.",
+        503: "The service is stopping; try again after `Retry-After` seconds.",
         504: "The request has waited longer than its deadline.",
     }.items()
 }
@@ -57,6 +61,9 @@ async def answer(service: Service, body: bytes, arrived_s: float, receive: Recei
     except RefusedError as refused:
         status = refused.status
         return refused.response()
+    except Exception:  # whatever it is, the client gets an answer of the kind that it knows
+        log.exception("a request has failed")
+        return RefusedError(500, FAILED).response()
     finally:
         service.count(status, time.monotonic() - arrived_s)
 
@@ -89,6 +96,7 @@ def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
         max_bytes=math.floor(limits.max_body_mb * 1e6),
         timeout_s=limits.body_timeout_s,
         handlers={RECOMMEND: partial(answer, service)},
+        on_refused=lambda status: service.metrics.requests.labels(status).inc(),
     )
 
     @app.post(

@@ -1,25 +1,37 @@
-"""Which share of blocks a service can afford now: a pure decision, made several times a second.
+"""Which share of blocks a service can afford now: pure decisions, several times a second.
 
-Depth is what a service with a policy can give up without giving up a request. The decision looks
-ahead: it knows the executor's time for a history at each point of the policy's curve on this
-machine (`Point.row_s`), and takes the most accurate point at which the load fills no more than a
-share of the executor's time, the allowance. And it looks back: if the promised latency is broken
-all the same, the allowance shrinks.
+Depth is what a service with a policy can give up without giving up a request. `decide` looks ahead:
+it knows the executor's time for a history at each point of the policy's curve on this machine
+(`Point.row_s`), and takes the most accurate point at which the load fills no more than a share of
+the executor's time, the allowance. And it looks back: if the promised latency is broken all the
+same, it goes down and the allowance shrinks.
 
-Going down is immediate. Going up takes one point at a time, some calm periods and a margin, and an
-allowance that has shrunk recovers only once the load has fallen. On a constant load the allowance
-therefore never rises, and the point comes to rest.
+Going down is immediate. Going up takes one point at a time, some calm periods and a margin. A point
+at which the promise was broken is tried again, each time after twice as many calm periods
+(`Break.patience`), so that a service on a constant load comes to rest and a short disturbance is
+forgotten. A load that has fallen starts anew.
+
+`point_of_call` is the guard between two decisions: a call of the executor takes fewer blocks at
+once if what waits could not be answered in time.
 """
 
 from dataclasses import dataclass, replace
 
-START_ALLOWANCE = 0.8  # share of the executor's time
+PERIOD_S = 0.1
+START_ALLOWANCE = 0.9  # share of the executor's time
 MIN_ALLOWANCE = 0.3
 SHRINK = 0.85
+RECOVER = 1.2
 MARGIN_UP = 0.9  # of the allowance that the next point up may fill
-CALM_PERIODS = 4
-FALLEN = 0.8  # of the load at which the allowance last shrank
-RECOVER = 1.1
+CALM_PERIODS = 10
+MAX_PATIENCE = 1024 * CALM_PERIODS  # 17 minutes
+SETTLE_PERIODS = 3  # until a step down shows in the latencies
+FALLEN = 0.5  # of the load at which the promise was broken
+WEIGHT = 0.3  # of the newest period in a smoothed number
+SLOW_WEIGHT = 0.03
+GUARD = 0.5  # of the time that is left of the promise: what waits may take so much
+CALL = 0.25  # of the promise that one call of the executor may take
+FULL_ROWS = 8  # a smaller call takes more time for each history than `Point.row_s` says
 MAX_QUANTILE = 0.9999  # it takes ten thousand answers to tell
 
 
@@ -64,16 +76,56 @@ class Measured:
 
     Args:
         rows_per_s: histories that arrived a second, refused ones included.
-        slowdown: the executor's time in this period over what `Point.row_s` says of its rows; None
-            if it had no rows.
-        latency_ms: the promised quantile of the latest answers; None without an answer.
+        busy: share of the period that the executor worked, whatever was asked for.
+        slowdown: the executor's time over what `Point.row_s` says of its rows; None if no call was
+            large enough to tell.
+        latency_ms: the promised quantile of the latest answers; None if they are too few.
         oldest_wait_ms: how long the first request in the queue has waited.
     """
 
     rows_per_s: float
+    busy: float
     slowdown: float | None
     latency_ms: float | None
     oldest_wait_ms: float
+
+
+@dataclass(frozen=True)
+class Smoothed:
+    """The numbers of `Measured` over the latest periods; None: none was measured yet.
+
+    Args:
+        slow_rows_per_s: the load over some seconds, by which it is known to have fallen.
+    """
+
+    rows_per_s: float | None = None
+    slow_rows_per_s: float | None = None
+    busy: float | None = None
+    slowdown: float | None = None
+
+    def with_period(self, measured: Measured) -> "Smoothed":
+        """The same with one period more."""
+        return Smoothed(
+            _smooth(self.rows_per_s, measured.rows_per_s),
+            _smooth(self.slow_rows_per_s, measured.rows_per_s, SLOW_WEIGHT),
+            _smooth(self.busy, measured.busy),
+            _smooth(self.slowdown, measured.slowdown),
+        )
+
+
+@dataclass(frozen=True)
+class Break:
+    """The promise was broken.
+
+    Args:
+        point: at which it was.
+        rows_per_s: the load at which it was.
+        patience: calm periods before that point is tried again.
+    """
+
+    point: int
+    rows_per_s: float
+    patience: int
 
 
 @dataclass(frozen=True)
@@ -84,15 +136,25 @@ class Standing:
         point: index into the points.
         allowance: share of the executor's time that the load may fill.
         calm: periods in a row in which the next point up would have fitted.
-        shrunk_at: the load, in rows a second, at which the allowance last shrank; 0: it never did.
-        slowdown: smoothed.
+        quiet: periods since the promise was last found broken.
+        broken: where that was; None: it never was, or the load has fallen since.
     """
 
     point: int
     allowance: float = START_ALLOWANCE
     calm: int = 0
-    shrunk_at: float = 0.0
-    slowdown: float = 1.0
+    quiet: int = CALM_PERIODS
+    broken: Break | None = None
+    seen: Smoothed = Smoothed()
+
+    def share(self, point: Point, rows_per_s: float) -> float:
+        """The share of the executor's time that a load fills at a point."""
+        return rows_per_s * point.row_s * self.slowdown
+
+    @property
+    def slowdown(self) -> float:
+        """How many times as long as `Point.row_s` the executor takes."""
+        return 1.0 if self.seen.slowdown is None else self.seen.slowdown
 
 
 def usable_points(points: list[Point], promise: Promise) -> tuple[Point, ...]:
@@ -119,36 +181,44 @@ def usable_points(points: list[Point], promise: Promise) -> tuple[Point, ...]:
 def decide(
     points: tuple[Point, ...], promise: Promise, standing: Standing, measured: Measured
 ) -> Standing:
-    """The standing after one period. Nothing moves while nothing is measured."""
+    """The standing after one period. No point changes while no request comes."""
+    standing = replace(standing, seen=standing.seen.with_period(measured))
     if measured.rows_per_s <= 0 and measured.oldest_wait_ms <= 0:
         return standing
-    if measured.slowdown is not None:
-        smoothed = 0.7 * standing.slowdown + 0.3 * measured.slowdown
-        standing = replace(standing, slowdown=smoothed)
-    row_s = points[standing.point].row_s * standing.slowdown
-    is_broken = _is_broken(promise, measured) and _depth_may_help(promise, measured, row_s)
-    standing = _with_allowance(standing, measured, is_broken)
+    load = standing.seen.rows_per_s or 0.0
+    if measured.oldest_wait_ms > promise.latency_ms / 2:
+        load = max(load, measured.rows_per_s)  # the queue says that it is more than noise
+    if _is_broken(promise, measured) and _depth_may_help(points, promise, standing, measured):
+        if standing.quiet >= SETTLE_PERIODS:
+            return _lowered(points, standing, load)
+        standing = replace(standing, quiet=standing.quiet + 1)
+    else:
+        standing = _recovered(standing)
+    fitting = _fitting(points, standing, load)
+    if fitting < standing.point:
+        return replace(standing, point=fitting, calm=0)
+    return _perhaps_raised(points, promise, standing, measured, load)
 
-    def share(point: int) -> float:
-        return measured.rows_per_s * points[point].row_s * standing.slowdown
 
+def point_of_call(
+    points: tuple[Point, ...],
+    promise: Promise,
+    standing: Standing,
+    rows_waiting: int,
+    oldest_wait_ms: float,
+) -> int:
+    """The point of the next call: that of the standing, or one at which all is answered in time."""
+    left_s = max(0.0, promise.latency_ms - oldest_wait_ms) / 1000
     point = standing.point
-    if share(point) > standing.allowance or is_broken:
-        while point > 0 and share(point) > standing.allowance:
-            point -= 1
-        if point == standing.point and point > 0:
-            point -= 1  # the promise is broken, although the load should fit
-        return replace(standing, point=point, calm=0)
-    fits_above = (
-        point + 1 < len(points)
-        and share(point + 1) <= MARGIN_UP * standing.allowance
-        and (measured.latency_ms is None or measured.latency_ms <= promise.latency_ms)
-    )
-    if not fits_above:
-        return replace(standing, calm=0)
-    if standing.calm + 1 < CALM_PERIODS:
-        return replace(standing, calm=standing.calm + 1)
-    return replace(standing, point=point + 1, calm=0)
+    while point > 0 and standing.share(points[point], rows_waiting) > GUARD * left_s:
+        point -= 1
+    return point
+
+
+def rows_of_call(promise: Promise, standing: Standing, point: Point) -> int:
+    """Histories that one call may have, so that the next decision need not wait long for it."""
+    in_time = CALL * promise.latency_ms / 1000 / (point.row_s * standing.slowdown)
+    return max(FULL_ROWS, int(in_time))
 
 
 def _is_broken(promise: Promise, measured: Measured) -> bool:
@@ -156,25 +226,87 @@ def _is_broken(promise: Promise, measured: Measured) -> bool:
     return late or measured.oldest_wait_ms > promise.latency_ms
 
 
-def _depth_may_help(promise: Promise, measured: Measured, row_s: float) -> bool:
+def _depth_may_help(
+    points: tuple[Point, ...], promise: Promise, standing: Standing, measured: Measured
+) -> bool:
     """Whether the executor can be why the promise is broken: it is busy, or slow for one history.
 
     Otherwise something else is late, such as the machine, and less depth would change nothing.
     """
-    is_busy = measured.rows_per_s * row_s > MIN_ALLOWANCE
-    return is_busy or 2000 * row_s > promise.latency_ms
+    is_busy = max(measured.busy, standing.seen.busy or 0.0) > MIN_ALLOWANCE
+    row_ms = 1000 * points[standing.point].row_s * standing.slowdown
+    return is_busy or 2 * row_ms > promise.latency_ms
 
 
-def _with_allowance(standing: Standing, measured: Measured, is_broken: bool) -> Standing:
-    """A broken promise shrinks the allowance; a load that has fallen lets it recover."""
-    if is_broken:
-        return replace(
-            standing,
-            allowance=max(MIN_ALLOWANCE, SHRINK * standing.allowance),
-            shrunk_at=max(measured.rows_per_s, standing.shrunk_at),
-        )
-    if measured.rows_per_s < FALLEN * standing.shrunk_at:
-        allowance = min(START_ALLOWANCE, RECOVER * standing.allowance)
-        shrunk_at = 0.0 if allowance == START_ALLOWANCE else standing.shrunk_at
-        return replace(standing, allowance=allowance, shrunk_at=shrunk_at)
-    return standing
+def _lowered(points: tuple[Point, ...], standing: Standing, load: float) -> Standing:
+    """A point less at least, and a smaller allowance if the load should have fitted."""
+    before, patience = standing.broken, CALM_PERIODS
+    if before is not None:
+        is_new = standing.quiet >= CALM_PERIODS
+        patience = min(before.patience * (2 if is_new else 1), MAX_PATIENCE)
+    should_fit = standing.share(points[standing.point], load) <= standing.allowance
+    allowance = standing.allowance * (SHRINK if should_fit else 1)
+    slow = max(standing.seen.slow_rows_per_s or 0.0, load)  # it has not fallen if it was lower
+    lowered = replace(
+        standing,
+        seen=replace(standing.seen, slow_rows_per_s=slow),
+        allowance=max(MIN_ALLOWANCE, allowance),
+        calm=0,
+        quiet=0,
+        broken=Break(standing.point, load, patience),
+    )
+    point = min(_fitting(points, lowered, load), max(0, standing.point - 1))
+    return replace(lowered, point=point)
+
+
+def _recovered(standing: Standing) -> Standing:
+    """A period without a broken promise: what was learned from the last one wears off."""
+    standing = replace(standing, quiet=standing.quiet + 1)
+    broken = standing.broken
+    load = standing.seen.slow_rows_per_s or 0.0
+    if broken is not None and load < FALLEN * broken.rows_per_s:
+        standing, broken = replace(standing, broken=None), None
+    patience = CALM_PERIODS if broken is None else broken.patience
+    if standing.quiet % patience:
+        return standing
+    if broken is not None and standing.point >= broken.point:  # the point was tried and holds
+        patience = max(CALM_PERIODS, patience // 2)
+        standing = replace(standing, broken=replace(broken, patience=patience))
+    return replace(standing, allowance=min(START_ALLOWANCE, RECOVER * standing.allowance))
+
+
+def _perhaps_raised(
+    points: tuple[Point, ...],
+    promise: Promise,
+    standing: Standing,
+    measured: Measured,
+    load: float,
+) -> Standing:
+    """One point more, after enough periods in which it would have fitted."""
+    above = standing.point + 1
+    fits_above = (
+        above < len(points)
+        and standing.share(points[above], load) <= MARGIN_UP * standing.allowance
+        and not _is_broken(promise, measured)
+    )
+    if not fits_above:
+        return replace(standing, calm=0)
+    broken = standing.broken
+    needed = CALM_PERIODS if broken is None or above < broken.point else broken.patience
+    if standing.calm + 1 < needed:
+        return replace(standing, calm=standing.calm + 1)
+    return replace(standing, point=above, calm=0)
+
+
+def _fitting(points: tuple[Point, ...], standing: Standing, load: float) -> int:
+    """The highest point, at most that of the standing, whose share the allowance allows."""
+    point = standing.point
+    while point > 0 and standing.share(points[point], load) > standing.allowance:
+        point -= 1
+    return point
+
+
+def _smooth(before: float | None, now: float | None, weight: float = WEIGHT) -> float | None:
+    if before is None or now is None:
+        return now if before is None else before
+    return (1 - weight) * before + weight * now

@@ -18,6 +18,10 @@ class QueueFullError(Exception):
     """The queue has no room for a request."""
 
 
+class StoppingError(Exception):
+    """The dispatcher takes no further requests."""
+
+
 class TooLateError(Exception):
     """A request has waited longer than its deadline."""
 
@@ -68,6 +72,8 @@ class Done:
 
 # (histories, options) -> rows, name of the model, the share of blocks that was used
 Answer = Callable[[list[list[Id]], Options], tuple[list[Recommendation], str, float | None]]
+# (histories that wait, seconds that the first has waited) -> histories of the next calls together
+Plan = Callable[[int, float], int]
 
 
 class Dispatcher:
@@ -75,13 +81,14 @@ class Dispatcher:
 
     Args:
         answer: answers a group of histories; called in the dispatcher's thread alone.
+        plan: asked in the same thread, before requests are taken from the queue, how many histories
+            to take, unless one request has more.
         max_waiting: histories that may wait.
-        batch_rows: histories in a call, unless one request has more.
     """
 
-    def __init__(self, answer: Answer, max_waiting: int, batch_rows: int):
-        self._answer = answer
-        self._max_waiting, self._batch_rows = max_waiting, batch_rows
+    def __init__(self, answer: Answer, plan: Plan, max_waiting: int):
+        self._answer, self._plan = answer, plan
+        self._max_waiting = max_waiting
         self._waiting: deque[Work] = deque()
         self._rows_waiting = 0
         self._changed = threading.Condition()
@@ -97,17 +104,21 @@ class Dispatcher:
     def oldest_wait_s(self) -> float:
         """How long the first request in the queue has waited, in seconds."""
         with self._changed:
-            return time.monotonic() - self._waiting[0].arrived_s if self._waiting else 0.0
+            return self._oldest_wait_s()
+
+    def _oldest_wait_s(self) -> float:
+        return time.monotonic() - self._waiting[0].arrived_s if self._waiting else 0.0
 
     def submit(self, work: Work) -> None:
         """Puts a request at the end of the queue.
 
         Raises:
-            QueueFullError: there is no room for it, or the dispatcher is closed.
+            QueueFullError: there is no room for it.
+            StoppingError: the dispatcher is closed.
         """
         with self._changed:
             if not self._is_open:
-                raise QueueFullError("the service is stopping")
+                raise StoppingError("the service is stopping")
             if self._rows_waiting + len(work.histories) > self._max_waiting:
                 raise QueueFullError(
                     f"{self._rows_waiting} histories wait and the queue holds {self._max_waiting}"
@@ -130,17 +141,17 @@ class Dispatcher:
                     self._changed.wait()
                 if not self._waiting:
                     return
-                batch = self._next_batch()
+                batch = self._next_batch(self._plan(self._rows_waiting, self._oldest_wait_s()))
             for works in _groups(batch):
                 self._call([work for work in works if _is_due(work)])
 
-    def _next_batch(self) -> list[Work]:
-        """The requests at the head of the queue that are still wanted, up to `batch_rows` rows."""
+    def _next_batch(self, most_rows: int) -> list[Work]:
+        """The requests at the head of the queue that are still wanted, up to `most_rows` rows."""
         batch: list[Work] = []
         num_rows = 0
         while self._waiting:
             size = len(self._waiting[0].histories)
-            if batch and num_rows + size > self._batch_rows:
+            if batch and num_rows + size > most_rows:
                 break
             work = self._waiting.popleft()
             self._rows_waiting -= size

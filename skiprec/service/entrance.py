@@ -23,13 +23,19 @@ class Entrance:
 
     Args:
         handlers: of POST requests by path; other requests go on to the application.
+        on_refused: told of the status of a request to one of these paths that gets no further.
     """
 
     def __init__(
-        self, app: ASGIApp, max_bytes: int, timeout_s: float, handlers: dict[str, Handler]
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        timeout_s: float,
+        handlers: dict[str, Handler],
+        on_refused: Callable[[int], None],
     ):
         self.app, self.max_bytes, self.timeout_s = app, max_bytes, timeout_s
-        self.handlers = handlers
+        self.handlers, self.on_refused = handlers, on_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on with its whole body, or answers it."""
@@ -41,10 +47,10 @@ class Entrance:
                 body = await self._read(scope, receive)
         except TimeoutError:
             text = f"the body did not arrive within {self.timeout_s:g} s"
-            await RefusedError(408, text, headers=CLOSE).response()(scope, receive, send)
+            await self._refuse(RefusedError(408, text, headers=CLOSE), scope, receive, send)
             return
         except RefusedError as refused:
-            await refused.response()(scope, receive, send)
+            await self._refuse(refused, scope, receive, send)
             return
         if body is None:
             return  # the client has left
@@ -63,6 +69,13 @@ class Entrance:
             return await receive()
 
         await self.app(scope, replay, send)
+
+    async def _refuse(
+        self, refused: RefusedError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if scope["path"] in self.handlers:
+            self.on_refused(refused.status)
+        await refused.response()(scope, receive, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The body; None if the client leaves before its end."""

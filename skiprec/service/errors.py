@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from skiprec.service.schema import ErrorAnswer, Problem
 
 FOUND_LENGTH = 80
+FAILED = "the service has failed; its log says why"
 Model = TypeVar("Model", bound=BaseModel)
 ID_KINDS = ("str", "int", "function-before")
 ID_ERRORS = ("string_type", "int_type")
@@ -66,6 +67,10 @@ def add_error_answers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def not_valid(request: Request, error: RequestValidationError) -> JSONResponse:
         return _refusal(error.errors()).response()
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        return RefusedError(500, FAILED).response()  # starlette lets uvicorn log the error
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:

@@ -10,11 +10,19 @@ from collections.abc import Callable
 import numpy as np
 
 from skiprec.inference.recommender import Recommender
-from skiprec.service.control import Measured, Point, Promise, Standing, decide, usable_points
+from skiprec.service.control import (
+    FULL_ROWS,
+    PERIOD_S,
+    Measured,
+    Point,
+    Promise,
+    Standing,
+    decide,
+    point_of_call,
+    rows_of_call,
+)
 
-PERIOD_S = 0.25
-CALIBRATION_ROWS = 32
-FULL_ROWS = 8  # a smaller call takes more time for each history than `Point.row_s` says
+CALIBRATION_ROWS, CALIBRATION_ROUNDS = 32, 3
 
 
 def measure_points(recommender: Recommender, histories: list[list[str]]) -> list[Point]:
@@ -38,7 +46,7 @@ def measure_points(recommender: Recommender, histories: list[list[str]]) -> list
         return (time.perf_counter() - start_s) / len(rows)
 
     # Rounds over all points, so that a disturbance hits all of them.
-    times = [[seconds(point.keep) for point in curve] for _ in range(5)]
+    times = [[seconds(point.keep) for point in curve] for _ in range(CALIBRATION_ROUNDS)]
     medians = [statistics.median(column) for column in zip(*times, strict=True)]
     return [
         Point(point.keep, point.mrr_at_20, row_s)
@@ -47,7 +55,7 @@ def measure_points(recommender: Recommender, histories: list[list[str]]) -> list
 
 
 class LoadController:
-    """A thread that decides anew every quarter of a second.
+    """A thread that decides anew every tenth of a second.
 
     Args:
         on_change: told of the point in use, at the start and whenever it changes.
@@ -65,7 +73,7 @@ class LoadController:
         self._points: tuple[Point, ...] = ()
         self._standing = Standing(0)
         self._rows = 0
-        self._busy_s = self._expected_s = 0.0
+        self._busy_s = self._full_s = self._expected_s = 0.0
         self._enough = math.ceil(1 / (1 - promise.quantile))
         self._latencies_ms: deque[float] = deque(maxlen=4 * self._enough)
         self._thread = threading.Thread(target=self._run, name="load-controller", daemon=True)
@@ -79,17 +87,12 @@ class LoadController:
         self._stop.set()
         self._thread.join()
 
-    def use_points(self, points: list[Point]) -> None:
-        """Begins with the most accurate of these points, those of a model that is new.
-
-        Raises:
-            ValueError: no point reaches the floor.
-        """
-        usable = usable_points(points, self.promise)
+    def use_points(self, points: tuple[Point, ...]) -> None:
+        """Begins with the last of these points, from `usable_points`, of a model that is new."""
         with self._lock:
-            self._points, self._standing = usable, Standing(len(usable) - 1)
+            self._points, self._standing = points, Standing(len(points) - 1)
             # What was counted so far tells of the model before.
-            self._rows, self._busy_s, self._expected_s = 0, 0.0, 0.0
+            self._begin_period()
             self._latencies_ms.clear()
         self._on_change(self.point)
 
@@ -104,11 +107,20 @@ class LoadController:
         with self._lock:
             self._rows += rows
 
-    def count_call(self, rows: int, seconds: float, point: Point) -> None:
-        """The executor has answered histories at a point."""
-        if rows >= FULL_ROWS:
-            with self._lock:
-                self._busy_s += seconds
+    def plan_call(self, rows_waiting: int, oldest_wait_s: float) -> tuple[Point, int]:
+        """The point of the next call, and the most histories that it may have."""
+        with self._lock:
+            points, promise, standing = self._points, self.promise, self._standing
+        wait_ms = 1000 * oldest_wait_s
+        point = points[point_of_call(points, promise, standing, rows_waiting, wait_ms)]
+        return point, rows_of_call(promise, standing, point)
+
+    def count_call(self, rows: int, seconds: float, point: Point | None) -> None:
+        """The executor has answered histories, at a point or at a share that was asked for."""
+        with self._lock:
+            self._busy_s += seconds
+            if point is not None and rows >= FULL_ROWS:
+                self._full_s += seconds
                 self._expected_s += rows * point.row_s
 
     def count_answer(self, latency_ms: float) -> None:
@@ -123,17 +135,21 @@ class LoadController:
             before = self._standing
             measured = Measured(
                 self._rows / period_s,
-                self._busy_s / self._expected_s if self._expected_s else None,
+                self._busy_s / period_s,
+                self._full_s / self._expected_s if self._expected_s else None,
                 self._quantile(),
                 oldest_wait_ms,
             )
-            self._rows, self._busy_s, self._expected_s = 0, 0.0, 0.0
+            self._begin_period()
             after = self._standing = decide(self._points, self.promise, before, measured)
             if (before.point, before.allowance) != (after.point, after.allowance):
                 self._latencies_ms.clear()  # they tell of what has been changed
             point = self._points[after.point]
         if after.point != before.point:
             self._on_change(point)
+
+    def _begin_period(self) -> None:
+        self._rows, self._busy_s, self._full_s, self._expected_s = 0, 0.0, 0.0, 0.0
 
     def _quantile(self) -> float | None:
         """The promised quantile of the answers since the last change, once it can be told."""

@@ -10,13 +10,17 @@ ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class ServiceMetrics:
-    """The numbers of one service; each application has a registry of its own."""
+    """The numbers of one service; each application has a registry of its own.
 
-    def __init__(self) -> None:
+    Args:
+        with_depth: whether depth follows the load.
+    """
+
+    def __init__(self, with_depth: bool = False) -> None:
         own = self.registry = CollectorRegistry()
         text = "Requests to /v1/recommend, by status."
         self.requests = Counter("skiprec_requests", text, ["status"], registry=own)
-        text = "From the last byte of a request to its answer."
+        text = "From the last byte of a request to its answer, of those answered with 200."
         self.latency = Histogram(
             "skiprec_request_seconds", text, buckets=LATENCY_BUCKETS_S, registry=own
         )
@@ -37,9 +41,11 @@ class ServiceMetrics:
         text = "Models that took the place of another."
         self.swaps = Counter("skiprec_model_swaps", text, registry=own)
         text = "Share of blocks that the controller of the load asks for."
-        self.keep = Gauge("skiprec_keep", text, registry=own)
+        self.keep = Gauge("skiprec_keep", text, registry=own if with_depth else None)
         text = "MRR@20 on validation rows at this share of blocks."
-        self.expected_mrr = Gauge("skiprec_expected_mrr_at_20", text, registry=own)
+        self.expected_mrr = Gauge(
+            "skiprec_expected_mrr_at_20", text, registry=own if with_depth else None
+        )
 
     def text(self) -> bytes:
         """All numbers in the format of Prometheus."""

@@ -6,6 +6,7 @@ import socket
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
@@ -55,6 +56,11 @@ def make_service(options: ServerOptions) -> Service:
         )
     if options.threads < 1:
         raise ValueError(f"expected one thread or more, got threads={options.threads}")
+    if options.pointer is not None and options.admin_token is not None:
+        raise ValueError(
+            "--admin swaps the model by a call and --pointer by a file that would undo it within a "
+            "second; use one of them"
+        )
     folder = options.model if options.pointer is None else read_pointer(options.pointer)
     assert folder is not None
     load = partial(load_model, threads=options.threads, executor=options.executor)
@@ -79,12 +85,18 @@ def serve(options: ServerOptions) -> None:
         log_config=None,
         timeout_graceful_shutdown=DRAIN_S,
     )
+    server = uvicorn.Server(config)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # Until uvicorn has handlers of its own, and once more after its end, because it raises the
+    # signal that has ended it anew; a service that has drained ends well.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     host, port = listening.getsockname()[:2]
     print(f"{service.model.now.name} answers at http://{host}:{port}", flush=True)
-    # uvicorn raises the signal that has ended it once more; a service that has drained ends well.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listening])
+    server.run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

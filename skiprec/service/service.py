@@ -13,16 +13,17 @@ from typing import Any
 from pydantic_core import to_json
 
 from skiprec.inference.recommender import Id, Recommendation
-from skiprec.service.control import Point, Promise
+from skiprec.service.control import Point, Promise, usable_points
 from skiprec.service.dispatcher import (
     Dispatcher,
     Done,
     Options,
     QueueFullError,
+    StoppingError,
     TooLateError,
     Work,
 )
-from skiprec.service.errors import RefusedError, refuse_field
+from skiprec.service.errors import FAILED, RefusedError, refuse_field
 from skiprec.service.limits import Limits
 from skiprec.service.load_controller import LoadController, measure_points
 from skiprec.service.metrics import ServiceMetrics
@@ -44,16 +45,17 @@ class Service:
 
     def __init__(self, model: ServingModel, limits: Limits, promise: Promise | None = None):
         self.model, self.limits = model, limits
-        self.metrics = ServiceMetrics()
+        self.metrics = ServiceMetrics(with_depth=promise is not None)
         self._stop = threading.Event()
-        self.dispatcher = Dispatcher(self._answer, limits.max_waiting, limits.batch_rows)
+        self._planned: tuple[LoadedModel, Point | None] = (model.now, None)
+        self.dispatcher = Dispatcher(self._answer, self._plan, limits.max_waiting)
         self.controller: LoadController | None = None
         if promise is not None:
             wait_s = self.dispatcher.oldest_wait_s
             self.controller = LoadController(promise, wait_s, self._show_point)
-            self._use_points_of(model.now)
+            self.controller.use_points(self._points_of(model.now))
             self.controller.start()
-        model.on_swap = self._take_over
+        model.prepare = self._prepare
 
     def follow(self, pointer: Path) -> None:
         """Swaps the model from now on whenever the pointer file names another one."""
@@ -67,14 +69,21 @@ class Service:
         if self.controller is not None:
             self.controller.stop()
 
-    def _take_over(self, loaded: LoadedModel) -> None:
+    def _prepare(self, loaded: LoadedModel) -> Callable[[], None]:
         """Before a new model answers."""
-        self._use_points_of(loaded)
-        self.metrics.swaps.inc()
+        points = () if self.controller is None else self._points_of(loaded)
 
-    def _use_points_of(self, loaded: LoadedModel) -> None:
-        if self.controller is not None:
-            self.controller.use_points(measure_points(loaded.recommender, loaded.sample))
+        def take_over() -> None:
+            if self.controller is not None:
+                self.controller.use_points(points)
+            self.metrics.swaps.inc()
+
+        return take_over
+
+    def _points_of(self, loaded: LoadedModel) -> tuple[Point, ...]:
+        assert self.controller is not None
+        points = measure_points(loaded.recommender, loaded.sample)
+        return usable_points(points, self.controller.promise)
 
     def _show_point(self, point: Point) -> None:
         self.metrics.keep.set(point.keep)
@@ -120,6 +129,8 @@ class Service:
             self.controller.count_arrival(len(asked.histories))
         try:
             self.dispatcher.submit(work)
+        except StoppingError as error:
+            raise RefusedError(503, str(error), headers=RETRY) from None
         except QueueFullError as error:
             raise RefusedError(429, f"too many requests: {error}", headers=RETRY) from None
         with _watching(gone, work, future):
@@ -131,7 +142,8 @@ class Service:
     def count(self, status: int, seconds: float) -> None:
         """A request has left with this status."""
         self.metrics.requests.labels(status).inc()
-        self.metrics.latency.observe(seconds)
+        if status == 200:
+            self.metrics.latency.observe(seconds)
         if self.controller is not None and status in (200, 504):
             self.controller.count_answer(1000 * seconds)
 
@@ -155,7 +167,7 @@ class Service:
         if isinstance(outcome, ValueError):
             return RefusedError(422, str(outcome))
         log.error("the executor failed: %s", type(outcome).__name__, exc_info=outcome)
-        return RefusedError(500, "the service has failed; its log says why")
+        return RefusedError(500, FAILED)
 
     def _body(self, asked: RecommendRequest, done: Done, arrived_s: float) -> dict[str, Any]:
         """A `RecommendAnswer`, as a dictionary because that is ten times as fast."""
@@ -178,13 +190,22 @@ class Service:
         ]
         return {"model": done.model, "keep": done.keep, "results": results}
 
+    def _plan(self, rows_waiting: int, oldest_wait_s: float) -> int:
+        """In the thread of the dispatcher: the model and its point for the next calls."""
+        with self.model.switch:
+            loaded, point, rows = self.model.now, None, self.limits.batch_rows
+            if self.controller is not None:
+                point, rows = self.controller.plan_call(rows_waiting, oldest_wait_s)
+        self._planned = loaded, point
+        return min(rows, self.limits.batch_rows)
+
     def _answer(
         self, histories: list[list[Id]], options: Options
     ) -> tuple[list[Recommendation], str, float | None]:
         """In the thread of the dispatcher: one call of the executor."""
-        loaded = self.model.now
-        point = None if self.controller is None else self.controller.point
-        keep = options.keep if options.keep is not None or point is None else point.keep
+        loaded, planned = self._planned
+        point = planned if options.keep is None else None
+        keep = options.keep if point is None else point.keep
         start_s = time.monotonic()
         rows = loaded.recommender.recommend(
             histories,
@@ -196,7 +217,7 @@ class Service:
             explain=True,
         )
         seconds = time.monotonic() - start_s
-        if self.controller is not None and point is not None and options.keep is None:
+        if self.controller is not None:
             self.controller.count_call(len(rows), seconds, point)
         self.metrics.rows_of_a_call.observe(len(rows))
         self.metrics.executor_seconds.inc(seconds)

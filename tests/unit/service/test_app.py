@@ -207,6 +207,54 @@ def test_a_failure_of_the_executor_is_an_error_without_details(
     assert ask(address, {"histories": [[]]}).status_code == 200
 
 
+def test_a_service_that_stops_says_so(folder: Path) -> None:
+    with serving(folder) as (service, address):
+        service.dispatcher.close()
+        refused = ask(address, {"histories": [[]]})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["error"] == "the service is stopping"
+
+
+@pytest.mark.parametrize(("where", "route"), [("recommend", "recommend"), ("metrics", "metrics")])
+def test_what_nobody_expected_is_an_error_like_any_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, where: str, route: str
+) -> None:
+    with serving(folder) as (service, address):
+
+        def fails(*given: Any) -> Any:
+            raise RuntimeError("a secret of the machine")
+
+        owner: Any = service if where == "recommend" else service.metrics
+        monkeypatch.setattr(owner, "recommend" if where == "recommend" else "text", fails)
+        if route == "recommend":
+            response = ask(address, {"histories": [[]]})
+        else:
+            response = httpx.get(f"{address}/metrics")
+        assert response.status_code == 500
+        assert response.json() == {
+            "error": "the service has failed; its log says why",
+            "problems": [],
+        }
+
+
+def test_every_request_is_counted_and_the_time_of_those_that_were_answered(folder: Path) -> None:
+    with serving(folder, max_body_mb=0.001, body_timeout_s=0.2) as (_, address):
+        assert ask(address, {"histories": [[]]}).status_code == 200
+        assert ask(address, {"histories": [["x" * 2000]]}).status_code == 413
+        assert ask(address, {"histories": 5}).status_code == 422
+        with raw_connection(address) as connection:
+            connection.sendall(
+                b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"
+            )
+            assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
+        assert httpx.post(f"{address}/nowhere", content=b"x" * 2000).status_code == 413
+        text = httpx.get(f"{address}/metrics").text
+        for status in (200, 408, 413, 422):
+            assert f'skiprec_requests_total{{status="{status}"}} 1.0' in text
+        assert "skiprec_request_seconds_count 1.0" in text
+        assert "skiprec_keep" not in text, "depth does not follow the load here"
+
+
 def test_half_a_body_and_silence(address: str) -> None:
     with raw_connection(address) as connection:
         head = b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

@@ -13,6 +13,7 @@ from skiprec.service.dispatcher import (
     Done,
     Options,
     QueueFullError,
+    StoppingError,
     TooLateError,
     Work,
 )
@@ -32,8 +33,13 @@ class Executor:
 
     def __init__(self) -> None:
         self.calls: list[tuple[list[list[Id]], Options]] = []
+        self.plans: list[tuple[int, float]] = []
         self.goes_on = threading.Event()
         self.is_busy = threading.Event()
+
+    def plan(self, rows_waiting: int, oldest_wait_s: float) -> int:
+        self.plans.append((rows_waiting, oldest_wait_s))
+        return 8
 
     def answer(
         self, histories: list[list[Id]], options: Options
@@ -53,7 +59,7 @@ def executor() -> Executor:
 
 @pytest.fixture
 def dispatcher(executor: Executor) -> Iterator[Dispatcher]:
-    dispatcher = Dispatcher(executor.answer, max_waiting=20, batch_rows=8)
+    dispatcher = Dispatcher(executor.answer, executor.plan, max_waiting=20)
     yield dispatcher
     executor.goes_on.set()
     dispatcher.close()
@@ -125,6 +131,17 @@ def test_a_call_has_no_more_than_its_rows_and_the_order_is_that_of_arrival(
     executor.goes_on.set()
     ask.wait(5)
     assert rows_of(executor) == [[0], [1] * 5, [2] * 4 + [3] * 3 + [4]]
+
+
+def test_each_call_is_planned_with_what_waits(ask: Asked, executor: Executor) -> None:
+    busy(ask, executor)
+    for number, rows in ((1, 5), (2, 4)):
+        ask(number, rows)
+    time.sleep(0.02)
+    executor.goes_on.set()
+    ask.wait(3)
+    assert [rows for rows, _ in executor.plans] == [1, 9, 4]
+    assert executor.plans[0][1] < 0.02 <= executor.plans[1][1]
 
 
 def test_a_request_of_more_rows_than_a_call_goes_alone(ask: Asked, executor: Executor) -> None:
@@ -216,7 +233,7 @@ def test_closing_answers_what_waits_and_refuses_what_comes(ask: Asked, executor:
     closing = threading.Thread(target=ask.dispatcher.close)
     closing.start()
     time.sleep(0.02)
-    with pytest.raises(QueueFullError, match="the service is stopping"):
+    with pytest.raises(StoppingError, match="the service is stopping"):
         ask(2)
     executor.goes_on.set()
     closing.join(10)

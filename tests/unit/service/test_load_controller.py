@@ -5,7 +5,7 @@ import pytest
 from skiprec.service.control import Point, Promise
 from skiprec.service.load_controller import LoadController
 
-POINTS = [Point(keep, 0.1 * keep**0.5, keep / 100) for keep in (0.25, 0.5, 1.0)]
+POINTS = tuple(Point(keep, 0.1 * keep**0.5, keep / 100) for keep in (0.25, 0.5, 1.0))
 
 
 @pytest.fixture
@@ -30,6 +30,7 @@ def test_a_load_that_does_not_fit_moves_the_point_and_tells_of_it() -> None:
 def test_late_answers_move_the_point_once_there_are_enough(controller: LoadController) -> None:
     for latency_ms in [10.0] * 8 + [90.0]:
         controller.count_answer(latency_ms)
+    controller.count_call(rows=20, seconds=0.25, point=POINTS[2])
     controller.count_arrival(20)
     controller.decide_once(period_s=0.5)
     assert controller.point == POINTS[2], "nine answers do not tell of one in ten"
@@ -54,8 +55,27 @@ def test_an_executor_that_is_slower_than_at_the_start_counts(controller: LoadCon
         point = controller.point
         controller.count_call(rows=10, seconds=20 * point.row_s, point=point)
         controller.count_call(rows=2, seconds=9.9, point=point)  # too small to tell
+        controller.count_call(rows=10, seconds=9.9, point=None)  # at a share that was asked for
         controller.decide_once(period_s=0.5)
     assert controller.point == POINTS[1]  # 60 rows a second, each of twice its time
+
+
+def test_every_call_keeps_the_executor_busy(controller: LoadController) -> None:
+    """Ten slow answers are the executor's fault only if it was at work."""
+    for seconds, point in ((0.0, POINTS[2]), (0.4, POINTS[1])):
+        for _ in range(10):
+            controller.count_answer(90.0)
+        controller.count_call(rows=1, seconds=seconds, point=None)
+        controller.count_arrival(1)
+        controller.decide_once(period_s=0.5)
+        assert controller.point == point
+
+
+def test_the_plan_of_a_call_follows_what_waits(controller: LoadController) -> None:
+    assert controller.plan_call(rows_waiting=2, oldest_wait_s=0.0) == (POINTS[2], 8)
+    assert controller.plan_call(rows_waiting=4, oldest_wait_s=0.0) == (POINTS[1], 8)
+    assert controller.plan_call(rows_waiting=4, oldest_wait_s=0.04) == (POINTS[0], 8)
+    assert controller.point == POINTS[2], "the next decision begins where the last one ended"
 
 
 def test_a_new_model_is_not_judged_by_the_answers_of_the_old_one(

@@ -51,6 +51,12 @@ def test_it_answers_a_command_line_and_ends_with_its_requests(models: Path) -> N
         assert process.wait(20) == 0
 
 
+def test_a_signal_as_soon_as_it_answers_ends_it(models: Path) -> None:
+    with served_by_the_job("--model", str(models / "a")) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
 def test_it_imports_neither_torch_nor_ray() -> None:
     program = (
         "import runpy, sys; sys.path.insert(0, 'jobs'); import serve_model; "
@@ -192,12 +198,20 @@ def test_a_flood_is_refused_and_the_service_stays(models: Path) -> None:
         (["--model", "{a}", "--latency-slo-ms", "9", "--min-mrr", "0.9"], "no point of the policy"),
         (["--model", "{a}", "--max-replicas", "3"], "have no effect without --ray"),
         (["--model", "{a}", "--ray", "--min-replicas", "3"], "got 3 and 1"),
+        (["--model", "{a}", "--ray", "--port", "0"], "which Ray Serve cannot tell"),
+        (["--pointer", "x", "--admin"], "use one of them"),
         (["--model", "{a}", "--executor", "gpu"], "invalid choice: 'gpu'"),
     ],
 )
 def test_a_wrong_command_line(
-    models: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    models: Path,
+    options: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if "--pointer" in options:
+        monkeypatch.setenv("SKIPREC_ADMIN_TOKEN", "a-token-of-the-tests")
     main = runpy.run_path(str(ROOT / "jobs/serve_model.py"), run_name="not_main")["main"]
     try:
         code = main([option.format(a=models / "a") for option in options])
