@@ -68,15 +68,18 @@ types: $(READY) ## runs mypy, strict on skiprec and cluster
 chaos: $(READY) ## tests every fault that a run must survive
 	$(PY) tests/run_tiers.py all --tier chaos
 
+LONG := $(patsubst %, benchmarks/bench_%.py, data serving scoring)
+
 bench: $(READY) ## runs every benchmark but bench-data and bench-serving
-	@status=0; for bench in $(filter-out benchmarks/bench_data.py benchmarks/bench_serving.py, $(wildcard benchmarks/bench_*.py)); do \
+	@status=0; for bench in $(filter-out $(LONG), $(wildcard benchmarks/bench_*.py)); do \
 	  echo "== $$bench"; $(PY) $$bench || status=1; done; exit $$status
 
 bench-inference: $(READY) ## benchmarks the native executor, and peers if the extras bench and onnx are installed
 	$(PY) benchmarks/bench_inference.py
 
-bench-serving: $(READY) ## benchmarks the service under load; trains a model of 128 blocks first, once
-	$(PY) benchmarks/bench_serving.py
+bench-serving: $(READY) ## benchmarks the service and batch scoring; trains 128 blocks first, once
+	@status=0; for bench in serving scoring; do \
+	  echo "== $$bench"; $(PY) benchmarks/bench_$$bench.py || status=1; done; exit $$status
 
 bench-data: $(READY) ## benchmarks building shards from a file of the size of ml-latest
 	$(PY) benchmarks/bench_data.py

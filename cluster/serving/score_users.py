@@ -179,10 +179,7 @@ def _score_parts(
     with ray_session():
         ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
-        if crew.threads > cpus:
-            raise ValueError(f"threads={crew.threads}, and the cluster has {cpus} CPUs")
-        workers = min(crew.workers or max(1, cpus // crew.threads), len(parts))
+        workers = min(crew.workers or _fitting_workers(crew.threads), len(parts))
         dataset = ray.data.from_items(
             [{"part": part} for part in parts], override_num_blocks=len(parts)
         ).map_batches(
@@ -193,6 +190,17 @@ def _score_parts(
             compute=ray.data.ActorPoolStrategy(size=workers),
         )
         yield from dataset.iter_rows()
+
+
+def _fitting_workers(threads: int) -> int:
+    """How many actors of so many threads fit the machines of the cluster."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    cpus = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
+    if threads > max(cpus):
+        raise ValueError(
+            f"threads={threads}, and the largest machine of the cluster has {max(cpus)} CPUs"
+        )
+    return sum(one // threads for one in cpus)
 
 
 def _options(

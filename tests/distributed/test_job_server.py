@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from tests.testkit.jobs import kill_session
@@ -119,7 +121,7 @@ def test_a_job_whose_results_would_vanish_is_warned(head: Head) -> None:
 
 @pytest.mark.parametrize("head", ["home with a token"], indirect=True)
 def test_jobs_go_through_the_job_server_or_to_its_address(head: Head, tmp_path: Path) -> None:
-    """A run on the cluster's workers, its evaluation on them, and a sweep."""
+    """A run on the cluster's workers, its evaluation on them, a sweep, and batch scoring."""
     places = ("--set", f"root={tmp_path}", "--set", f"data.path={tmp_path}/data")
     places += ("--set", "training.epochs=0.99", "--set", "evaluation.timing_batches=[1]")
     printed = submit(head, "jobs/train_gumbel.py", "--config", CONFIG, *places)
@@ -138,3 +140,17 @@ def test_jobs_go_through_the_job_server_or_to_its_address(head: Head, tmp_path: 
     arguments = ("--config", CONFIG, "--sweep", str(sweep), *places, *here)
     printed = submit(head, "jobs/tune_policy.py", *arguments)
     assert (tmp_path / "submitted/best.toml").exists(), printed
+
+    export, users, output = (str(tmp_path / name) for name in ("export", "users.csv", "recs"))
+    connected.run(
+        *(sys.executable, "jobs/export_model.py", "--run", str(tmp_path / "smoke")),
+        *("--output", export),
+    )
+    items = pa.ipc.open_file(pa.memory_map(f"{export}/items.arrow")).read_all()["id"].to_pylist()
+    lines = [f"user {number},{item}" for number, item in enumerate(items[:20])]
+    Path(users).write_text("\n".join(["user,item", *lines]))
+    arguments = ("--model", export, "--input", users, "--output", output, "--parts", "2")
+    columns = ("--user-column", "user", "--item-column", "item")
+    printed = submit(head, "jobs/recommend_users.py", *arguments, *columns)
+    assert "the recommendations of 20 users (20 by model)" in printed
+    assert pyarrow.parquet.read_table(output).num_rows == 20
