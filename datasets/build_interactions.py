@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from skiprec.config.reading import parse_override
+from skiprec.data.ingest.item_names import NameTable
 from skiprec.data.ingest.pipeline import build_dataset
 from skiprec.data.ingest.raw_files import content_of, expand_inputs
 from skiprec.data.ingest.recipe import Recipe, load_recipe, make_recipe
@@ -61,6 +62,31 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         metavar="FILE",
         help="TOML file with the settings of the dataset; examples are in datasets/recipes "
         "(default: none, the options give all settings)",
+    )
+
+    files.add_argument(
+        "--item-names",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="table with a name for people for each item, such as the input itself (default: none)",
+    )
+    files.add_argument(
+        "--item-names-columns",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="columns of this table: the item's id, then one or more that hold its name (required "
+        "with --item-names)",
+    )
+    files.add_argument(
+        "--item-names-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a key of source for reading this table, such as source.separator='::'; may be "
+        "repeated (default: those of its kind)",
     )
 
     rows = parser.add_argument_group("how the files are read")
@@ -206,6 +232,26 @@ def defaults_of(args: argparse.Namespace) -> dict[str, Any]:
     return {"name": args.output.resolve().name, "source": source, "split": {"kind": split}}
 
 
+def names_of(args: argparse.Namespace) -> NameTable | None:
+    """Where the names of items are, by the options."""
+    if not args.item_names:
+        if args.item_names_columns or args.item_names_set:
+            raise ValueError("--item-names-columns and --item-names-set need --item-names")
+        return None
+    if len(args.item_names_columns) < 2:
+        raise ValueError(
+            "--item-names-columns needs the column of the id and one or more of the name, got "
+            f"{' '.join(args.item_names_columns) or 'none'}"
+        )
+    given = dict(parse_override(text, Recipe) for text in args.item_names_set)
+    for key in given:
+        if not key.startswith("source."):
+            raise ValueError(f"--item-names-set {key} has no effect; expected a key of source")
+    id_column, *name_columns = args.item_names_columns
+    how = tuple((key.removeprefix("source."), value) for key, value in given.items())
+    return NameTable(expand_inputs(args.item_names), id_column, tuple(name_columns), how)
+
+
 def main(argv: list[str]) -> int:
     args = parse_arguments(argv)
     try:
@@ -228,6 +274,7 @@ def main(argv: list[str]) -> int:
                 args.input or args.sequences,
                 args.output,
                 test_inputs=args.test_input,
+                item_names=names_of(args),
                 progress=line.report,
             )
     except ValueError as error:

@@ -31,15 +31,19 @@ def row_schema(window: int, *, has_times: bool = False) -> pa.Schema:
     return pa.schema(fields)
 
 
-# `count` counts occurrences in all kept histories, `train_count` those in the train rows.
-ITEM_SCHEMA = pa.schema(
-    [
+def item_schema(has_names: bool = False) -> pa.Schema:
+    """The columns of items.arrow.
+
+    `count` counts occurrences in all kept histories, `train_count` those in the train rows. An item
+    without a name for people has null as its `name`.
+    """
+    fields = [
         pa.field("item", pa.int32(), nullable=False),
         pa.field("original_id", pa.string(), nullable=False),
         pa.field("count", pa.int64(), nullable=False),
         pa.field("train_count", pa.int64(), nullable=False),
     ]
-)
+    return pa.schema(fields + [pa.field("name", pa.string())] * has_names)
 
 
 def user_schema(extra: tuple[str, ...] = ()) -> pa.Schema:

@@ -272,10 +272,14 @@ class TableWriter:
             self._pending = table.slice(ROWS_PER_FILE).to_batches()
 
 
+NULL = "\x1a"  # stands for a missing text
+
+
 def _value_bytes(column: pa.Array) -> bytes:
     """The values of a column as bytes, independent of how Arrow stores them."""
     if pa.types.is_fixed_size_list(column.type):
         column = column.flatten()
     if pa.types.is_string(column.type):
-        return "\0".join(column.to_pylist()).encode() + b"\0"
+        values = (NULL if value is None else value for value in column.to_pylist())
+        return "\0".join(values).encode() + b"\0"
     return bytes(np.ascontiguousarray(column.to_numpy()).astype(column.type.to_pandas_dtype()).data)

@@ -1,5 +1,6 @@
 """The last step of a build: numbers the items, splits, cuts rows, writes shards and tables."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from skiprec.data.ingest.recipe import Recipe, SyntheticSource
 from skiprec.data.ingest.synthetic import kind_of_user
 from skiprec.data.manifest import FileInfo, SplitInfo
 from skiprec.data.profile import Profile
-from skiprec.data.schema import ITEM_SCHEMA, ITEMS_NAME, SPLIT_NAMES, USERS_NAME, user_schema
+from skiprec.data.schema import ITEMS_NAME, SPLIT_NAMES, USERS_NAME, item_schema, user_schema
 from skiprec.data.shards import ShardWriter, TableWriter
 from skiprec.data.splits import Lengths, plan_splits
 from skiprec.data.windows import gather_rows
@@ -41,7 +42,9 @@ class Assembler:
         item_ids: list[str],
         count_I: Longs,
         cut_offs: tuple[int, int] | None,
+        names: Mapping[str, str] | None = None,
     ) -> None:
+        self._names = names
         self._recipe = recipe
         self._folder = folder
         self._cut_offs = cut_offs  # of the split by_time, in milliseconds since 1970
@@ -125,17 +128,17 @@ class Assembler:
                 + ", ".join(f"{info.rows} {split}" for split, info in splits.items())
                 + " rows; expected at least one row to train on: give more users or other fractions"
             )
-        items = TableWriter(self._folder / ITEMS_NAME, ITEM_SCHEMA)
-        items.append(
-            pa.record_batch(
-                [
-                    pa.array(np.arange(1, self.num_items + 1, dtype=np.int32)),
-                    pa.array(self._original_ids, pa.string()),
-                    pa.array(self._count_V),
-                    pa.array(self._train_count[1:]),
-                ],
-                schema=ITEM_SCHEMA,
-            )
-        )
+        columns = [
+            pa.array(np.arange(1, self.num_items + 1, dtype=np.int32)),
+            pa.array(self._original_ids, pa.string()),
+            pa.array(self._count_V),
+            pa.array(self._train_count[1:]),
+        ]
+        if self._names is not None:
+            names = [self._names.get(item) for item in self._original_ids]
+            columns.append(pa.array(names, pa.string()))
+        schema = item_schema(has_names=self._names is not None)
+        items = TableWriter(self._folder / ITEMS_NAME, schema)
+        items.append(pa.record_batch(columns, schema=schema))
         profile = self._profiler.close(self._train_count, self._cut_offs)
         return Written(splits, items.close(), users, profile)

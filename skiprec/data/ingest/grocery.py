@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+from skiprec.data.ingest.item_names import NameTable
 from skiprec.data.ingest.pipeline import Progress, build_dataset
 from skiprec.data.ingest.recipe import Recipe
 from skiprec.data.manifest import Manifest
@@ -27,4 +28,10 @@ def grocery_file() -> Path:
 
 def build_grocery(recipe: Recipe, output: Path, progress: Progress) -> Manifest:
     """Builds the grocery data, by datasets/recipes/grocery.toml or a variation of it."""
-    return build_dataset(recipe, [grocery_file()], output, progress=progress)
+    transactions = grocery_file()
+    products = NameTable(
+        [transactions.with_name("products.parquet")],
+        "product_id",
+        ("product_type", "package_size"),
+    )
+    return build_dataset(recipe, [transactions], output, progress=progress, item_names=products)

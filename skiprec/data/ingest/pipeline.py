@@ -34,6 +34,7 @@ from skiprec.data.ingest.inputs import (
     first_user,
     read_inputs,
 )
+from skiprec.data.ingest.item_names import NameTable, describe_names, read_names
 from skiprec.data.ingest.publish import publishing, refuse_existing
 from skiprec.data.ingest.raw_files import RawFile
 from skiprec.data.ingest.recipe import Recipe
@@ -55,6 +56,7 @@ def build_dataset(
     progress: Progress,
     test_inputs: Sequence[RawFile] = (),
     edition: Mapping[str, str] | None = None,
+    item_names: NameTable | None = None,
     expected_rows: int | None = None,
     num_buckets: int = 128,
     block_bytes: int = 4 << 20,
@@ -65,6 +67,7 @@ def build_dataset(
         progress: is called with a line of text from time to time.
         test_inputs: the test files of the split `given`.
         edition: facts about the state of the source, for the manifest.
+        item_names: where the names of items are; they change no row.
         expected_rows: number of rows of the inputs, if it is known.
         num_buckets: number of parts of the users, of which one is in memory at a time. It does not
             change the result.
@@ -79,6 +82,7 @@ def build_dataset(
     files: Files = [(file, "train") for file in inputs]
     files += [(file, "test") for file in test_inputs]
     check_inputs(recipe, files)
+    names = None if item_names is None else read_names(item_names)
     with publishing(output) as folder:
         scratch = folder / "scratch"
         scratch.mkdir()
@@ -97,7 +101,7 @@ def build_dataset(
         cut_offs = None
         if isinstance(recipe.split, ByTime):
             cut_offs = find_cut_offs(recipe.split, partial(_read_times, scratch, num_buckets))
-        assembler = Assembler(recipe, folder, spill.item_ids, count_I, cut_offs)
+        assembler = Assembler(recipe, folder, spill.item_ids, count_I, cut_offs, names)
         for index in range(num_buckets):
             histories = Histories.load(scratch / f"histories-{index}.npz")
             assembler.add(histories, spill.original_ids(index, histories.hash_U))
@@ -126,7 +130,7 @@ def build_dataset(
             ),
             profile=written.profile,
             inputs=tuple(describe_input(file, part) for file, part in files),
-            edition=dict(edition or {}),
+            edition=dict(edition or {}) | _origin_of_names(item_names),
             recipe=recipe.model_dump(mode="json"),
             recipe_hash=recipe.hash,
         )
@@ -142,6 +146,10 @@ def summary(manifest: Manifest) -> str:
         f"{manifest.name}: {manifest.num_users:,} users, {manifest.num_items:,} items, "
         f"{manifest.num_interactions:,} interactions; rows: {rows}"
     )
+
+
+def _origin_of_names(item_names: NameTable | None) -> dict[str, str]:
+    return {} if item_names is None else {"item names": describe_names(item_names)}
 
 
 def _read(
