@@ -26,7 +26,7 @@ import httpx
 import numpy as np
 import pyarrow as pa
 from load_picture import draw_load
-from load_summary import Floats, Sent, difference, limit_by_arithmetic, summary_of
+from load_summary import Curve, Floats, Phases, Sent, difference, limit_by_arithmetic, summary_of
 from pairing import conditions
 
 from skiprec.data.shards import ShardSet
@@ -38,8 +38,7 @@ from skiprec.service.schema import RecommendRequest
 ROOT = Path(__file__).resolve().parents[1]
 RUN, DATA = Path("runs/synthetic/deep_policy"), Path("runs/data/synthetic")
 PROMISE_MS = 100.0
-# Seconds at a multiple of the load that full depth can take.
-PHASES = ((12, 0.6), (16, 2.0), (12, 0.6))
+PEAKS = (2.0, 3.5)  # of the load, as multiples of what all blocks can take
 ENOUGH = 0.99  # of the requests within the promise
 MANY = 2000  # connections, so that none waits for one
 SWAPS, SWAP_S = 10, 2.0  # the service looks at the pointer each second
@@ -63,12 +62,16 @@ def main(argv: list[str]) -> int:
     model = arguments.model or exported_model()
     requests = test_requests(model)
     print(f"{model}; {conditions()}; {len(requests.targets):,} test rows")
-    points = points_of(model)
-    ratio = cost_of_blocks(model, points[-1], requests)
-    capacity = capacity_of(model, points[-1], requests)
-    held = latencies_by_connections(model, capacity, requests)
-    held &= depth_follows_load(model, points, capacity, requests, arguments.picture)
+    ratio = cost_of_blocks(model, requests)
     print(f"blocks cost {ratio:.1f} times HTTP and head (at least 5)")
+    all_blocks, points = points_of(model)
+    full, least = (capacity_of(model, keep, requests) for keep in (1.0, points[0].keep))
+    print(f"over HTTP, requests/s: all blocks {full:.0f}, keep {points[0].keep:.3f} {least:.0f}")
+    curve = Curve(points, seconds_over_http(points, all_blocks, full, least))
+    held = latencies_by_connections(model, full, requests)
+    for times in PEAKS:
+        picture = arguments.picture if times == PEAKS[0] else None
+        held &= depth_follows_load(model, curve, full, times, requests, picture)
     return 0 if held and ratio >= 5 else 1
 
 
@@ -97,37 +100,47 @@ def test_requests(model: Path) -> Requests:
     return Requests(histories, [ids[item - 1] for item in items_RW[:, -1].tolist()])
 
 
-def points_of(model: Path) -> tuple[Point, ...]:
-    """The points of the curve that are worth using, with their times here."""
+def points_of(model: Path) -> tuple[Point, tuple[Point, ...]]:
+    """All blocks, and the points of the curve that are worth using, with their times here."""
     recommender = Recommender.load(model)
     self_test = json.loads((model / "self_test.json").read_text())
     points = measure_points(recommender, [case["history"] for case in self_test])
     usable = usable_points(points, Promise(PROMISE_MS))
-    for point in usable:
+    for point in (*usable, points[-1]):
         print(
             f"  keep {point.keep:.3f}: validation MRR@20 {point.mrr_at_20:.4f}, "
             f"{1000 * point.row_s:.2f} ms for a history in a batch of 32"
         )
-    return usable
+    return points[-1], usable
 
 
-def cost_of_blocks(model: Path, full: Point, requests: Requests) -> float:
-    """How many times a request's blocks cost what HTTP and the head cost, in CPU time."""
+def seconds_over_http(
+    points: tuple[Point, ...], all_blocks: Point, full: float, least: float
+) -> Floats:
+    """Seconds of a request at each point, on the line through the two measured ends."""
+    row_s = np.array([point.row_s for point in points])
+    slope = (1 / full - 1 / least) / (all_blocks.row_s - points[0].row_s)
+    return 1 / least + slope * (row_s - points[0].row_s)
+
+
+def cost_of_blocks(model: Path, requests: Requests) -> float:
+    """How many times all blocks of a request cost what HTTP and the head cost, in CPU time."""
     recommender = Recommender.load(model)
     count = 400
     histories = requests.histories[:count]
-    least = min(point.keep for point in recommender.spec.curve)
 
-    def executor(keep: float) -> tuple[float, float]:
-        """Seconds and blocks of a request, one after the other."""
-        start_s, blocks = time.process_time(), 0
+    def executor_s(keep: float) -> tuple[float, float]:
+        """Seconds of a request, and those in its blocks, one request after the other."""
+        start_s, blocks_s = time.process_time(), 0.0
         for history in histories:
             (row,) = recommender.recommend([history], keep=keep, explain=True)
-            blocks += len(row.kept_blocks or ())
-        return (time.process_time() - start_s) / count, blocks / count
+            assert row.part_ms is not None
+            blocks_s += row.part_ms.blocks / 1000
+        return (time.process_time() - start_s) / count, blocks_s / count
 
-    (most_s, most), (least_s, fewest) = executor(full.keep), executor(least)
-    blocks_s = (most_s - least_s) / (most - fewest) * most
+    whole_s, blocks_s = executor_s(1.0)
+    least = min(point.keep for point in recommender.spec.curve)
+    least_s, _ = executor_s(least)
     with served(model) as (process, address):
         moments = np.arange(count) / 100
         sent = send(address, moments, requests, 4, {"keep": least})
@@ -136,26 +149,22 @@ def cost_of_blocks(model: Path, full: Point, requests: Requests) -> float:
         send(address, moments, requests, 4, {"keep": least})
         http_s = (cpu_seconds(process.pid) - before_s) / count - least_s
     print(
-        f"a request at full depth, CPU: {most:.1f} blocks {1000 * blocks_s:.2f} ms, head and ids "
-        f"{1000 * (most_s - blocks_s):.2f} ms, HTTP {1000 * http_s:.2f} ms"
+        f"a request alone, CPU: all {recommender.spec.shape['blocks']} blocks "
+        f"{1000 * blocks_s:.2f} ms, head and ids {1000 * (whole_s - blocks_s):.2f} ms, HTTP "
+        f"{1000 * http_s:.2f} ms"
     )
-    return blocks_s / (most_s - blocks_s + http_s)
+    return blocks_s / (whole_s - blocks_s + http_s)
 
 
-def capacity_of(model: Path, full: Point, requests: Requests) -> float:
-    """Requests a second that the service answers at full depth while more than enough come."""
+def capacity_of(model: Path, keep: float, requests: Requests) -> float:
+    """Requests a second that the service answers while more than enough come."""
     count, rates = 600, []
     with served(model) as (_, address):
         for _ in range(3):
-            sent = send(address, np.zeros(count), requests, 64, {"keep": full.keep})
+            sent = send(address, np.zeros(count), requests, 64, {"keep": keep})
             assert set(sent["status"]) == {200}, set(sent["status"])
             rates.append(1000 * count / max(sent["latency_ms"]))
-    capacity = float(np.median(rates))
-    print(
-        f"full depth answers {capacity:.0f} requests/s over HTTP; the executor alone, in batches "
-        f"of 32, {1 / full.row_s:.0f}"
-    )
-    return capacity
+    return float(np.median(rates))
 
 
 def latencies_by_connections(model: Path, capacity: float, requests: Requests) -> bool:
@@ -173,7 +182,7 @@ def latencies_by_connections(model: Path, capacity: float, requests: Requests) -
             for swaps in (0, SWAPS):
                 for connections in (1, 8, 64):
                     rate = capacity / (8 if connections == 1 else 2)
-                    moments = poisson_moments([(SWAP_S * (SWAPS + 1), rate)], seed=connections)
+                    moments = poisson_moments(((SWAP_S * (SWAPS + 1), rate),), seed=connections)
                     plan = SwapPlan(pointer, [other, model.resolve()], swaps)
                     before = swaps_of(address)
                     sent = send(address, moments, requests, connections, {}, plan)
@@ -193,41 +202,42 @@ def latencies_by_connections(model: Path, capacity: float, requests: Requests) -
 
 def depth_follows_load(
     model: Path,
-    points: tuple[Point, ...],
-    capacity: float,
+    curve: Curve,
+    full: float,
+    times: float,
     requests: Requests,
     picture: Path | None,
 ) -> bool:
-    """One load on full depth, on fixed depths down to one that holds, and on the controller."""
-    # What a request takes of the executor's time besides its own call at full load.
-    beside_s = max(0.0, 1 / capacity - points[-1].row_s)
-    peak = max(times for _, times in PHASES) * capacity
-    moments = poisson_moments([(seconds, times * capacity) for seconds, times in PHASES], seed=7)
-    print(
-        f"load: {', '.join(f'{s} s at {t:g} times {capacity:.0f} requests/s' for s, t in PHASES)}; "
-        f"promise {PROMISE_MS:g} ms"
-    )
+    """One load on all blocks, on fixed depths down to one that holds, and on the controller.
+
+    Args:
+        full: requests a second that all blocks can take; the peak has `times` as many.
+    """
+    phases = ((12, 0.6 * full), (16, times * full), (12, 0.6 * full))
+    moments = poisson_moments(phases, seed=7)
+    rates = ", ".join(f"{seconds} s at {rate:.0f} requests/s" for seconds, rate in phases)
+    print(f"the peak is {times:g} times what all blocks take: {rates}; promise {PROMISE_MS:g} ms")
     found: dict[str, Sent] = {}
 
     def measure(name: str, options: list[str], body: dict[str, Any]) -> dict[str, float]:
         with served(model, *options) as (_, address):
             found[name] = send(address, moments, requests, MANY, body | {"explain": True})
-        print_arm(name, found[name], points)
+        print_arm(name, found[name], curve.points)
         return summary_of(found[name], PROMISE_MS)
 
-    measure("full depth", [], {"keep": points[-1].keep})
-    carries = [point for point in points if peak * (point.row_s + beside_s) < 1] or [points[0]]
-    for point in reversed(carries):
+    measure("all blocks", [], {"keep": 1.0})
+    fits = [point for point, seconds in curve.pairs if times * full * seconds < 1]
+    for point in reversed(fits or [curve.points[0]]):
         rival = f"fixed depth, keep {point.keep:.3f}"
         if measure(rival, [], {"keep": point.keep})["kept_promise"] >= ENOUGH:
             break
     ours = measure("controller", ["--latency-slo-ms", str(PROMISE_MS)], {})
-    limit = limit_by_arithmetic(points, PHASES, capacity, beside_s)
+    limit = limit_by_arithmetic(curve, phases)
     print(f"  limit by arithmetic: MRR@20 {limit:.4f} on validation rows")
     gain, error = difference(found["controller"], found[rival], len(requests.targets))
     print(f"  controller less {rival}: MRR@20 {gain:+.4f}, standard error {error:.4f}")
     if picture is not None:
-        shown = {name: found[name] for name in ("full depth", rival, "controller")}
+        shown = {name: found[name] for name in ("all blocks", rival, "controller")}
         draw_load(picture, moments, shown, PROMISE_MS)
     return ours["answered"] == 1 and ours["kept_promise"] >= ENOUGH and gain > 2 * error
 
@@ -246,7 +256,7 @@ def print_arm(name: str, sent: Sent, points: tuple[Point, ...]) -> None:
     )
 
 
-def poisson_moments(phases: list[tuple[float, float]], seed: int) -> Floats:
+def poisson_moments(phases: Phases, seed: int) -> Floats:
     """Moments of requests, in seconds, at the rates of the phases (seconds, requests a second)."""
     generator = np.random.default_rng(seed)
     start_s, parts = 0.0, []

@@ -1,5 +1,6 @@
 """What a load has shown: answers in time, their accuracy, and what could have been had."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from skiprec.service.control import Point
 
 Floats = NDArray[np.float64]
 Sent = dict[str, list[Any]]  # what load.py reports of each request
-Phases = tuple[tuple[float, float], ...]  # seconds, multiple of the load that full depth can take
+Phases = tuple[tuple[float, float], ...]  # seconds, requests a second
 
 
 def gains_of(sent: Sent) -> Floats:
@@ -43,25 +44,36 @@ def summary_of(sent: Sent, promise_ms: float) -> dict[str, float]:
     }
 
 
-def limit_by_arithmetic(
-    points: tuple[Point, ...], phases: Phases, capacity: float, beside_s: float
-) -> float:
+@dataclass(frozen=True)
+class Curve:
+    """The points of a policy, and how long a request takes at each, with HTTP."""
+
+    points: tuple[Point, ...]
+    seconds_P: Floats
+
+    @property
+    def pairs(self) -> list[tuple[Point, float]]:
+        """Each point with its seconds."""
+        return list(zip(self.points, self.seconds_P.tolist(), strict=True))
+
+
+def limit_by_arithmetic(curve: Curve, phases: Phases) -> float:
     """The best mean accuracy of all requests if depth could be mixed freely and nothing waited.
 
-    In each phase the executor's whole time is shared: the accuracy is that of the upper hull of
-    the points at the mean time that a request may take.
+    In each phase the whole time of the service is shared: the accuracy is that of the upper hull
+    of the points at the mean time that a request may take.
     """
-    seconds = np.array([point.row_s for point in points]) + beside_s
-    mrr = np.array([point.mrr_at_20 for point in points])
+    seconds = curve.seconds_P
+    mrr = np.array([point.mrr_at_20 for point in curve.points])
     total = count = 0.0
-    for length, times in phases:
-        budget_s = 1 / (times * capacity)
+    for length, rate in phases:
+        budget_s = 1 / rate
         pairs = [
             np.interp(budget_s, seconds[[a, b]], mrr[[a, b]])
-            for a in range(len(points))
-            for b in range(a, len(points))
+            for a in range(len(mrr))
+            for b in range(a, len(mrr))
             if seconds[a] <= max(budget_s, seconds[0])
         ]
-        total += times * length * max(pairs)
-        count += times * length
+        total += rate * length * max(pairs)
+        count += rate * length
     return total / count

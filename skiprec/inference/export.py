@@ -129,7 +129,10 @@ def export_model(
             curve = measure_curve(network, model, rule.kind, validation)
         spec = ModelSpec(**{**vars(spec), "curve": curve})
     ids = items["original_id"].to_pylist()
-    table = pa.table({"id": items["original_id"], "count": items["train_count"]})
+    columns = {"id": items["original_id"], "count": items["train_count"]}
+    if "name" in items.column_names:
+        columns["name"] = items["name"]
+    table = pa.table(columns)
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
@@ -138,7 +141,9 @@ def export_model(
             writer.write_table(table)
         (draft / MODEL).write_text(spec.to_json())
         counts = items["train_count"].to_numpy()
-        plain = Recommender(SavedModel(spec, weights, ids, counts, []), executor=_name(model))
+        nameless: list[str | None] = [None] * len(ids)
+        saved = SavedModel(spec, weights, ids, counts, [], nameless)
+        plain = Recommender(saved, executor=_name(model))
         (draft / SELF_TEST).write_text(json.dumps(_self_test(plain, validation, ids), indent=1))
         if with_onnx:
             progress("writing ONNX graphs")

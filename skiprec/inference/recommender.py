@@ -27,6 +27,15 @@ TOLERANCE, TOLERANCE_BF16 = 1e-4, 0.05
 
 
 @dataclass(frozen=True, slots=True)
+class PartTimes:
+    """Where the time of a call went, in milliseconds, summed over its threads and all its rows."""
+
+    policy: float
+    blocks: float
+    head: float
+
+
+@dataclass(frozen=True, slots=True)
 class Recommendation:
     """The list of one history.
 
@@ -37,6 +46,7 @@ class Recommendation:
         unknown: ids of the history that the model does not know; they are passed over.
         read: number of items that the model read: the newest ones, up to its window.
         kept_blocks: indices of the blocks that ran; None unless asked for.
+        part_ms: of the call that this row was in; None unless asked for.
     """
 
     items: list[str]
@@ -45,6 +55,7 @@ class Recommendation:
     unknown: list[str]
     read: int
     kept_blocks: list[int] | None
+    part_ms: PartTimes | None = None
 
 
 class Recommender:
@@ -69,7 +80,7 @@ class Recommender:
         threads: int = 1,
         executor: Executor | None = None,
     ):
-        self.spec, self.ids = model.spec, model.ids
+        self.spec, self.ids, self.names = model.spec, model.ids, model.names
         self._threads = threads
         self._number_of = {name: number for number, name in enumerate(model.ids, start=1)}
         self._id_array = pa.array(model.ids, pa.string())
@@ -132,7 +143,7 @@ class Recommender:
             keep: the share of blocks that may run on average, from 0 to 1. The policy chooses for
                 whom; without a policy all rows leave at one exit. No share is below that of the
                 first exit. None: as it was trained.
-            explain: whether the answer names the blocks that ran.
+            explain: whether the answer names the blocks that ran and the time of each part.
 
         Raises:
             ValueError: a history, an id, `k` or `keep` is not what it should be.
@@ -143,19 +154,22 @@ class Recommender:
         end_B = np.cumsum([len(one) for one in known], dtype=np.int64)
         answer = self._ask(item_N, end_B, k, exclude_seen, allowed_V, keep)
         window = self.spec.shape["window"]
+        parts = PartTimes(*(1000 * answer.seconds_P).tolist()) if explain else None
         results = []
         for row, history in enumerate(known):
             kept = np.flatnonzero(answer.keep_BL[row]).tolist() if explain else None
             if not len(history):
                 items, scores = self._popular(k, allowed_V)
                 kept = [] if explain else None
-                results.append(Recommendation(items, scores, "popularity", unknown[row], 0, kept))
+                results.append(
+                    Recommendation(items, scores, "popularity", unknown[row], 0, kept, parts)
+                )
                 continue
             numbers = answer.items_BK[row].tolist()
             items = [self.ids[number - 1] for number in numbers if number]
             scores = answer.scores_BK[row, : len(items)].tolist()
             read = min(len(history), window)
-            results.append(Recommendation(items, scores, "model", unknown[row], read, kept))
+            results.append(Recommendation(items, scores, "model", unknown[row], read, kept, parts))
         return results
 
     def recommend_table(

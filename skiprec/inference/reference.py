@@ -3,12 +3,13 @@
 It answers where there is no library, and tests compare the library with it.
 """
 
+import time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skiprec.inference.native.library import Answer
+from skiprec.inference.native.library import PARTS, Answer
 from skiprec.inference.native.pack import (
     CHEAPEST_SET,
     CONVOLUTIONS,
@@ -49,12 +50,17 @@ class ReferenceModel:
         items_BK = np.zeros((rows, k), np.int32)
         scores_BK = np.full((rows, k), -np.inf, np.float32)
         kept_BL = np.ones((rows, self.spec.shape["blocks"]), np.bool_)
+        seconds_P = np.zeros(len(PARTS))
         for row, history in enumerate(np.split(item_N, end_B)[:rows]):
+            times_s = [time.perf_counter()]
             if keep_BL is not None:
                 kept_BL[row] = keep_BL[row]
             elif self.spec.shape["rule"] != RUN_ALL and len(history):
                 kept_BL[row] = self._decide(history, setting)
-            score_V = self.scores(self._last_vector(history, kept_BL[row])[None])[0]
+            times_s.append(time.perf_counter())
+            last_D = self._last_vector(history, kept_BL[row])
+            times_s.append(time.perf_counter())
+            score_V = self.scores(last_D[None])[0]
             may_V = np.ones(len(score_V), bool) if allowed_V is None else allowed_V.copy()
             if exclude_seen:
                 may_V[history - 1] = False
@@ -62,7 +68,8 @@ class ReferenceModel:
             best_N = place_N[may_V[place_N]][:k]
             items_BK[row, : len(best_N)] = best_N + 1
             scores_BK[row, : len(best_N)] = score_V[best_N]
-        return Answer(items_BK, scores_BK, kept_BL)
+            seconds_P += np.diff([*times_s, time.perf_counter()])
+        return Answer(items_BK, scores_BK, kept_BL, seconds_P)
 
     def scores(self, vector_BD: Floats) -> Floats:
         """`[B, V]`: the scores of all items."""

@@ -108,6 +108,7 @@ class SavedModel:
         ids: the original id of each item; entry v is item v + 1.
         count_V: how often each item occurs in the training rows.
         self_test: histories of original ids with their answers.
+        names: of the items, for people; None for an item without one.
     """
 
     spec: ModelSpec
@@ -115,6 +116,7 @@ class SavedModel:
     ids: list[str]
     count_V: NDArray[np.int64]
     self_test: list[dict[str, Any]]
+    names: list[str | None]
 
 
 def write_manifest(folder: Path) -> None:
@@ -162,4 +164,5 @@ def read_saved_model(folder: Path) -> SavedModel:
         items["id"].to_pylist(),
         items["count"].to_numpy(),
         json.loads((folder / SELF_TEST).read_text()),
+        items["name"].to_pylist() if "name" in items.column_names else [None] * len(items),
     )

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Header, Request, Response
+from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
@@ -21,6 +21,8 @@ from skiprec.service.errors import FAILED, RefusedError, add_error_answers, read
 from skiprec.service.limits import Limits
 from skiprec.service.schema import (
     ErrorAnswer,
+    Item,
+    ItemsAnswer,
     ModelAnswer,
     RecommendAnswer,
     RecommendRequest,
@@ -45,6 +47,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 RECOMMEND = "/v1/recommend"
+MAX_FOUND = 100
 NOT_ALLOWED: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorAnswer, "description": "The token is missing or wrong."}
 }
@@ -126,6 +129,15 @@ def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
         service.metrics.waiting.set(service.dispatcher.rows_waiting)
         text = service.metrics.text().decode()
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+    @app.get("/v1/items", response_model=ItemsAnswer, responses={422: ERRORS[422]})
+    def items(
+        q: Annotated[str, Query(description="Words of the id or name.", max_length=200)] = "",
+        limit: Annotated[int, Query(ge=1, le=MAX_FOUND)] = 20,
+    ) -> ItemsAnswer:
+        """A search for items, for people."""
+        found = service.model.now.catalogue.search(q, limit)
+        return ItemsAnswer(items=[Item(**vars(one)) for one in found])
 
     @app.get("/v1/model", response_model=ModelAnswer)
     async def describe() -> ModelAnswer:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from skiprec.inference.recommender import Id, Recommendation
+from skiprec.service.serving_model import LoadedModel
 
 
 class QueueFullError(Exception):
@@ -64,14 +65,14 @@ class Done:
     """The answer to a request: its rows, who answered, and when."""
 
     rows: list[Recommendation]
-    model: str
+    model: LoadedModel
     keep: float | None
     started_s: float
     finished_s: float
 
 
-# (histories, options) -> rows, name of the model, the share of blocks that was used
-Answer = Callable[[list[list[Id]], Options], tuple[list[Recommendation], str, float | None]]
+# (histories, options) -> rows, the model, the share of blocks that was used
+Answer = Callable[[list[list[Id]], Options], tuple[list[Recommendation], LoadedModel, float | None]]
 # (histories that wait, seconds that the first has waited) -> histories of the next calls together
 Plan = Callable[[int, float], int]
 

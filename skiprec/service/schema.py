@@ -53,7 +53,11 @@ class RecommendRequest(Body):
         description="Share of the blocks that may run on average; the policy chooses for whom. "
         "Default: as the model was trained, or as the controller of the load decides.",
     )
-    explain: StrictBool = Field(False, description="Whether the answer names the blocks that ran.")
+    explain: StrictBool = Field(
+        False,
+        description="Whether the answer names the blocks that ran and the time of each part.",
+    )
+    names: StrictBool = Field(False, description="Whether the answer has the names of the items.")
 
 
 class Milliseconds(Body):
@@ -61,6 +65,9 @@ class Milliseconds(Body):
 
     waiting: float = Field(description="Until the executor began.")
     executor: float = Field(description="In the call of the executor, which others may share.")
+    policy: float | None = Field(None, description="Of the call, in the policy; with `explain`.")
+    blocks: float | None = Field(None, description="Of the call, in the blocks; with `explain`.")
+    head: float | None = Field(None, description="Of the call, in the head; with `explain`.")
     total: float = Field(description="From the last byte of the request to the answer.")
 
 
@@ -69,6 +76,9 @@ class Result(Body):
 
     items: list[str] = Field(description="Ids, the best first.")
     scores: list[float]
+    names: list[str | None] | None = Field(
+        None, description="Names of the items; with `names`. An item without one has null."
+    )
     unknown: list[str] = Field(description="Ids of the history that the model does not know.")
     source: Literal["model", "popularity"] = Field(
         description="`popularity` for a history without a known item."
@@ -99,6 +109,20 @@ class ErrorAnswer(Body):
 
     error: str
     problems: list[Problem] = []
+
+
+class Item(Body):
+    """An item of the model."""
+
+    id: str
+    name: str | None
+    count: int = Field(description="How often it occurs in the training rows.")
+
+
+class ItemsAnswer(Body):
+    """Items whose id or name has all words of a query, the most frequent first."""
+
+    items: list[Item]
 
 
 class ReloadRequest(Body):

@@ -176,19 +176,25 @@ class Service:
             "executor": round(1000 * (done.finished_s - done.started_s), 3),
             "total": round(1000 * (time.monotonic() - arrived_s), 3),
         }
-        results = [
-            {
-                "items": row.items[: asked.k],
-                "scores": row.scores[: asked.k],
-                "unknown": row.unknown,
-                "source": row.source,
-                "read": row.read,
-                "kept_blocks": row.kept_blocks if asked.explain else None,
-                "ms": ms,
-            }
-            for row in done.rows
-        ]
-        return {"model": done.model, "keep": done.keep, "results": results}
+        parts = done.rows[0].part_ms if asked.explain and done.rows else None
+        if parts is not None:
+            ms |= {name: round(getattr(parts, name), 3) for name in parts.__slots__}
+        results = [self._result(asked, done.model, row) | {"ms": ms} for row in done.rows]
+        return {"model": done.model.name, "keep": done.keep, "results": results}
+
+    def _result(
+        self, asked: RecommendRequest, loaded: LoadedModel, row: Recommendation
+    ) -> dict[str, Any]:
+        items = row.items[: asked.k]
+        return {
+            "items": items,
+            "scores": row.scores[: asked.k],
+            "names": loaded.catalogue.names_of(items) if asked.names else None,
+            "unknown": row.unknown,
+            "source": row.source,
+            "read": row.read,
+            "kept_blocks": row.kept_blocks if asked.explain else None,
+        }
 
     def _plan(self, rows_waiting: int, oldest_wait_s: float) -> int:
         """In the thread of the dispatcher: the model and its point for the next calls."""
@@ -201,7 +207,7 @@ class Service:
 
     def _answer(
         self, histories: list[list[Id]], options: Options
-    ) -> tuple[list[Recommendation], str, float | None]:
+    ) -> tuple[list[Recommendation], LoadedModel, float | None]:
         """In the thread of the dispatcher: one call of the executor."""
         loaded, planned = self._planned
         point = planned if options.keep is None else None
@@ -225,7 +231,7 @@ class Service:
         self.metrics.unknown.inc(sum(len(row.unknown) for row in rows))
         for source, count in Counter(row.source for row in rows).items():
             self.metrics.rows.labels(source).inc(count)
-        return rows, loaded.name, keep
+        return rows, loaded, keep
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from skiprec.durable import file_sha256
 from skiprec.inference.recommender import Executor, Recommender
 from skiprec.inference.saved_model import MANIFEST, read_saved_model
+from skiprec.service.catalogue import Catalogue
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class LoadedModel:
     """
 
     recommender: Recommender
+    catalogue: Catalogue
     folder: Path
     version: str
     sample: list[list[str]]
@@ -45,7 +47,7 @@ def load_model(folder: Path, threads: int, executor: Executor | None = None) -> 
     saved, version = read_saved_model(folder), version_of(folder)
     sample = [case["history"] for case in saved.self_test]
     recommender = Recommender(saved, threads, executor)
-    return LoadedModel(recommender, folder.resolve(), version, sample)
+    return LoadedModel(recommender, Catalogue(saved), folder.resolve(), version, sample)
 
 
 def version_of(folder: Path) -> str:

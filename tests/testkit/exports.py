@@ -29,6 +29,7 @@ def export_small_model(
     exits: tuple[int, ...] | None = None,
     num_blocks: int = NUM_BLOCKS,
     width: int = WIDTH,
+    names: list[str | None] | None = None,
     **changes: Any,
 ) -> SkipRecNetwork:
     """Exports a small network; its items are "item 1", "2", "item 3" and so on."""
@@ -44,6 +45,8 @@ def export_small_model(
     ]
     targets = generator.integers(1, NUM_ITEMS + 1, 40).astype(np.int32)
     items = pa.table({"original_id": IDS, "train_count": np.arange(NUM_ITEMS, 0, -1)})
+    if names is not None:
+        items = items.append_column("name", pa.array(names, pa.string()))
     validation = Validation(histories, targets)
     made_by = {"policy": kind}
     export_model(

@@ -37,6 +37,7 @@ static void call(void* model, const Shape& shape, int seed) {
     ends.push_back((int64_t)items.size());
   }
   items.shrink_to_fit();
+  double seconds_out[PARTS];
   std::vector<uint8_t> keep((size_t)rows * shape.blocks), keep_out(keep.size());
   for (uint8_t& one : keep) one = (uint8_t)pick(0, 1);
   std::vector<uint8_t> allowed(shape.items / 8 + 1);
@@ -45,7 +46,7 @@ static void call(void* model, const Shape& shape, int seed) {
   std::vector<float> scores_out(items_out.size());
   Request request{items.data(), ends.data(), pick(0, 1) ? keep.data() : nullptr,
                   pick(0, 1) ? allowed.data() : nullptr, 0.1f, (int64_t)items.size(), k, pick(0, 1), rows,
-                  items_out.data(), scores_out.data(), keep_out.data()};
+                  items_out.data(), scores_out.data(), keep_out.data(), seconds_out};
   bool is_bad = pick(0, 9) == 0 && !items.empty();
   if (is_bad) items[pick(0, (int)items.size() - 1)] = pick(0, 1) ? 0 : shape.items + 1;
   int code = skiprec_recommend(model, &request, pick(1, 3));

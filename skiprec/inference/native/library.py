@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skiprec.inference.native.places import find_library
 
 MAX_K, MAX_LIST = 10_000, 65_536  # as in api.cpp
+PARTS = ("policy", "blocks", "head")  # as in kernels.h; the embedding counts with the blocks
 BF16_LEVELS = ("amx_bf16", "avx512_bf16")  # whose products of blocks are in bf16, the best first
 
 
@@ -66,6 +67,7 @@ class _Request(ctypes.Structure):
         ("items_out", ctypes.c_void_p),
         ("scores_out", ctypes.c_void_p),
         ("keep_out", ctypes.c_void_p),
+        ("seconds_out", ctypes.c_void_p),
     )
 
 
@@ -77,6 +79,8 @@ class Answer:
     """Item ids from 1; 0 where a row has no more items."""
     scores_BK: NDArray[np.float32]
     keep_BL: NDArray[np.bool_]
+    seconds_P: NDArray[np.float64]
+    """Time of the call in each of `PARTS`, summed over its threads."""
 
 
 class NativeModel:
@@ -194,6 +198,7 @@ class NativeModel:
         items_BK = np.empty((num_rows, k), np.int32)
         scores_BK = np.empty((num_rows, k), np.float32)
         kept_BL = np.empty((num_rows, num_blocks), np.bool_)
+        seconds_P = np.empty(len(PARTS))
         request = _Request(
             _int32(item_N).tobytes(),
             end_B.astype(np.int64, copy=False).tobytes(),
@@ -207,10 +212,11 @@ class NativeModel:
             _address(items_BK),
             _address(scores_BK),
             _address(kept_BL),
+            _address(seconds_P),
         )
         if self._library.skiprec_recommend(self._handle, ctypes.byref(request), threads):
             raise ValueError(f"the native executor refuses the request: {self._reason()}")
-        return Answer(items_BK, scores_BK, kept_BL)
+        return Answer(items_BK, scores_BK, kept_BL, seconds_P)
 
     def scores(self, vector_BD: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[B, V]`: the scores of all items, as the top-k computes them."""

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -317,3 +318,26 @@ def test_where_no_item_is_allowed_lists_are_empty(
 ) -> None:
     answers = recommender.recommend([[IDS[0]], []], **options)
     assert [(one.items, one.scores) for one in answers] == [([], [])] * 2
+
+
+def test_an_explained_answer_says_where_the_time_went(recommender: Recommender) -> None:
+    rows = [IDS[:5]] * 40
+    recommender.recommend(rows)
+    start_s = time.perf_counter()
+    (one, *_) = recommender.recommend(rows, explain=True)
+    whole_ms = 1000 * (time.perf_counter() - start_s)
+    parts = one.part_ms
+    assert parts is not None
+    assert min(parts.policy, parts.blocks, parts.head) > 0
+    assert parts.policy + parts.blocks + parts.head <= whole_ms
+    (given, *_) = recommender.recommend(rows, keep=1, explain=True)
+    assert given.part_ms is not None
+    assert given.part_ms.policy <= 0.1 * given.part_ms.blocks, "nothing is decided"
+    assert recommender.recommend(rows)[0].part_ms is None
+
+
+def test_names_of_items_come_with_an_export(tmp_path: Path, recommender: Recommender) -> None:
+    names = [None if n % 3 == 0 else f"name {n}" for n in range(NUM_ITEMS)]
+    export_small_model(tmp_path / "named", names=names)
+    assert Recommender.load(tmp_path / "named").names == names
+    assert recommender.names == [None] * NUM_ITEMS

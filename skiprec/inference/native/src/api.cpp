@@ -267,7 +267,10 @@ EXPORT int skiprec_recommend(void* of_model, const Request* request, int threads
   }
   std::atomic<int> next{0};
   std::atomic<bool> has_memory{true};
+  std::mutex sums;
+  for (int part = 0; part < PARTS; part++) q.seconds_out[part] = 0;
   auto work = [&] {
+    double seconds[PARTS] = {};
     void* workspace = handle.borrow();
     if (!workspace) {
       has_memory = false;
@@ -276,9 +279,11 @@ EXPORT int skiprec_recommend(void* of_model, const Request* request, int threads
     for (int task = next++; task < tasks && has_memory; task = next++) {
       int first = task * rows_of_task;
       int last = first + rows_of_task < q.rows ? first + rows_of_task : q.rows;
-      if (!handle.level->run(handle.model, workspace, q, first, last)) has_memory = false;
+      if (!handle.level->run(handle.model, workspace, q, first, last, seconds)) has_memory = false;
     }
     handle.give_back(workspace);
+    std::lock_guard<std::mutex> lock(sums);
+    for (int part = 0; part < PARTS; part++) q.seconds_out[part] += seconds[part];
   };
   std::vector<std::thread> helpers;
   try {

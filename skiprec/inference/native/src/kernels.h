@@ -21,6 +21,8 @@ struct Lists {
   const int32_t* exit_depths;  // [norms], rising; the last is `blocks`
 };
 
+enum Part { POLICY_PART, BLOCKS_PART, HEAD_PART, PARTS };
+
 struct Request {
   const int32_t* items;       // the histories, one after the other, oldest item first
   const int64_t* ends;        // [rows]: where each history ends in `items`
@@ -30,9 +32,10 @@ struct Request {
   int64_t num_items;          // in `items`
   int32_t k;                  // 0: no lists, the blocks alone
   int32_t excludes_seen, rows;
-  int32_t* items_out;  // [rows, k]
-  float* scores_out;   // [rows, k]
-  uint8_t* keep_out;   // [rows, blocks]
+  int32_t* items_out;   // [rows, k]
+  float* scores_out;    // [rows, k]
+  uint8_t* keep_out;    // [rows, blocks]
+  double* seconds_out;  // [PARTS]: time of each part, summed over threads
 
   int64_t begin(int row) const { return row ? ends[row - 1] : 0; }
   int64_t end(int row) const { return ends[row]; }
@@ -49,8 +52,10 @@ struct Level {
   void (*free_model)(void* model);
   void* (*make_workspace)(const void* model);
   void (*free_workspace)(void* workspace);
-  // Answers rows first..last of the request; false: out of memory.
-  bool (*run)(const void* model, void* workspace, const Request&, int first, int last);
+  // Answers rows first..last of the request, and adds the time of each part to seconds[PARTS];
+  // false: out of memory.
+  bool (*run)(const void* model, void* workspace, const Request&, int first, int last,
+              double* seconds);
   // The scores of all items for vectors [rows, width], as the top-k computes them.
   void (*score_all)(const void* model, const float* vectors, int rows, float* scores);
 };

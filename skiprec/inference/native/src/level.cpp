@@ -5,6 +5,7 @@
 // be linked into the code for an old one.
 #include <cstdlib>
 #include <cstring>
+#include <time.h>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -29,6 +30,22 @@ constexpr size_t TILE_BYTES = 1 << 19;  // of their rows: they stay in the secon
 #include "model.h"
 #include "workspace.h"
 #include "run_blocks.h"
+
+// Adds the time since the last call to one part.
+struct Stopwatch {
+  double* seconds;
+  timespec last;
+
+  explicit Stopwatch(double* of_parts) : seconds(of_parts) {
+    clock_gettime(CLOCK_MONOTONIC, &last);
+  }
+  void add_to(Part part) {
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    seconds[part] += (double)(now.tv_sec - last.tv_sec) + 1e-9 * (now.tv_nsec - last.tv_nsec);
+    last = now;
+  }
+};
 
 // The items of a row that the network reads: the newest `window` of them.
 struct History {
@@ -128,10 +145,11 @@ bool find_items(const Model& m, Workspace& w, const Request& request, int first,
 }
 
 void decide_from_early_blocks(const Model& m, Workspace& w, const Undecided* user, int users,
-                              const int* positions, int rows, float setting) {
+                              const int* positions, int rows, float setting, Stopwatch& watch) {
   const Shape& s = m.shape;
   bool is_conv = s.backbone == CONVOLUTIONS;
   (is_conv ? run_early_blocks : run_early_attention)(m, w, positions, rows);
+  watch.add_to(BLOCKS_PART);
   const float* state[TILE_ROWS];
   for (int r = 0, u = 0; r < rows; r++)
     if (w.early.has_run[r]) {
@@ -148,7 +166,9 @@ int last_kept(const uint8_t* keep, int blocks) {
   return blocks;
 }
 
-bool run_tile(const Model& m, Workspace& w, const Request& request, int first, int rows) {
+bool run_tile(const Model& m, Workspace& w, const Request& request, int first, int rows,
+              double* seconds) {
+  Stopwatch watch(seconds);
   const Shape& s = m.shape;
   size_t row_floats = (size_t)s.window * m.stride;
   int positions_of[TILE_ROWS], undecided = 0;
@@ -169,16 +189,19 @@ bool run_tile(const Model& m, Workspace& w, const Request& request, int first, i
       w.early.has_run[r] = s.reads_after > 0;
     }
   }
+  watch.add_to(BLOCKS_PART);  // the embedding
   if (undecided && s.reads_after)
-    decide_from_early_blocks(m, w, user, undecided, positions_of, rows, request.setting);
+    decide_from_early_blocks(m, w, user, undecided, positions_of, rows, request.setting, watch);
   else if (undecided)
     decide(m.policy, user, undecided, s.window, s.width, m.stride, request.setting, s.blocks,
            w.conv, w.policy);
+  if (undecided) watch.add_to(POLICY_PART);
   memcpy(request.keep_out + (size_t)first * s.blocks, w.keep, (size_t)rows * s.blocks);
   if (s.backbone == CONVOLUTIONS)
     run_conv_blocks(m, w, positions_of, rows);
   else
     run_attention_blocks(m, w, positions_of, rows);
+  watch.add_to(BLOCKS_PART);
   if (!request.k) return true;  // the blocks alone
   for (int r = 0; r < rows; r++) {
     int positions = positions_of[r];
@@ -198,17 +221,20 @@ bool run_tile(const Model& m, Workspace& w, const Request& request, int first, i
     int count = rows - r < USERS_AT_ONCE ? rows - r : USERS_AT_ONCE;
     if (!find_items(m, w, request, first + r, count, w.last + (size_t)r * m.stride)) return false;
   }
+  watch.add_to(HEAD_PART);
   return true;
 }
 
-bool run(const void* model, void* workspace, const Request& request, int first, int last) {
+bool run(const void* model, void* workspace, const Request& request, int first, int last,
+         double* seconds) {
 #if defined(__AMX_BF16__)
   UseTiles tiles;
 #endif
   int tile = ((const Model*)model)->tile;
   for (int at = first; at < last; at += tile) {
     int rows = last - at < tile ? last - at : tile;
-    if (!run_tile(*(const Model*)model, *(Workspace*)workspace, request, at, rows)) return false;
+    if (!run_tile(*(const Model*)model, *(Workspace*)workspace, request, at, rows, seconds))
+      return false;
   }
   return true;
 }
