@@ -55,7 +55,15 @@ def no_gpu() -> str | None:
     return None if torch.cuda.is_available() else "no GPU"
 
 
-CANNOT_RUN: dict[str, Callable[[], str | None]] = {"gpu": no_gpu}
+def no_browser() -> str | None:
+    """Why the browser tier cannot run here; None if it can."""
+    sys.path.insert(0, str(ROOT))
+    from tests.testkit.browser import why_no_browser
+
+    return why_no_browser()
+
+
+CANNOT_RUN: dict[str, Callable[[], str | None]] = {"gpu": no_gpu, "browser": no_browser}
 
 
 def find_tiers(tests: Path) -> list[str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, Query, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive
@@ -48,6 +49,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 RECOMMEND = "/v1/recommend"
 MAX_FOUND = 100
+PAGE = Path(__file__).parent / "page"
+POLICY = "default-src 'self'; img-src 'self' data:"
 NOT_ALLOWED: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorAnswer, "description": "The token is missing or wrong."}
 }
@@ -113,6 +116,13 @@ def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
         # The entrance answers before; here is what OpenAPI says of it.
         return await answer(service, await request.body(), time.monotonic(), request.receive)
 
+    app.mount("/page", StaticFiles(directory=PAGE))
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        """The page for people."""
+        return FileResponse(PAGE / "index.html", headers={"Content-Security-Policy": POLICY})
+
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Whether the process runs."""
@@ -133,10 +143,14 @@ def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
     @app.get("/v1/items", response_model=ItemsAnswer, responses={422: ERRORS[422]})
     def items(
         q: Annotated[str, Query(description="Words of the id or name.", max_length=200)] = "",
+        only: Annotated[
+            list[str] | None,
+            Query(alias="id", description="The ids to look among.", max_length=MAX_FOUND),
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_FOUND)] = 20,
     ) -> ItemsAnswer:
         """A search for items, for people."""
-        found = service.model.now.catalogue.search(q, limit)
+        found = service.model.now.catalogue.search(q, limit, only)
         return ItemsAnswer(items=[Item(**vars(one)) for one in found])
 
     @app.get("/v1/model", response_model=ModelAnswer)

@@ -36,9 +36,16 @@ class Catalogue:
         """The name of each item; None where it has none."""
         return [self._name_of.get(item) for item in ids]
 
-    def search(self, query: str, limit: int) -> list[FoundItem]:
-        """Items whose id or name has all words of the query, whatever their case."""
+    def search(self, query: str, limit: int, only: list[str] | None = None) -> list[FoundItem]:
+        """Items whose id or name has all words of the query, whatever their case.
+
+        Args:
+            only: ids of the items to look among. None: all items.
+        """
         has_all_V = np.ones(len(self._ids), np.bool_)
+        if only is not None:
+            is_given = pc.is_in(self._ids, pa.array(only, pa.string()))
+            has_all_V &= is_given.to_numpy(zero_copy_only=False)
         for word in query.lower().split():
             has_all_V &= pc.match_substring(self._text, word).to_numpy(zero_copy_only=False)
         place = pa.array(np.flatnonzero(has_all_V)[:limit])
