@@ -49,6 +49,7 @@ class Curve:
     """The points of a policy, and how long a request takes at each, with HTTP."""
 
     points: tuple[Point, ...]
+    all_blocks: Point
     seconds_P: Floats
 
     @property

@@ -284,12 +284,11 @@ def _perhaps_raised(
 ) -> Standing:
     """One point more, after enough periods in which it would have fitted."""
     above = standing.point + 1
-    fits_above = (
-        above < len(points)
-        and standing.share(points[above], load) <= MARGIN_UP * standing.allowance
-        and not _is_broken(promise, measured)
-    )
-    if not fits_above:
+    if above == len(points) or _is_broken(promise, measured):
+        return replace(standing, calm=0)
+    # Small calls keep the executor busier than the load says.
+    busy = (standing.seen.busy or 0.0) * points[above].row_s / points[standing.point].row_s
+    if max(standing.share(points[above], load), busy) > MARGIN_UP * standing.allowance:
         return replace(standing, calm=0)
     broken = standing.broken
     needed = CALM_PERIODS if broken is None or above < broken.point else broken.patience

@@ -5,11 +5,12 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from skiprec.inference.recommender import Recommender
+from skiprec.inference.saved_model import CurvePoint
 from skiprec.service.control import (
     FULL_ROWS,
     PERIOD_S,
@@ -28,6 +29,9 @@ CALIBRATION_ROWS, CALIBRATION_ROUNDS = 32, 3
 def measure_points(recommender: Recommender, histories: list[list[str]]) -> list[Point]:
     """The points of the policy's curve, with the executor's time on this machine.
 
+    Some histories are timed at all points. A line through these times says what a block costs, and
+    the curve says how many of them run at a point on average over all validation rows.
+
     Raises:
         ValueError: the model has no curve, so its depth cannot follow the load.
     """
@@ -40,18 +44,31 @@ def measure_points(recommender: Recommender, histories: list[list[str]]) -> list
     real = [history for history in histories if history] or [[]]
     rows = [real[index % len(real)] for index in range(CALIBRATION_ROWS)]
 
-    def seconds(keep: float) -> float:
+    def measured(keep: float) -> tuple[float, float]:
         start_s = time.perf_counter()
-        recommender.recommend(rows, keep=keep)
-        return (time.perf_counter() - start_s) / len(rows)
+        answers = recommender.recommend(rows, keep=keep, explain=True)
+        row_s = (time.perf_counter() - start_s) / len(rows)
+        kept = sum(len(answer.kept_blocks or ()) for answer in answers) / len(rows)
+        return kept / recommender.spec.shape["blocks"], row_s
 
     # Rounds over all points, so that a disturbance hits all of them.
-    times = [[seconds(point.keep) for point in curve] for _ in range(CALIBRATION_ROUNDS)]
-    medians = [statistics.median(column) for column in zip(*times, strict=True)]
+    rounds = [[measured(point.keep) for point in curve] for _ in range(CALIBRATION_ROUNDS)]
+    keeps = [keep for keep, _ in rounds[0]]
+    medians = [statistics.median(row_s for _, row_s in each) for each in zip(*rounds, strict=True)]
     return [
         Point(point.keep, point.mrr_at_20, row_s)
-        for point, row_s in zip(curve, medians, strict=True)
+        for point, row_s in zip(curve, on_a_line(keeps, medians, curve), strict=True)
     ]
+
+
+def on_a_line(keeps: list[float], seconds: list[float], curve: Sequence[CurvePoint]) -> list[float]:
+    """The time of a history at each point of a curve, by the line through measured times."""
+    mean_keep, mean_s = statistics.fmean(keeps), statistics.fmean(seconds)
+    spread = sum((keep - mean_keep) ** 2 for keep in keeps)
+    pairs = zip(keeps, seconds, strict=True)
+    slope = sum((keep - mean_keep) * one for keep, one in pairs) / spread if spread else 0.0
+    least_s = min(seconds) / 2  # a line through noise may cross zero
+    return [max(least_s, mean_s + slope * (point.keep - mean_keep)) for point in curve]
 
 
 class LoadController:

@@ -251,6 +251,17 @@ def test_going_up_takes_a_second() -> None:
     assert points == [0] * 9 + [1] * 10 + [2] * 6
 
 
+def test_an_executor_that_small_calls_keep_busy_gets_no_further_block() -> None:
+    """By the load a history takes it 0.2 of its time, and it is at work for 0.7 of it."""
+    standings = []
+    for busy in (0.2, 0.7):
+        standing = Standing(1)
+        for _ in range(15):
+            standing = decide(POINTS, PROMISE, standing, Measured(50, busy, 1.0, 10.0, 0.0))
+        standings.append(standing.point)
+    assert standings == [2, 1]  # 0.7 would be 1.05 there
+
+
 def test_a_call_takes_as_few_blocks_as_what_waits_needs() -> None:
     top = Standing(len(POINTS) - 1)
 

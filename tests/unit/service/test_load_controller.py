@@ -1,9 +1,14 @@
 """The thread that measures: what it counts reaches the decision, and a new model starts anew."""
 
+from pathlib import Path
+
 import pytest
 
+from skiprec.inference import Recommender
+from skiprec.inference.saved_model import CurvePoint
 from skiprec.service.control import Point, Promise
-from skiprec.service.load_controller import LoadController
+from skiprec.service.load_controller import LoadController, measure_points, on_a_line
+from tests.testkit.exports import IDS, export_small_model
 
 POINTS = tuple(Point(keep, 0.1 * keep**0.5, keep / 100) for keep in (0.25, 0.5, 1.0))
 
@@ -88,3 +93,21 @@ def test_a_new_model_is_not_judged_by_the_answers_of_the_old_one(
     controller.count_arrival(20)
     controller.decide_once(period_s=0.5)
     assert controller.point == POINTS[2]
+
+
+def test_times_of_points_lie_on_the_line_through_the_measured_ones() -> None:
+    curve = [CurvePoint(keep, 0.0, 0.1, 0.2) for keep in (0.1, 0.5, 0.9)]
+    # The timed histories keep other shares than the validation rows.
+    found = on_a_line([0.2, 0.4, 1.0], [0.003, 0.005, 0.011], curve)
+    assert found == pytest.approx([0.002, 0.006, 0.010])
+    same = on_a_line([0.5, 0.5, 0.5], [0.002, 0.004, 0.003], curve)
+    assert same == pytest.approx([0.003] * 3)
+    assert min(on_a_line([0.9, 1.0], [0.001, 0.009], curve[:2])) > 0
+
+
+def test_deeper_points_of_a_model_take_longer(tmp_path: Path) -> None:
+    export_small_model(tmp_path / "model", kind="cost", num_blocks=32, width=64)
+    recommender = Recommender.load(tmp_path / "model")
+    points = measure_points(recommender, [[IDS[0], IDS[3]], [], [IDS[5]] * 6])
+    assert [point.keep for point in points] == [point.keep for point in recommender.spec.curve]
+    assert points[-1].row_s > 1.5 * points[0].row_s > 0
