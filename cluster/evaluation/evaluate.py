@@ -219,6 +219,7 @@ def _conditions(
         "policy": config.policy.model_dump(exclude_none=True),
         "keep_frac_asked": config.evaluation.keep_frac,
         "init_from": config.init_from,
+        "init_items": _items_of_init(job.run_folder),
         "data": str(config.data.path),
         "data_content": shards.manifest.content_hash,
         "split": shards.split,
@@ -233,6 +234,15 @@ def _conditions(
         "evaluation_s": round(time.monotonic() - started, 1),
         "executor": executor,
     }
+
+
+def _items_of_init(run_folder: Path) -> dict[str, int] | None:
+    """How many items were kept, new and gone at the start; None: the catalogue was the same."""
+    result = run_folder / "result.json"
+    items: dict[str, int] | None = None
+    if result.exists():
+        items = json.loads(result.read_text()).get("items")
+    return items
 
 
 def _publish(run_folder: Path, measured: Measured, report: Report) -> Path:

@@ -18,7 +18,7 @@ from ray.train.torch import TorchConfig
 
 from cluster.machine.room import wait_for_room, worker_resources
 from cluster.machine.session import ray_session
-from cluster.runs.data import ensure_data, refuse_other_items
+from cluster.runs.data import ensure_data, keep_item_ids, older_items, refuse_other_items
 from cluster.runs.folder import clear_stop, lease, open_run
 from cluster.runs.storage import Storage, open_storage, restore, take_over, upload
 from cluster.training.build import build_network
@@ -29,6 +29,7 @@ from cluster.training.rank import run_rank
 from cluster.training.surroundings import Surroundings
 from cluster.training.trainer import Trainer
 from cluster.training.worker import ray_train_worker
+from skiprec.checkpoints.catalogue import ItemMatch
 from skiprec.checkpoints.files import newest_good, read_state
 from skiprec.checkpoints.network import start_from_backbone
 from skiprec.config.run import RunConfig
@@ -77,7 +78,11 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
             return finished
         clear_stop(config)
         ensure_data(config.data)
-        check_inputs(config)
+        match = check_inputs(config)
+        keep_item_ids(config.folder, Path(config.data.path))
+        if match is not None:
+            counts = ", ".join(f"{count:,} {what}" for what, count in match.counts.items())
+            say(f"[{config.name}] items against those of {config.init_from}: {counts}")
         started = time.time()
         workers = config.cluster.num_workers
         where = f"{workers} worker(s)" if workers else "in this process"
@@ -89,6 +94,8 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
             with ray_session():
                 _train_on_ray(config, lease_token)
         result = _result(config, time.time() - started)
+        if match is not None:
+            result["items"] = match.counts
         write_text_durably(config.folder / "result.json", json.dumps(result, indent=1))
         _upload_result(config, storage, lease_token)
         return result
@@ -186,8 +193,10 @@ def _train_on_ray(config: RunConfig, lease_token: str) -> None:
         raise RunFailedError(f"run {config.name!r} failed: {reason}") from error
 
 
-def check_inputs(config: RunConfig) -> None:
+def check_inputs(config: RunConfig) -> ItemMatch | None:
     """Checks the data and the run of `init_from` before any worker starts.
+
+    Returns how the items relate to those of that run, if `init_items` says that they may differ.
 
     Raises:
         ValueError: the data or that run is missing, damaged or does not fit the configuration.
@@ -223,8 +232,12 @@ def check_inputs(config: RunConfig) -> None:
                 "first with jobs/pretrain_backbone.py, on its own configuration file, or on this "
                 "one if it has a [pretraining] section"
             )
-        start_from_backbone(network, backbone, config.init_growth)
-        refuse_other_items(backbone, network.num_items, data)
+        items = older_items(config)
+        start_from_backbone(network, backbone, config.init_growth, items)
+        if items is None:
+            refuse_other_items(backbone, network.num_items, data)
+        return None if items is None else items[0]
+    return None
 
 
 def _result(config: RunConfig, seconds: float) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from cluster.runs.data import older_items
 from cluster.runs.events import log_event
 from cluster.runs.folder import stop_is_requested
 from cluster.training.build import build_engine, build_network
@@ -58,7 +59,8 @@ def run_rank(
     surroundings.refuse_if_replaced()
     checkpoint, problems = resume_point(checkpoint_folder(config), comm, device)
     if checkpoint is None and config.init_from is not None:
-        start_from_backbone(network, Path(config.root) / config.init_from, config.init_growth)
+        backbone = Path(config.root) / config.init_from
+        start_from_backbone(network, backbone, config.init_growth, older_items(config))
     engine = build_engine(config, network, reader, device)
     state = TrainState(
         seed=config.training.seed,

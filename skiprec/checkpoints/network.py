@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from skiprec.checkpoints.catalogue import ItemMatch, Neighbours, moved
 from skiprec.checkpoints.files import WEIGHTS, best_good
 from skiprec.config.model import ModelConfig
 from skiprec.config.run import RunConfig
@@ -48,7 +49,10 @@ def load_network(run_folder: Path) -> tuple[RunConfig, SkipRecNetwork]:
 
 
 def start_from_backbone(
-    network: SkipRecNetwork, run_folder: Path, growth: Growth | None = None
+    network: SkipRecNetwork,
+    run_folder: Path,
+    growth: Growth | None = None,
+    items: tuple[ItemMatch, Neighbours | None] | None = None,
 ) -> None:
     """Copies the weights of a run's best backbone into `network` (two-stage training).
 
@@ -57,6 +61,8 @@ def start_from_backbone(
     Args:
         growth: the run may have fewer blocks, which are copied several times in this order
             (`skiprec.models.growth`). None: the number of blocks must be the same.
+        items: how the network's items relate to those of the run (`skiprec.checkpoints.catalogue`).
+            None: they are the same.
 
     Raises:
         ValueError: the run has another backbone, another shape or another number of items.
@@ -65,6 +71,8 @@ def start_from_backbone(
     _same_function(config, network.model_config)
     own = network.state_dict()
     weights = _without_policy(trained.state_dict())
+    if items is not None:
+        weights = moved(weights, own, *items)
     if growth is not None:
         cycle = block_cycle(config.model)
         weights = grown(weights, trained.num_blocks, network.num_blocks, cycle, growth)
@@ -75,7 +83,7 @@ def start_from_backbone(
             f"{network.model_config.width} for {network.num_items} items, found "
             f"{trained.num_blocks} of width {config.model.width} for {trained.num_items}; "
             f"{len(differing)} weights differ, first {differing[0]}. Pretrain a backbone of this "
-            "shape on this data, or name another run"
+            "shape on this data, or name another run; init_items takes one of another catalogue"
         )
     network.load_state_dict(weights, strict=False)
     table = own.get("policy.trunk.embedding.table.weight")

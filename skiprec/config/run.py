@@ -32,6 +32,11 @@ class RunConfig(Section):
     init_growth: Literal["adjacent", "cross"] | None = None
     """Order of block copies if the run `init_from` has fewer blocks (StackRec). `adjacent`: 1 1 2
     2. `cross`: 1 2 1 2. None: that run must have the same number of blocks."""
+    init_items: Literal["fresh", "neighbours"] | None = None
+    """What happens if the run `init_from` was trained on another catalogue. Items that both have
+    keep their vectors, and those that are gone are dropped. A new item begins with random values
+    (`fresh`) or with the mean of the items beside it in the training rows (`neighbours`). None: the
+    catalogue must be the same."""
     data: DataConfig
     """Dataset that the run trains on."""
     model: ModelConfig = ModelConfig()
@@ -156,6 +161,8 @@ def _check_training(config: RunConfig) -> None:
         )
     if config.init_growth is not None and config.init_from is None:
         raise ValueError("init_growth has no effect without init_from; name the shallower run")
+    if config.init_items is not None and config.init_from is None:
+        raise ValueError("init_items has no effect without init_from; name the older run")
     if training.engine == "torch" and (cluster.num_workers > 1 or cluster.zero_stage > 0):
         raise ValueError(
             "training.engine='torch' is the single-process reference: it needs "
@@ -232,6 +239,7 @@ def backbone_config(config: RunConfig) -> RunConfig:
             "name": config.init_from or f"{config.name}-backbone",
             "init_from": None,
             "init_growth": None,
+            "init_items": None,
             "policy": {"kind": NO_POLICY},
             "evaluation": config.evaluation.model_copy(update={"keep_frac": None}).model_dump(),
             "training": plain_training.model_dump(),

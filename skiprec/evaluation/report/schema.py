@@ -279,6 +279,7 @@ class MeasuredConditions(Machine):
     policy: dict[str, object]
     keep_frac_asked: float | None
     init_from: str | None
+    init_items: NotRequired[dict[str, int] | None]
     data: str
     data_content: NotRequired[str]
     split: str
