@@ -106,9 +106,8 @@ def test_the_exit_code_tells_a_scheduler(
     monkeypatch.setattr(Recommender, "recommend_table", nothing_good)
     capsys.readouterr()
     assert run("--models", good, bad, "--data", data) == 1
-    assert "is surely worse and must not take the place" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    said = " ".join(capsys.readouterr().out.split())
+    assert "is surely worse and must not take the place" in said
     assert run("--models", good, bad, "--data", data, "--margin", 0.9) == 0
     assert run("--models", bad, good, "--data", data) == 0
 
