@@ -53,19 +53,23 @@ def show_answers(config: RunConfig) -> None:
     shards = ShardSet.open(Path(config.data.path), "test")
     rows = shards.take(evenly_spaced_rows(shards.num_rows, 3)).items_RW
     histories = [[recommender.ids[item - 1] for item in row[:-1] if item] for row in rows]
+    name_of = dict(zip(recommender.ids, recommender.names, strict=True))
     print(f"\nThe exported model, {folder}, recommends:")
     for history, answer in zip(
         histories, recommender.recommend(histories, k=3, explain=True), strict=True
     ):
         kept, blocks = len(answer.kept_blocks or ()), recommender.spec.shape["blocks"]
-        print(
-            f"  after … {' '.join(history[-3:])}: {' '.join(answer.items)} "
-            f"({kept} of {blocks} blocks ran)"
+        before, after = (
+            "; ".join(name_of.get(item) or item for item in items)
+            for items in (history[-3:], answer.items)
         )
+        print(f"  after … {before}\n    {after} ({kept} of {blocks} blocks ran)")
     body = json.dumps({"histories": [histories[0][-3:]], "k": 3})
     print(
         f"serve it: python jobs/serve_model.py --model {folder}\n"
-        f"and ask:  curl -s localhost:8080/v1/recommend -d {shlex.quote(body)}"
+        f"and ask:  curl -s localhost:8080/v1/recommend -d {shlex.quote(body)}\n"
+        "or open:  http://localhost:8080, a page on which you put histories together\n"
+        f"look at the run: python jobs/show_run.py --run {folder.parent}"
     )
 
 

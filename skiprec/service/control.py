@@ -4,7 +4,8 @@ Depth is what a service with a policy can give up without giving up a request. `
 it knows the executor's time for a history at each point of the policy's curve on this machine
 (`Point.row_s`), and takes the most accurate point at which the load fills no more than a share of
 the executor's time, the allowance. And it looks back: if the promised latency is broken all the
-same, it goes down and the allowance shrinks.
+same, it goes down and the allowance shrinks. A load that fills all of the time is no harm: then the
+guard keeps the queue short, and the promise is spent on accuracy.
 
 Going down is immediate. Going up takes one point at a time, some calm periods and a margin. A point
 at which the promise was broken is tried again, each time after twice as many calm periods
@@ -18,7 +19,7 @@ once if what waits could not be answered in time.
 from dataclasses import dataclass, replace
 
 PERIOD_S = 0.1
-START_ALLOWANCE = 0.9  # share of the executor's time
+START_ALLOWANCE = 1.1  # share of the executor's time; the guard takes care of what is above 1
 MIN_ALLOWANCE = 0.3
 SHRINK = 0.85
 RECOVER = 1.2
@@ -29,7 +30,7 @@ SETTLE_PERIODS = 3  # until a step down shows in the latencies
 FALLEN = 0.5  # of the load at which the promise was broken
 WEIGHT = 0.3  # of the newest period in a smoothed number
 SLOW_WEIGHT = 0.03
-GUARD = 0.5  # of the time that is left of the promise: what waits may take so much
+GUARD = 0.7  # of the time that is left of the promise: what waits may take so much
 CALL = 0.25  # of the promise that one call of the executor may take
 FULL_ROWS = 8  # a smaller call takes more time for each history than `Point.row_s` says
 MAX_QUANTILE = 0.9999  # it takes ten thousand answers to tell
@@ -197,7 +198,7 @@ def decide(
     fitting = _fitting(points, standing, load)
     if fitting < standing.point:
         return replace(standing, point=fitting, calm=0)
-    return _perhaps_raised(points, promise, standing, measured, load)
+    return _perhaps_raised(points, promise, standing, measured)
 
 
 def point_of_call(
@@ -280,15 +281,14 @@ def _perhaps_raised(
     promise: Promise,
     standing: Standing,
     measured: Measured,
-    load: float,
 ) -> Standing:
     """One point more, after enough periods in which it would have fitted."""
     above = standing.point + 1
     if above == len(points) or _is_broken(promise, measured):
         return replace(standing, calm=0)
-    # Small calls keep the executor busier than the load says.
+    # How busy the executor is says more than the load and the times of full calls.
     busy = (standing.seen.busy or 0.0) * points[above].row_s / points[standing.point].row_s
-    if max(standing.share(points[above], load), busy) > MARGIN_UP * standing.allowance:
+    if busy > MARGIN_UP * standing.allowance:
         return replace(standing, calm=0)
     broken = standing.broken
     needed = CALM_PERIODS if broken is None or above < broken.point else broken.patience

@@ -29,8 +29,8 @@ CALIBRATION_ROWS, CALIBRATION_ROUNDS = 32, 3
 def measure_points(recommender: Recommender, histories: list[list[str]]) -> list[Point]:
     """The points of the policy's curve, with the executor's time on this machine.
 
-    Some histories are timed at all points. A line through these times says what a block costs, and
-    the curve says how many of them run at a point on average over all validation rows.
+    Some histories are timed at all points. Between these times lies the time of a point: the curve
+    says how many blocks run there on average over all validation rows.
 
     Raises:
         ValueError: the model has no curve, so its depth cannot follow the load.
@@ -57,18 +57,26 @@ def measure_points(recommender: Recommender, histories: list[list[str]]) -> list
     medians = [statistics.median(row_s for _, row_s in each) for each in zip(*rounds, strict=True)]
     return [
         Point(point.keep, point.mrr_at_20, row_s)
-        for point, row_s in zip(curve, on_a_line(keeps, medians, curve), strict=True)
+        for point, row_s in zip(curve, times_at(keeps, medians, curve), strict=True)
     ]
 
 
-def on_a_line(keeps: list[float], seconds: list[float], curve: Sequence[CurvePoint]) -> list[float]:
-    """The time of a history at each point of a curve, by the line through measured times."""
-    mean_keep, mean_s = statistics.fmean(keeps), statistics.fmean(seconds)
-    spread = sum((keep - mean_keep) ** 2 for keep in keeps)
-    pairs = zip(keeps, seconds, strict=True)
-    slope = sum((keep - mean_keep) * one for keep, one in pairs) / spread if spread else 0.0
-    least_s = min(seconds) / 2  # a line through noise may cross zero
-    return [max(least_s, mean_s + slope * (point.keep - mean_keep)) for point in curve]
+def times_at(keeps: list[float], seconds: list[float], curve: Sequence[CurvePoint]) -> list[float]:
+    """The time of a history at each point of a curve, between the measured times.
+
+    A larger share never takes less time; a disturbance may say otherwise.
+    """
+    shares = sorted(set(keeps))
+    means = [
+        statistics.fmean(one for keep, one in zip(keeps, seconds, strict=True) if keep == share)
+        for share in shares
+    ]
+    rising = np.maximum.accumulate(means)
+    if len(shares) > 1:  # beyond the last share, as between the last two
+        slope = (rising[-1] - rising[0]) / (shares[-1] - shares[0])
+        shares.append(1 + shares[-1])
+        rising = np.append(rising, rising[-1] + slope)
+    return [float(np.interp(point.keep, shares, rising)) for point in curve]
 
 
 class LoadController:

@@ -7,7 +7,7 @@ import pytest
 from skiprec.inference import Recommender
 from skiprec.inference.saved_model import CurvePoint
 from skiprec.service.control import Point, Promise
-from skiprec.service.load_controller import LoadController, measure_points, on_a_line
+from skiprec.service.load_controller import LoadController, measure_points, times_at
 from tests.testkit.exports import IDS, export_small_model
 
 POINTS = tuple(Point(keep, 0.1 * keep**0.5, keep / 100) for keep in (0.25, 0.5, 1.0))
@@ -95,14 +95,15 @@ def test_a_new_model_is_not_judged_by_the_answers_of_the_old_one(
     assert controller.point == POINTS[2]
 
 
-def test_times_of_points_lie_on_the_line_through_the_measured_ones() -> None:
-    curve = [CurvePoint(keep, 0.0, 0.1, 0.2) for keep in (0.1, 0.5, 0.9)]
+def test_times_of_points_lie_between_the_measured_ones() -> None:
+    curve = [CurvePoint(keep, 0.0, 0.1, 0.2) for keep in (0.1, 0.3, 0.7, 1.0)]
     # The timed histories keep other shares than the validation rows.
-    found = on_a_line([0.2, 0.4, 1.0], [0.003, 0.005, 0.011], curve)
-    assert found == pytest.approx([0.002, 0.006, 0.010])
-    same = on_a_line([0.5, 0.5, 0.5], [0.002, 0.004, 0.003], curve)
-    assert same == pytest.approx([0.003] * 3)
-    assert min(on_a_line([0.9, 1.0], [0.001, 0.009], curve[:2])) > 0
+    found = times_at([0.4, 0.2, 0.8], [0.005, 0.003, 0.013], curve)
+    assert found == pytest.approx([0.003, 0.004, 0.011, 0.013 + 0.2 * 0.01 / 0.6])
+    same = times_at([0.5, 0.5, 0.5], [0.002, 0.004, 0.003], curve)
+    assert same == pytest.approx([0.003] * 4)
+    disturbed = times_at([0.1, 0.3, 0.7], [0.001, 0.009, 0.002], curve)
+    assert disturbed == sorted(disturbed)
 
 
 def test_deeper_points_of_a_model_take_longer(tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""The page of a run: figures of what was measured, in one file that needs no network."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.evaluation.evaluate import evaluate_run
+from cluster.training.launch import launch_training
+from skiprec.config.run import RunConfig
+from skiprec.observability.run_page import find_runs, run_page
+from tests.testkit.browser import opened, violations
+from tests.testkit.repository import ROOT
+from tests.testkit.runs import build_smoke_data, policy_overrides, smoke_config
+
+HERE = ("training.engine=torch", "cluster.num_workers=0", "evaluation.num_workers=0")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two runs: one with a policy that was evaluated, one that was only trained."""
+    root = tmp_path_factory.mktemp("runs")
+    data = build_smoke_data(root / "data-of-them")
+    quick = ("training.epochs=1", "evaluation.timing_batches=[1]", "evaluation.timing_repeats=20")
+    config = smoke_config(root, data, *HERE, *quick, "name=with-policy")
+    launch_training(config)
+    evaluate_run(config, config.folder, "a test")
+    other: RunConfig = smoke_config(
+        root, data, *HERE, *quick, "name=other", *policy_overrides("none")
+    )
+    launch_training(other)
+    return root
+
+
+TITLES = [
+    "Training by epochs",
+    "Training by hours",
+    "with-policy: accuracy against speed",
+    "with-policy: who gets depth",
+    "with-policy: by length of the history",
+    "with-policy: paired differences",
+]
+
+
+@pytest.mark.parametrize("width", ["desktop", "phone"])
+def test_a_saved_page_shows_everything_without_a_network(
+    runs: Path, tmp_path: Path, chromium: Any, width: str
+) -> None:
+    file = tmp_path / "page.html"
+    command = [sys.executable, "jobs/show_run.py", "--run", str(runs), "--output", str(file)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    with opened(chromium, file.as_uri(), width) as watched:
+        page = watched.page
+        page.wait_for_function("document.querySelectorAll('.main-svg').length >= 6")
+        assert page.locator("h2").all_inner_texts() == TITLES
+        watched.assert_clean()
+        assert violations(page) == []
+        # The control: a figure without a label is found.
+        page.evaluate("document.querySelector('[data-figure]').removeAttribute('aria-label')")
+        assert "role-img-alt" in " ".join(violations(page))
+
+
+def test_numbers_are_reached_with_the_keyboard(runs: Path, tmp_path: Path, chromium: Any) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(run_page(find_runs([runs])))
+    with opened(chromium, file.as_uri()) as watched:
+        page = watched.page
+        summary = page.get_by_text("The numbers of with-policy: accuracy against speed")
+        summary.press("Enter")
+        table = page.get_by_role("table").filter(has_text="skiprec")
+        table.wait_for()
+        assert "full backbone" in table.inner_text() or "full" in table.inner_text()
+        watched.assert_clean()
+
+
+def test_the_keep_map_tells_the_blocks_of_a_row_under_the_pointer(
+    runs: Path, tmp_path: Path, chromium: Any
+) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(run_page(find_runs([runs / "with-policy"])))
+    with opened(chromium, file.as_uri()) as watched:
+        page = watched.page
+        section = page.locator("section").filter(has_text="who gets depth")
+        plot = section.locator(".nsewdrag").first
+        plot.scroll_into_view_if_needed()
+        plot.hover()
+        page.locator(".hoverlayer").get_by_text("blocks").first.wait_for()
+        watched.assert_clean()
+
+
+def test_the_server_follows_a_folder_that_grows(runs: Path, chromium: Any) -> None:
+    command = [sys.executable, "jobs/show_run.py", "--run", str(runs / "other"), "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split(" at ")[1].split()[0]
+        try:
+            with opened(chromium, f"{address}/") as watched:
+                page = watched.page
+                page.wait_for_function("document.querySelectorAll('.main-svg').length >= 2")
+                assert page.locator("h2").all_inner_texts() == TITLES[:2]
+                (runs / "other/metrics.jsonl").rename(runs / "other/gone.jsonl")
+                page.reload()
+                page.get_by_text("Nothing was measured yet").wait_for()
+                (runs / "other/gone.jsonl").rename(runs / "other/metrics.jsonl")
+                watched.assert_clean()
+        finally:
+            process.terminate()
+
+
+def test_a_folder_without_runs_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, "jobs/show_run.py", "--run", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "neither is nor holds a run (no config.json)" in done.stderr
