@@ -115,18 +115,13 @@ def accuracy_panel(name: str, report: dict[str, Any]) -> Panel:
     rows = [row for row in report["rows"] if row["mrr@20"] is not None and row[speed] is not None]
     figure = go.Figure()
     for number, row in enumerate(rows):
-        low, high = row["mrr@20_interval"]
         figure.add_scatter(
             x=[row[speed]],
             y=[row["mrr@20"]],
             name=row["name"],
             mode="markers",
             marker={"size": 11, "color": COLOURS[number % len(COLOURS)]},
-            error_y={
-                "symmetric": False,
-                "array": [high - row["mrr@20"]],
-                "arrayminus": [row["mrr@20"] - low],
-            },
+            error_y=_bars([(row["mrr@20"], row["mrr@20_interval"])]),
         )
     _style(figure, f"times as fast as all blocks ({what})", "MRR@20")
     table = [["arm", "MRR@20", "95 % interval", "speedup"]]
@@ -186,29 +181,23 @@ def length_panel(name: str, lines: list[dict[str, Any]]) -> Panel:
     figure = go.Figure()
     table = [["items before the target", "rows", *arms]]
     for number, arm in enumerate(arms):
-        values = [line["accuracy"].get(arm) for line in lines]
+        inside = [
+            (label, line["accuracy"][arm])
+            for label, line in zip(labels, lines, strict=True)
+            if arm in line["accuracy"]
+        ]
         figure.add_scatter(
-            x=labels,
-            y=[None if value is None else value["mrr@20"] for value in values],
+            x=[label for label, _ in inside],
+            y=[value["mrr@20"] for _, value in inside],
             name=arm,
             mode="lines+markers",
             line={"color": COLOURS[number % len(COLOURS)]},
-            error_y={
-                "symmetric": False,
-                "array": [
-                    value["mrr@20_interval"][1] - value["mrr@20"] for value in values if value
-                ],
-                "arrayminus": [
-                    value["mrr@20"] - value["mrr@20_interval"][0] for value in values if value
-                ],
-            },
+            error_y=_bars([(value["mrr@20"], value["mrr@20_interval"]) for _, value in inside]),
         )
     _style(figure, "items before the target", "MRR@20")
     for label, line in zip(labels, lines, strict=True):
-        cells = [
-            f"{line['accuracy'][arm]['mrr@20']:.4f}" if arm in line["accuracy"] else ""
-            for arm in arms
-        ]
+        found = [line["accuracy"].get(arm) for arm in arms]
+        cells = ["" if value is None else f"{value['mrr@20']:.4f}" for value in found]
         table.append([label, f"{line['rows']:,}", *cells])
     text = "Accuracy of rows by the number of items before the target, with 95 % intervals."
     return Panel(f"{name}: by length of the history", text, figure, table)
@@ -225,11 +214,7 @@ def difference_panel(name: str, differences: list[dict[str, Any]]) -> Panel:
             y=labels,
             mode="markers",
             marker={"size": 10, "color": KEPT},
-            error_x={
-                "symmetric": False,
-                "array": [high - value for value, (_, high) in zip(values, bounds, strict=True)],
-                "arrayminus": [value - low for value, (low, _) in zip(values, bounds, strict=True)],
-            },
+            error_x=_bars(list(zip(values, bounds, strict=True))),
         )
     )
     _style(figure, "difference in MRR@20", "")
@@ -250,11 +235,17 @@ def _ends(curve: Curve) -> list[str]:
 
 
 def _interval(bounds: tuple[float, float]) -> str:
-    return (
-        f"{bounds[0]:+.4f} to {bounds[1]:+.4f}"
-        if bounds[0] < 0
-        else "{:.4f} to {:.4f}".format(*bounds)
-    )
+    sign = "+" if bounds[0] < 0 else ""
+    return " to ".join(f"{bound:{sign}.4f}" for bound in bounds)
+
+
+def _bars(values: list[tuple[float, tuple[float, float]]]) -> dict[str, Any]:
+    """The bars of values with their intervals."""
+    return {
+        "symmetric": False,
+        "array": [high - value for value, (_, high) in values],
+        "arrayminus": [value - low for value, (low, _) in values],
+    }
 
 
 def _style(figure: go.Figure, x: str, y: str) -> None:

@@ -7,7 +7,7 @@ the executor's time, the allowance. And it looks back: if the promised latency i
 same, it goes down and the allowance shrinks. A load that fills all of the time is no harm: then the
 guard keeps the queue short, and the promise is spent on accuracy.
 
-Going down is immediate. Going up takes one point at a time, some calm periods and a margin. A point
+Going down is immediate. Going up takes one point at a time and some calm periods. A point
 at which the promise was broken is tried again, each time after twice as many calm periods
 (`Break.patience`), so that a service on a constant load comes to rest and a short disturbance is
 forgotten. A load that has fallen starts anew.
@@ -23,10 +23,9 @@ START_ALLOWANCE = 1.1  # share of the executor's time; the guard takes care of w
 MIN_ALLOWANCE = 0.3
 SHRINK = 0.85
 RECOVER = 1.2
-MARGIN_UP = 0.9  # of the allowance that the next point up may fill
 CALM_PERIODS = 10
 MAX_PATIENCE = 1024 * CALM_PERIODS  # 17 minutes
-SETTLE_PERIODS = 3  # until a step down shows in the latencies
+SETTLE_PERIODS = CALM_PERIODS  # until a step down shows; meanwhile the guard shortens the queue
 FALLEN = 0.5  # of the load at which the promise was broken
 WEIGHT = 0.3  # of the newest period in a smoothed number
 SLOW_WEIGHT = 0.03
@@ -270,9 +269,6 @@ def _recovered(standing: Standing) -> Standing:
     patience = CALM_PERIODS if broken is None else broken.patience
     if standing.quiet % patience:
         return standing
-    if broken is not None and standing.point >= broken.point:  # the point was tried and holds
-        patience = max(CALM_PERIODS, patience // 2)
-        standing = replace(standing, broken=replace(broken, patience=patience))
     return replace(standing, allowance=min(START_ALLOWANCE, RECOVER * standing.allowance))
 
 
@@ -288,7 +284,7 @@ def _perhaps_raised(
         return replace(standing, calm=0)
     # How busy the executor is says more than the load and the times of full calls.
     busy = (standing.seen.busy or 0.0) * points[above].row_s / points[standing.point].row_s
-    if busy > MARGIN_UP * standing.allowance:
+    if busy > standing.allowance:
         return replace(standing, calm=0)
     broken = standing.broken
     needed = CALM_PERIODS if broken is None or above < broken.point else broken.patience

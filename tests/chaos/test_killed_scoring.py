@@ -18,7 +18,7 @@ from tests.testkit.exports import IDS, export_small_model
 from tests.testkit.jobs import finish, kill_session, start_job
 
 pytestmark = pytest.mark.slow
-NUM_USERS, PARTS = 60_000, 48
+NUM_USERS, PARTS = 24_000, 32
 
 
 class Scoring:

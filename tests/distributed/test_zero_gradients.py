@@ -25,6 +25,7 @@ from skiprec.types import Batch
 from tests.testkit.networks import LEARNED, POLICY_OPTIONS, execution_of
 from tests.testkit.ranks import run_ranks
 
+pytestmark = pytest.mark.slow  # test_engines.py trains at every stage in `make test`
 NUM_ITEMS, ROWS, WINDOW = 50, 6, 9
 PLAN = StepPlan(total_steps=1, log_every=1, validate_every=None, checkpoint_every=None)
 
