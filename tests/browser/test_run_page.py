@@ -13,7 +13,7 @@ from skiprec.config.run import RunConfig
 from skiprec.observability.run_page import find_runs, run_page
 from tests.testkit.browser import opened, violations
 from tests.testkit.repository import ROOT
-from tests.testkit.runs import build_smoke_data, policy_overrides, smoke_config
+from tests.testkit.runs import build_smoke_data, smoke_config
 
 HERE = ("training.engine=torch", "cluster.num_workers=0", "evaluation.num_workers=0")
 
