@@ -302,7 +302,7 @@ def _section(number: int, panel: Panel) -> str:
     label, title = escape(f"{panel.title}. {panel.text}", quote=True), escape(panel.title)
     return (
         f"<section>\n<h2>{escape(panel.title)}</h2>\n<p>{escape(panel.text)}</p>\n"
-        f'<div data-figure="figure-{number}" role="img" aria-label="{label}"></div>\n'
+        f'<div data-figure="figure-{number}" role="group" aria-label="{label}"></div>\n'
         f'<script type="application/json" id="figure-{number}">{figure}</script>\n'
         f"<details><summary>The numbers of {title}</summary>\n"
         f'<div class="scroll" tabindex="0" role="region" aria-label="{title}, numbers">'
