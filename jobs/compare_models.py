@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         type=float,
         default=0.0,
         metavar="MRR@20",
-        help="the new model is worse if its 95 %% interval lies below minus this (default: 0)",
+        help="the new model is worse if its 95 %% interval lies below minus this (default: 0.0)",
     )
     parser.add_argument(
         "--exclude-seen",

@@ -33,8 +33,15 @@ def main(argv: list[str]) -> int:
         metavar="FILE",
         help="write the page to this file, which needs no server (default: serve it)",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="(default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8090, help="0 takes a free one (default: 8090)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)"
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=8090,
+        help="port to listen on; 0 takes a free one (default: 8090)",
+    )
     arguments = parser.parse_args(argv)
     try:
         page = run_page(find_runs(arguments.run))

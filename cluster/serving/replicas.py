@@ -105,6 +105,8 @@ def from_manifest(args: dict[str, Any]) -> serve.Application:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ValueError(f"unknown argument {where!r}; see docs/serving.md") from None
         raise ValueError(
             f"args.{where} is {first['input']!r}: {first['msg']}; see docs/serving.md"
         ) from None

@@ -228,7 +228,7 @@ def backbone_config(config: RunConfig) -> RunConfig:
     If `config` is itself that of a backbone which begins with an older or a shallower one, as
     `init_items` and `init_growth` say, it stays as it is. Else `init_from` is the name of the run.
     """
-    if config.policy.kind == NO_POLICY and (config.init_items or config.init_growth):
+    if not config.policy.decides and (config.init_items or config.init_growth):
         return config
     training = config.pretraining or config.training
     plain_training = training.model_copy(
