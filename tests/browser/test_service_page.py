@@ -130,6 +130,16 @@ def test_times_of_parts_stand_beside_those_of_all_blocks(chromium: Any, address:
         for row in rows:
             for part in ("policy", "blocks", "head"):
                 assert f"{part} 0." in row
+        # The longer bar fills its cell, and each bar is filled by its parts.
+        widths = watched.page.evaluate(
+            "[...document.querySelectorAll('.time-bar')].map(bar => [bar.clientWidth, "
+            "bar.parentElement.clientWidth, [...bar.children].reduce("
+            "(sum, part) => sum + part.getBoundingClientRect().width, 0)])"
+        )
+        assert len(widths) == 2
+        for bar, _, parts in widths:
+            assert abs(bar - parts) <= 1
+        assert any(abs(bar - cell) <= 4 for bar, cell, _ in widths)
         watched.assert_clean()
 
 

@@ -2,6 +2,7 @@
 import { element } from "./dom.js";
 
 const PARTS = ["policy", "blocks", "head"];
+const MOST_IN_A_LINE = 32;
 
 // "1 to 4, 7", counted from 1.
 export function asRanges(kept) {
@@ -21,7 +22,8 @@ export function strip(kept, numBlocks) {
     element("i", { class: ran.has(block) ? "ran" : null }),
   );
   const label = `${kept.length} of ${numBlocks} blocks ran${text}`;
-  return element("div", { class: "strip", role: "img", "aria-label": label }, ...cells);
+  const style = `grid-template-columns: repeat(${Math.min(numBlocks, MOST_IN_A_LINE)}, minmax(0, 1.5rem))`;
+  return element("div", { class: "strip", role: "img", "aria-label": label, style }, ...cells);
 }
 
 function asMs(ms) {
@@ -34,7 +36,8 @@ function sumOf(ms) {
 
 function bar(ms, longest) {
   const bars = PARTS.map((part) =>
-    element("i", { class: part, style: `flex: ${ms[part]}`, title: `${part} ${asMs(ms[part])}` }),
+    // Shares that sum to less than 1 would not fill the bar.
+    element("i", { class: part, style: `flex: ${1e6 * ms[part]}`, title: `${part} ${asMs(ms[part])}` }),
   );
   const width = `width: ${(100 * sumOf(ms)) / longest}%`;
   return element("div", { class: "time-bar", style: width }, ...bars);
