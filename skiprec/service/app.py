@@ -144,13 +144,13 @@ def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
     def items(
         q: Annotated[str, Query(description="Words of the id or name.", max_length=200)] = "",
         only: Annotated[
-            list[str] | None,
-            Query(alias="id", description="The ids to look among.", max_length=MAX_FOUND),
-        ] = None,
+            list[str],
+            Query(alias="id", description="Ids to look among; none: all.", max_length=MAX_FOUND),
+        ] = [],  # noqa: B006 (FastAPI copies it)
         limit: Annotated[int, Query(ge=1, le=MAX_FOUND)] = 20,
     ) -> ItemsAnswer:
         """A search for items, for people."""
-        found = service.model.now.catalogue.search(q, limit, only)
+        found = service.model.now.catalogue.search(q, limit, only or None)
         return ItemsAnswer(items=[Item(**vars(one)) for one in found])
 
     @app.get("/v1/model", response_model=ModelAnswer)
