@@ -205,6 +205,8 @@ def test_learns_four_sequences_by_heart(backbone: str) -> None:
         x_ND = hidden(network, batch)[batch.is_scored_BT.t()]
         loss = F.cross_entropy(x_ND @ network.head.weight_VD.t() + network.head.bias_V, target_N)
         loss.backward()
+        # A single large step late in training throws some networks back, on some processors.
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
     assert loss.item() < 0.02
 

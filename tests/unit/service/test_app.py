@@ -48,7 +48,7 @@ def expected(folder: Path, histories: list[Any], **options: Any) -> list[dict[st
     """The results as the library gives them."""
     rows = Recommender.load(folder).recommend(histories, **options)
     fields = ("items", "scores", "unknown", "source", "read", "kept_blocks")
-    return [{name: getattr(row, name) for name in fields} for row in rows]
+    return [{name: getattr(row, name) for name in fields} | {"names": None} for row in rows]
 
 
 def without_times(answer: dict[str, Any]) -> list[dict[str, Any]]:

@@ -177,11 +177,11 @@ def test_the_body_is_read_as_json_whatever_its_type_is_called(address: str) -> N
 @pytest.mark.parametrize(
     ("method", "path", "status", "text"),
     [
-        ("GET", "/v1/recommend", 405, "Method Not Allowed: GET /v1/recommend; there are: GET /hea"),
+        ("GET", "/v1/recommend", 405, "Method Not Allowed: GET /v1/recommend; there are: GET /, /hea"),
         ("PUT", "/v1/recommend", 405, "Method Not Allowed: PUT"),
         ("DELETE", "/v1/model", 405, "Method Not Allowed: DELETE"),
         ("POST", "/healthz", 405, "Method Not Allowed: POST"),
-        ("GET", "/v2/recommend", 404, "Not Found: GET /v2/recommend; there are: GET /healthz"),
+        ("GET", "/v2/recommend", 404, "Not Found: GET /v2/recommend; there are: GET /, /healthz"),
         ("POST", "/recommend", 404, "Not Found: POST /recommend; there are"),
         ("GET", "/v1/recommend/", 404, "Not Found"),
         ("GET", "/../../etc/passwd", 404, "Not Found"),
