@@ -17,7 +17,7 @@ NATIVE := $(VENV)/native-$(shell cat skiprec/inference/native/build.py skiprec/i
 READY := $(STAMP) $(NATIVE)
 
 .DEFAULT_GOAL := help
-.PHONY: help packages install quickstart test test-rest test-all lint types chaos bench bench-inference bench-serving bench-data clean
+.PHONY: help packages install quickstart test test-rest test-all lint types chaos bench bench-inference bench-serving bench-daily bench-data clean
 
 help: ## lists the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/\t/' | expand -t 14
@@ -68,9 +68,9 @@ types: $(READY) ## runs mypy, strict on skiprec and cluster
 chaos: $(READY) ## tests every fault that a run must survive
 	$(PY) tests/run_tiers.py all --tier chaos
 
-LONG := $(patsubst %, benchmarks/bench_%.py, data serving scoring)
+LONG := $(patsubst %, benchmarks/bench_%.py, data serving scoring daily)
 
-bench: $(READY) ## runs every benchmark but bench-data and bench-serving
+bench: $(READY) ## runs every benchmark but those that have a target of their own
 	@status=0; for bench in $(filter-out $(LONG), $(wildcard benchmarks/bench_*.py)); do \
 	  echo "== $$bench"; $(PY) $$bench || status=1; done; exit $$status
 
@@ -80,6 +80,9 @@ bench-inference: $(READY) ## benchmarks the native executor, and peers if the ex
 bench-serving: $(READY) ## benchmarks the service and batch scoring; trains 128 blocks first, once
 	@status=0; for bench in serving scoring; do \
 	  echo "== $$bench"; $(PY) benchmarks/bench_$$bench.py || status=1; done; exit $$status
+
+bench-daily: $(READY) ## measures what a warm start saves a week later, on grocery purchases
+	$(PY) benchmarks/bench_daily.py
 
 bench-data: $(READY) ## benchmarks building shards from a file of the size of ml-latest
 	$(PY) benchmarks/bench_data.py
