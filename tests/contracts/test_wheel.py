@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from skiprec.inference.native.build import find_compiler
@@ -89,8 +90,10 @@ def test_a_fresh_environment_serves_over_http_without_torch_and_ray(
         assert process.stdout is not None
         address = process.stdout.readline().split(" answers at ")[1].strip()
         answer = ask(address, {"histories": [["item 1", "2"]], "k": 5})
+        page = [httpx.get(f"{address}/{name}") for name in ("", "page/main.js", "page/style.css")]
         process.terminate()
     assert process.returncode == 0
     assert len(answer.json()["results"][0]["items"]) == 5
+    assert [part.status_code for part in page] == [200, 200, 200]
     size = subprocess.run(["du", "-sm", str(tmp_path / "environment")], capture_output=True)
     assert int(size.stdout.split()[0]) < 400, "docs/serving.md says 312 MB"
