@@ -22,9 +22,10 @@ from skiprec.evaluation.headroom.block_sets import (
     entropy_without_each,
     history_features,
     measure_sets,
+    state_features,
 )
 from skiprec.evaluation.headroom.picture import draw_headroom
-from skiprec.evaluation.headroom.regression import nested_sets, removal_order
+from skiprec.evaluation.headroom.regression import nested_sets, removal_order, sets_of_exits
 from skiprec.evaluation.headroom.report import SetsOfRows, headroom_report
 from skiprec.evaluation.headroom.schema import HeadroomConditions, HeadroomReport
 from skiprec.evaluation.headroom.text import headroom_markdown, headroom_tables
@@ -60,8 +61,7 @@ def measure_run(config: RunConfig, run_folder: Path, command: str) -> Path:
     refuse_other_items(run_folder, network.num_items, data)
     _check(config, network, held_shards, fit_shards)
     with moving_line(config.name) as line:
-        removed = _removal_order(network, fit_shards, line)
-        keep_SL = nested_sets(removed)
+        removed, keep_SL = _nest(network, fit_shards, line)
         fit = _measure(network, fit_shards, MAX_FIT_ROWS, keep_SL, line)
         held = _measure(network, held_shards, config.evaluation.max_rows, keep_SL, line)
     conditions = _conditions(config, network, len(fit.user_R), len(held.user_R), command, started)
@@ -75,6 +75,17 @@ def print_headroom(run_folder: Path) -> None:
     for text in report["statements"]:
         print_prose(f"- {text}")
     print(f"report: {run_folder / 'headroom.md'} (beside it headroom.json, headroom.png)")
+
+
+def _nest(
+    network: SkipRecNetwork, shards: ShardSet, line: MovingLine
+) -> tuple[tuple[int, ...] | None, Keep]:
+    """The order of removal and the sets that it leaves; with exits, None and the exits' sets."""
+    exits = network.model_config.exits
+    if exits is not None:
+        return None, sets_of_exits(exits)
+    removed = _removal_order(network, shards, line)
+    return removed, nested_sets(removed)
 
 
 def _removal_order(network: SkipRecNetwork, shards: ShardSet, line: MovingLine) -> tuple[int, ...]:
@@ -100,7 +111,8 @@ def _measure(
     line.show(f"headroom: the nest on {len(row_R)} {shards.split} rows")
     rows, tiles = read_tiles(shards, row_R)
     entropy_RS, rank_RS = measure_sets(network, tiles, keep_SL)
-    return SetsOfRows(history_features(network, tiles), entropy_RS, rank_RS, rows.user_R)
+    features = history_features if network.exits is None else state_features
+    return SetsOfRows(keep_SL.sum(1), features(network, tiles), entropy_RS, rank_RS, rows.user_R)
 
 
 def _check(config: RunConfig, network: SkipRecNetwork, held: ShardSet, fit: ShardSet) -> None:
@@ -126,6 +138,11 @@ def _check(config: RunConfig, network: SkipRecNetwork, held: ShardSet, fit: Shar
             )
 
 
+def _is_trained_to_skip(config: RunConfig) -> bool:
+    model = config.model
+    return config.policy.skips or model.stochastic_depth is not None or model.exits is not None
+
+
 def _conditions(
     config: RunConfig,
     network: SkipRecNetwork,
@@ -142,7 +159,8 @@ def _conditions(
         "num_blocks": network.num_blocks,
         "width": config.model.width,
         "policy": config.policy.kind,
-        "trained_to_skip": config.policy.skips or config.model.stochastic_depth is not None,
+        "trained_to_skip": _is_trained_to_skip(config),
+        "reads_after": None if config.model.exits is None else config.model.exits[0],
         "data": config.data.path,
         "split": config.evaluation.split,
         "rows": held_rows,

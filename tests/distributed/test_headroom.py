@@ -22,7 +22,8 @@ NO_POLICY = ("policy={kind='none'}", "training.execution=dense")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     data = build_smoke_data(folder)
-    for name, more in (("plain", NO_POLICY), ("gumbel", ())):
+    exits = (*NO_POLICY, "model.exits=[1,2,4]")
+    for name, more in (("plain", NO_POLICY), ("gumbel", ()), ("exits", exits)):
         config = smoke_config(folder, data, "training.engine=torch", f"name={name}", *more)
         open_run(config)
         train_here(config)
@@ -79,6 +80,15 @@ def test_a_run_with_a_policy_is_measured_without_it(root: Path) -> None:
     assert report["conditions"]["trained_to_skip"]
     assert len(report["statements"]) == 1
     assert 0 < report["sets"][-1][METRIC] < 1
+
+
+def test_a_network_with_exits_is_measured_at_them(root: Path) -> None:
+    report = measure(root / "exits")
+    assert report["removed_first"] is None
+    assert [s["kept_blocks"] for s in report["sets"]] == [1, 2, 4]
+    assert report["conditions"]["reads_after"] == 1
+    (verdict,) = report["statements"]
+    assert "the state at exit 1" in verdict
 
 
 def test_what_cannot_be_measured_is_said_clearly(root: Path) -> None:

@@ -1,9 +1,10 @@
-"""Results of sets of blocks at the last position, and simple features of the histories."""
+"""Results of sets of blocks at the last position, and the features that predict them."""
 
 from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from skiprec.evaluation.measure.arms import Keep
@@ -87,4 +88,25 @@ def history_features(network: SkipRecNetwork, tiles: list[Tile]) -> Floats:
         x_BTD = network.embedding(item_BT)  # zero at padding
         mean_BD = x_BTD.sum(1) / length_B1.clamp(min=1)
         parts.append(torch.cat([mean_BD, x_BTD[:, -1], length_B1.log1p()], dim=1))
+    return torch.cat(parts).double().cpu().numpy()
+
+
+@torch.inference_mode()
+def state_features(network: SkipRecNetwork, tiles: list[Tile]) -> Floats:
+    """`[R, 2 D + 3]`: what is known of a row at the first exit.
+
+    The normalised state of its last position and the squares of it, entropy and margin of the
+    scores there, and log(1 + length).
+    """
+    assert network.exits is not None
+    depth = int(network.exits.depth_M[0])
+    parts = []
+    for tile in tiles:
+        history = embed_tile(network, tile)
+        x_BD = network.first_blocks(history, depth)[-1, : tile.num_real]
+        state_BD = F.layer_norm(x_BD, x_BD.shape[-1:])
+        length_B1 = history.is_item_TB1[:, : tile.num_real].sum(0)
+        certainty_B2 = network.certainty(x_BD, depth)
+        part = [state_BD, state_BD.square(), certainty_B2, length_B1.log1p()]
+        parts.append(torch.cat(part, dim=1))
     return torch.cat(parts).double().cpu().numpy()

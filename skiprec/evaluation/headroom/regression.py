@@ -1,10 +1,11 @@
 """The gain that users could have from a personal depth, measured before any policy is trained.
 
-A nest of block sets is built by removing, one after the other, the blocks that are missed least.
-The cost of a set for a user is its cross-entropy minus that of all blocks. A regression predicts
-this cost from simple features of the history. If the prediction holds for users who were not in the
-fit, depth can be given to those who need it; the gain is measured against the frontier of the same
-sets.
+A nest of block sets is built by removing, one after the other, the blocks that are missed least. A
+network with exits has its own: the first blocks up to each exit. The cost of a set for a user is
+its cross-entropy minus that of all blocks. A regression predicts this cost from simple features of
+the history or, with exits, from the state at the first one. If the prediction holds for users who
+were not in the fit, depth can be given to those who need it; the gain is measured against the
+frontier of the same sets.
 """
 
 from collections.abc import Callable
@@ -48,6 +49,11 @@ def nested_sets(removed: tuple[int, ...]) -> Keep:
     for size in range(1, num_blocks + 1):
         keep_SL[size - 1, list(removed[num_blocks - size :])] = True
     return keep_SL
+
+
+def sets_of_exits(depths: tuple[int, ...]) -> Keep:
+    """`keep_SL`: for each depth, the first blocks up to it; the last depth is all blocks."""
+    return np.arange(depths[-1]) < np.asarray(depths)[:, None]
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,13 @@ SIZES = (1 / 8, 1 / 4, 1 / 2, 3 / 4)
 
 @dataclass(frozen=True)
 class SetsOfRows:
-    """Results of some rows with every set of the nest: set s has s + 1 blocks, the last one all."""
+    """Results of some rows with every set of the nest; the last set is all blocks.
 
+    Args:
+        size_S: the number of blocks of each set, rising.
+    """
+
+    size_S: NDArray[np.int64]
     feature_RF: Floats
     entropy_RS: Floats
     rank_RS: Floats
@@ -48,21 +53,25 @@ class SetsOfRows:
 
 
 def headroom_report(
-    removed: tuple[int, ...], fit: SetsOfRows, held: SetsOfRows, conditions: HeadroomConditions
+    removed: tuple[int, ...] | None,
+    fit: SetsOfRows,
+    held: SetsOfRows,
+    conditions: HeadroomConditions,
 ) -> HeadroomReport:
     """The contents of `headroom.json`.
 
     Args:
-        removed: the blocks in the order of their removal.
+        removed: the blocks in the order of their removal; None: the sets are those of the exits.
         fit: rows that the predictor learns from.
         held: rows of all other numbers.
     """
     held_out = _HeldOut(fit, held)
-    num_blocks = len(removed)
-    sizes = sorted({max(1, round(share * num_blocks)) for share in SIZES})
+    sizes = every_size = held_out.every_size
+    if removed is not None:
+        sizes = sorted({max(1, round(share * len(removed))) for share in SIZES})
     report: HeadroomReport = {
-        "removed_first": list(removed),
-        "sets": [held_out.nested_set(size) for size in range(1, num_blocks + 1)],
+        "removed_first": None if removed is None else list(removed),
+        "sets": [held_out.nested_set(size) for size in every_size],
         "sizes": [held_out.predicted_set(size) for size in sizes],
         "pairs": [held_out.pair(a, b) for a, b in itertools.combinations(sizes, 2)],
         "curve": held_out.curve(),
@@ -81,17 +90,17 @@ class _HeldOut:
 
     def __init__(self, fit: SetsOfRows, held: SetsOfRows) -> None:
         self.fit, self.held = fit, held
-        self.num_blocks = held.rank_RS.shape[1]
+        self.every_size: list[int] = held.size_S.tolist()
+        self.column_of = {size: column for column, size in enumerate(self.every_size)}
         self.ridge = fit_ridge(fit.feature_RF, fit.cost_RS[:, :-1], fit.user_R)
         predicted_RS = self.ridge.predict(held.feature_RF)
         self.predicted_RS = np.concatenate([predicted_RS, np.zeros((len(predicted_RS), 1))], axis=1)
         self.mrr_RS = _reciprocal_ranks(held)
-        self.every_size = list(range(1, self.num_blocks + 1))
         # The hull is chosen on other rows than it is measured on, so that neither side is favoured.
         mean_S = _reciprocal_ranks(fit).mean(0).tolist()
         self.hull = hull_sizes(dict(zip(self.every_size, mean_S, strict=True)))
         self.bootstrap = UserBootstrap(held.user_R)
-        size_S = torch.arange(1, self.num_blocks + 1)
+        size_S = torch.from_numpy(held.size_S)
         self.chosen = [
             (price, size_R.numpy())
             for price, size_R in choices_by_price(
@@ -111,20 +120,21 @@ class _HeldOut:
 
     def nested_set(self, size: int) -> NestedSet:
         """One set of the nest, on the held-out rows."""
-        cost, cost_bounds = self.estimate(self.held.cost_RS[:, size - 1])
+        column = self.column_of[size]
+        cost, cost_bounds = self.estimate(self.held.cost_RS[:, column])
         return {
             "kept_blocks": size,
-            **self.accuracy(self.mrr_RS[:, size - 1]),
+            **self.accuracy(self.mrr_RS[:, column]),
             "cost_nats": cost,
             "cost_nats_interval": cost_bounds,
         }
 
     def predicted_set(self, size: int) -> PredictedSet:
         """One set of the nest, and how well its cost is predicted from the history."""
-        column = size - 1
+        column = self.column_of[size]
         fit_rows = {"cost_nats_fit_rows": self.fit.cost_RS[:, column].mean()}
         record = cast(PredictedSet, {**self.nested_set(size), **fit_rows})
-        if size == self.num_blocks:
+        if size == self.every_size[-1]:
             return record
         cost_R, predicted_R = self.held.cost_RS[:, column], self.predicted_RS[:, column]
         correlation, bounds = correlation_interval(self.bootstrap, predicted_R, cost_R)
@@ -136,12 +146,13 @@ class _HeldOut:
 
     def pair(self, shallow: int, deep: int) -> Pair:
         """The half of the rows with the lower predicted loss gets the shallow set."""
-        loss_R = self.predicted_RS[:, shallow - 1] - self.predicted_RS[:, deep - 1]
+        below, above = self.column_of[shallow], self.column_of[deep]
+        loss_R = self.predicted_RS[:, below] - self.predicted_RS[:, above]
         size_R = np.where(lower_half(loss_R), shallow, deep)
         chosen_R = self._of_size(self.mrr_RS, size_R)
         # The expectation of a coin at the same rate, so that no single toss adds noise.
         random_R = bracket([shallow, deep], size_R.mean()).mix(
-            self.mrr_RS[:, shallow - 1], self.mrr_RS[:, deep - 1]
+            self.mrr_RS[:, below], self.mrr_RS[:, above]
         )
         return {
             "shallow": shallow,
@@ -177,13 +188,14 @@ class _HeldOut:
         return self.accuracy(np.mean(gains, 0))
 
     def _of_size(self, value_RS: Floats, size_R: NDArray[np.int64]) -> Floats:
-        return np.take_along_axis(value_RS, size_R[:, None] - 1, axis=1)[:, 0]
+        column_R = np.searchsorted(self.held.size_S, size_R)
+        return np.take_along_axis(value_RS, column_R[:, None], axis=1)[:, 0]
 
     def _gain(self, value_RS: Floats, size_R: NDArray[np.int64], sizes: list[int]) -> Floats:
         """`[R]`: the value with the chosen sizes minus that of a coin of the same mean size."""
         coin = bracket(sizes, float(size_R.mean()))
         return self._of_size(value_RS, size_R) - coin.mix(
-            value_RS[:, coin.below - 1], value_RS[:, coin.above - 1]
+            value_RS[:, self.column_of[coin.below]], value_RS[:, self.column_of[coin.above]]
         )
 
     def _gains(self, size_R: NDArray[np.int64]) -> AllGains:
@@ -206,9 +218,11 @@ def headroom_statements(report: HeadroomReport) -> list[str]:
     """The verdict, and the reasons to doubt it."""
     means = report["curve_mean"]
     bounds = [gain["mrr@20_interval"] for gain in (means["minus_frontier"], means["minus_hull"])]
+    reads_after = report["conditions"]["reads_after"]
+    read = "the history" if reads_after is None else f"the state at exit {reads_after}"
     text = (
-        f"averaged over {len(report['curve'])} mean depths, depth that follows a regression on the "
-        f"history reaches {_gain_text(means['minus_frontier'])} MRR@20 against fixed sets of the "
+        f"averaged over {len(report['curve'])} mean depths, depth that follows a regression on "
+        f"{read} reaches {_gain_text(means['minus_frontier'])} MRR@20 against fixed sets of the "
         f"same mean depth, and {_gain_text(means['minus_hull'])} against the best coins between "
         "two of them."
     )

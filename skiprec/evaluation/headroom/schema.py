@@ -82,6 +82,7 @@ class HeadroomConditions(TypedDict):
     width: int
     policy: str
     trained_to_skip: bool
+    reads_after: int | None
     data: str
     split: str
     rows: int
@@ -99,9 +100,13 @@ class HeadroomConditions(TypedDict):
 
 @with_config(COMPLETE)
 class HeadroomReport(TypedDict):
-    """The contents of `headroom.json`; `removed_first` holds the blocks in order of removal."""
+    """The contents of `headroom.json`.
 
-    removed_first: list[int]
+    `removed_first` holds the blocks in order of removal; it is None for a network with exits, whose
+    sets are the first blocks up to each exit.
+    """
+
+    removed_first: list[int] | None
     sets: list[NestedSet]
     sizes: list[PredictedSet]
     pairs: list[Pair]

@@ -13,8 +13,12 @@ def headroom_markdown(report: HeadroomReport) -> str:
     lines = [f"# Headroom of personal depth: {conditions['name']}", ""]
     lines += [*(f"- {text}" for text in report["statements"]), "", *headroom_tables(report), ""]
     lines += ["![accuracy against depth](headroom.png)", "", "## The nest", ""]
-    order = " ".join(str(block) for block in report["removed_first"])
-    lines += [f"Blocks in the order in which they are taken out: {order}.", ""]
+    removed = report["removed_first"]
+    if removed is None:
+        lines += ["The first blocks up to each exit.", ""]
+    else:
+        order = " ".join(str(block) for block in removed)
+        lines += [f"Blocks in the order in which they are taken out: {order}.", ""]
     lines += markdown_table(
         ("blocks", "MRR@20", "cost in nats"),
         [

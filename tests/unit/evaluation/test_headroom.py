@@ -1,6 +1,7 @@
 """Headroom against slow references, sums by hand, and a control with nothing to find."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from skiprec.evaluation.headroom.block_sets import (
     history_features,
     measure_sets,
     outputs_without_each,
+    state_features,
 )
 from skiprec.evaluation.headroom.picture import draw_headroom
 from skiprec.evaluation.headroom.regression import (
@@ -21,6 +23,7 @@ from skiprec.evaluation.headroom.regression import (
     lower_half,
     nested_sets,
     removal_order,
+    sets_of_exits,
 )
 from skiprec.evaluation.headroom.report import SetsOfRows, headroom_report
 from skiprec.evaluation.headroom.text import headroom_markdown
@@ -131,6 +134,47 @@ def test_features_are_of_the_real_items_and_not_of_the_target() -> None:
         np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_sets_of_exits_are_the_first_blocks() -> None:
+    keep_SL = sets_of_exits((1, 3, 4))
+    assert keep_SL.astype(int).tolist() == [[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
+
+
+def test_with_exits_each_set_has_passed_the_norm_of_its_exit() -> None:
+    network, tiles = with_exits(), make_tiles()
+    items_BW = real_rows(tiles)
+    entropy_RS, _ = measure_sets(network, tiles, sets_of_exits(EXITS))
+    with torch.no_grad():
+        history = network.embed(items_BW[:, :-1], torch.zeros(len(items_BW), dtype=torch.int64))
+        x_TBD = history.x_TBD
+        for column, depth in enumerate(EXITS):
+            for index in range(EXITS[column - 1] if column else 0, depth):
+                x_TBD = network.stack.run_block(index, x_TBD, history.context_TBC, history.key_B)
+            x_BD = torch.nn.functional.layer_norm(x_TBD[-1], (WIDTH,))
+            x_BD = x_BD * network.exits.weight_MD[column] + network.exits.bias_MD[column]
+            scores_BV = x_BD @ network.head.weight_VD.t() + network.head.bias_V
+            log_B1 = scores_BV.double().log_softmax(1).gather(1, items_BW[:, -1:] - 1)
+            np.testing.assert_allclose(entropy_RS[:, column], -log_B1[:, 0], rtol=1e-4)
+
+
+def test_features_of_a_state_are_those_of_the_first_exit() -> None:
+    """They do not know the target, nor what deeper blocks say."""
+    network, tiles = with_exits(), make_tiles()
+    found_RF = state_features(network, tiles)
+    items_BW = real_rows(tiles)
+    with torch.no_grad():
+        history = network.embed(items_BW[:, :-1], torch.zeros(len(items_BW), dtype=torch.int64))
+        x_BD = network.stack.run_block(0, history.x_TBD, history.context_TBC, history.key_B)[-1]
+        state_BD = torch.nn.functional.layer_norm(x_BD, (WIDTH,))
+        x_BD = state_BD * network.exits.weight_MD[0] + network.exits.bias_MD[0]
+        prob_BV = (x_BD @ network.head.weight_VD.t() + network.head.bias_V).double().softmax(1)
+    entropy_B = -(prob_BV * prob_BV.log()).sum(1)
+    best_B2 = prob_BV.log().topk(2, 1).values
+    length_B = (items_BW[:, :-1] != 0).sum(1)
+    numbers_B3 = [entropy_B, best_B2[:, 0] - best_B2[:, 1], length_B.log1p()]
+    expected_RF = torch.cat([state_BD, state_BD**2, torch.stack(numbers_B3, 1)], dim=1)
+    np.testing.assert_allclose(found_RF, expected_RF, rtol=1e-3, atol=1e-4)
+
+
 def test_ridge_is_least_squares_with_rows_that_pull_weights_to_zero() -> None:
     draw = np.random.default_rng(0)
     x_RF = draw.normal(3, 5, (90, 4)) * [1, 10, 0.1, 1]
@@ -191,6 +235,19 @@ def test_half_of_the_rows_are_chosen() -> None:
     ]
 
 
+EXITS = (1, 3, NUM_BLOCKS)
+
+
+def with_exits() -> SkipRecNetwork:
+    """A network with exits; each norm has weights of its own."""
+    network = build_network(model_config("nextitnet_plus", exits=EXITS)).eval()
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(3)
+        for parameter in network.exits.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+    return network
+
+
 def two_blocks(num_rows: int = 400, seed: int = 0) -> SetsOfRows:
     """Half of the rows need the second block (rank 4 without it, 1 with it); it harms the others
     (1 without, 2 with). The one feature tells which are which."""
@@ -198,10 +255,19 @@ def two_blocks(num_rows: int = 400, seed: int = 0) -> SetsOfRows:
     rank_RS = np.where(needs_R[:, None], [4, 1], [1, 2]).astype(float)
     entropy_RS = np.log(rank_RS)
     user_R = (np.arange(num_rows) // 4).astype(np.int32)
-    return SetsOfRows(needs_R[:, None].astype(float), entropy_RS, rank_RS, user_R)
+    return SetsOfRows(sizes(2), needs_R[:, None].astype(float), entropy_RS, rank_RS, user_R)
 
 
-CONDITIONS = {"name": "tiny", "trained_to_skip": False, "fit_split": "validation"}
+def sizes(num_sets: int) -> np.ndarray:
+    return np.arange(1, num_sets + 1)
+
+
+CONDITIONS = {
+    "name": "tiny",
+    "trained_to_skip": False,
+    "reads_after": None,
+    "fit_split": "validation",
+}
 
 
 def test_splits_add_up_by_hand() -> None:
@@ -236,6 +302,24 @@ def test_splits_add_up_by_hand() -> None:
     assert len(draw_headroom(report).axes) == 2
 
 
+def test_exits_of_any_depth_add_up_by_hand() -> None:
+    """The same two sets as exits of 2 and 8 blocks: the same accuracies at other mean depths."""
+    exits = replace(two_blocks(), size_S=np.array([2, 8]))
+    conditions = CONDITIONS | {"trained_to_skip": True, "reads_after": 2}
+    report = headroom_report(None, exits, replace(exits, user_R=exits.user_R + 100), conditions)
+    assert report["removed_first"] is None
+    assert [(s["kept_blocks"], s["mrr@20"]) for s in report["sets"]] == [(2, 0.625), (8, 0.75)]
+    assert [s["kept_blocks"] for s in report["sizes"]] == [2, 8]
+    (pair,) = report["pairs"]
+    assert (pair["kept_blocks"], pair["mrr@20"]) == (5, 1.0)
+    assert pair["random_half"] == pytest.approx((0.625 + 0.75) / 2)
+    assert report["hull"] == [2, 8]
+    assert {point["kept_blocks"] for point in report["curve"]} <= {2, 5, 8}
+    (verdict,) = report["statements"]
+    assert "regression on the state at exit 2" in verdict
+    assert "up to each exit" in headroom_markdown(report)
+
+
 def test_a_dent_in_the_frontier_is_no_headroom() -> None:
     """The middle one of three sizes is worst for all, so it is hardly given to anyone.
 
@@ -247,7 +331,7 @@ def test_a_dent_in_the_frontier_is_no_headroom() -> None:
     entropy_RS = np.tile([0.5, 3.0, 0.0], (num_rows, 1))
     entropy_RS[:, 0] += noise_RF[:, 0]  # predictable, but the ranks do not follow
     rank_RS = np.tile([2.0, 20.0, 1.0], (num_rows, 1))
-    rows = SetsOfRows(noise_RF, entropy_RS, rank_RS, np.arange(num_rows, dtype=np.int32))
+    rows = SetsOfRows(sizes(3), noise_RF, entropy_RS, rank_RS, np.arange(num_rows, dtype=np.int32))
     report = headroom_report((1, 2, 0), rows, rows, dict(CONDITIONS))
     assert report["hull"] == [1, 3]
     middle = min(report["curve"], key=lambda point: abs(point["kept_blocks"] - 2))
@@ -262,8 +346,8 @@ def test_control_costs_that_the_history_does_not_tell() -> None:
     draw = np.random.default_rng(3)
     fit, held = two_blocks(), two_blocks()
     features_RF = draw.normal(0, 1, (400, 5))
-    fit = SetsOfRows(features_RF, fit.entropy_RS, fit.rank_RS, fit.user_R)
-    held = SetsOfRows(draw.normal(0, 1, (400, 5)), held.entropy_RS, held.rank_RS, held.user_R + 100)
+    fit = replace(fit, feature_RF=features_RF)
+    held = replace(held, feature_RF=draw.normal(0, 1, (400, 5)), user_R=held.user_R + 100)
     report = headroom_report((1, 0), fit, held, dict(CONDITIONS) | {"trained_to_skip": True})
     low, high = report["sizes"][0]["correlation_interval"]
     assert low < 0 < high

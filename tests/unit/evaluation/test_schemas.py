@@ -96,7 +96,7 @@ def test_a_headroom_report_has_the_shape_of_its_schema() -> None:
     text = "name command backbone policy data split fit_split device commit config_hash written"
     numbers = "num_blocks width rows fit_rows nest_rows threads seconds"
     conditions = dict.fromkeys(text.split(), "x") | dict.fromkeys(numbers.split(), 1)
-    conditions |= {"trained_to_skip": False, "versions": {"torch": "2"}}
+    conditions |= {"trained_to_skip": False, "reads_after": None, "versions": {"torch": "2"}}
     check(HeadroomReport, headroom_report((1, 0), two_blocks(), two_blocks(), conditions))
 
 
