@@ -37,7 +37,7 @@ def test_every_shipped_configuration_loads(path: Path) -> None:
 
 
 def test_there_are_shipped_configurations() -> None:
-    assert {"smoke.toml", "quickstart.toml"} <= {path.name for path in CONFIGS}
+    assert {"smoke.toml", "exits.toml"} <= {path.name for path in CONFIGS}
 
 
 @pytest.mark.parametrize(
