@@ -107,7 +107,7 @@ def build(folder: Path, week: Week) -> None:
 def train(folder: Path, name: str, week: Week, start: tuple[str, ...]) -> None:
     """A run and its export."""
     options = [f"root={folder}", f"name={name}", f"data.path={folder}/data-{week.name}"]
-    options += start or [f"init_from={name}"]
+    options += start
     given = [part for option in options for part in ("--set", option)]
     run(["jobs/pretrain_backbone.py", "--config", str(folder / "daily.toml"), *given])
     export = folder / f"export-{name}"

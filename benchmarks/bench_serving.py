@@ -79,10 +79,10 @@ def exported_model() -> Path:
     """The export of the run, which is trained if it is missing."""
     export = ROOT / RUN / "export"
     if not (export / "manifest.json").exists():
-        configs, deep = "jobs/configs/synthetic", ["--set", "init_from=deep"]
+        configs = "jobs/configs/synthetic"
         here = ["--set", "cluster.num_workers=0", "--set", "training.engine=torch"]
         for command in (
-            ["jobs/pretrain_backbone.py", "--config", f"{configs}/deep.toml", *deep, *here],
+            ["jobs/pretrain_backbone.py", "--config", f"{configs}/deep.toml", *here],
             ["jobs/train_cost.py", "--config", f"{configs}/deep_policy.toml", *here],
             ["jobs/export_model.py", "--run", str(RUN), "--output", str(RUN / "export")],
         ):

@@ -1,7 +1,7 @@
 """Trains the backbone of a configuration with all its blocks and no policy.
 
 This is the first of two stages. The second one, the training of a policy, starts from its weights.
-With `init_items` or `init_growth` the backbone itself begins with that of the run `init_from`.
+The configuration is that of the backbone, or that of the policy; then `init_from` names the run.
 """
 
 import sys

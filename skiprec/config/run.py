@@ -225,10 +225,10 @@ def _check_item_optimizer(config: RunConfig) -> None:
 def backbone_config(config: RunConfig) -> RunConfig:
     """The configuration of the run that pretrains the backbone of `config`, without a policy.
 
-    If `config` is itself that of a backbone which begins with an older or a shallower one, as
-    `init_items` and `init_growth` say, it stays as it is. Else `init_from` is the name of the run.
+    If `config` has no policy, it is that of a backbone and stays as it is. Else `init_from` is the
+    name of the run.
     """
-    if not config.policy.decides and (config.init_items or config.init_growth):
+    if not config.policy.decides:
         return config
     training = config.pretraining or config.training
     plain_training = training.model_copy(

@@ -89,9 +89,7 @@ class Shop:
         )
         given = ["--config", "shop.toml", "--set", f"data.path=data-{day}"]
         given += ["--set", "root=runs", "--set", f"name=day-{day}"]
-        if day == 1:
-            given += ["--set", "init_from=day-1"]
-        else:
+        if day > 1:
             given += ["--set", f"init_from=day-{day - 1}", "--set", "init_items=neighbours"]
         said = self.run("jobs/pretrain_backbone.py", *given)
         if day > 1:

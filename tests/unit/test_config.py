@@ -386,9 +386,11 @@ def test_the_backbone_s_run_trains_every_block_without_a_policy() -> None:
     assert backbone.training.epochs == 7
     assert backbone.model == run.model
     assert backbone.pretraining is None
-    for option in ("init_items=fresh", "init_growth=adjacent"):
+    for option in ("init_items=fresh", "init_growth=adjacent", "training.epochs=2"):
         warm = config("init_from=monday", option)
         assert backbone_config(warm) == warm, "it begins with another run, under its own name"
+    plain = config("training.epochs=3")
+    assert backbone_config(plain) == plain, "a backbone's own configuration names its run"
     alone = backbone_config(config(*GUMBEL, "training.epochs=3"))
     assert alone.name == "run-backbone"
     assert alone.training.epochs == 3
