@@ -3,8 +3,6 @@
 They are actors of Ray, or objects in the job's own process (see `crew.py`).
 """
 
-import platform
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -14,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cluster.machine.process import keep_freed_memory
+from cluster.machine.process import cpu_model, keep_freed_memory
 from skiprec.checkpoints.network import load_network
 from skiprec.config.run import RunConfig
 from skiprec.data.batching import evenly_spaced_rows
@@ -201,15 +199,7 @@ def _machine(network: SkipRecNetwork) -> Machine:
     is_cuda = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if is_cuda else "cpu",
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "threads": torch.get_num_threads(),
         "dtype": str(network.embedding.table.weight.dtype).removeprefix("torch."),
     }
-
-
-def _cpu_model() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -1,7 +1,9 @@
-"""Memory settings for a process that computes on the CPU."""
+"""A process that computes on the CPU: its memory settings, and the processor's name."""
 
 import ctypes
 import platform
+from contextlib import suppress
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # glibc refuses a larger threshold
@@ -22,3 +24,12 @@ def keep_freed_memory() -> bool:
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
         and libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
     )
+
+
+def cpu_model() -> str:
+    """The processor's name, for the conditions of a report."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
