@@ -3,6 +3,7 @@
 import itertools
 import json
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,30 @@ def test_each_point_has_the_answers_of_its_share(models: list[Path], data: Path)
     assert (found.ms_NP > 0).all()
 
 
+def test_times_are_taken_at_each_point_in_turn(
+    models: list[Path], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each round asks every point for the same histories, and begins with another one."""
+    asked: list[tuple[float | None, int]] = []
+
+    def recommend(self: Recommender, histories: list[list[str]], **options: Any) -> list[Any]:
+        asked.append((options["keep"], len(histories)))
+        return []
+
+    keeps = points_of(Recommender.load(models[1]))
+    loaded = [Recommender.load(folder) for folder in models]
+    monkeypatch.setattr(Recommender, "load", lambda folder, **_: loaded[models.index(folder)])
+    monkeypatch.setattr(Recommender, "recommend", recommend)
+    timing = Timing(histories=4, batch=2, rounds=3)
+    measure_tradeoff([models[1]], data, "test", 40, timing, str)
+    assert {size for _, size in asked} == {2}
+    points = [keep for keep, _ in asked[::2]]
+    rounds = [points[start : start + len(keeps)] for start in range(0, len(points), len(keeps))]
+    assert len(rounds) == 3 + 2, "two rounds warm up"
+    assert all(sorted(one) == keeps for one in rounds)
+    assert len({one[0] for one in rounds}) > 1
+
+
 def test_rows_are_a_sample_where_asked(models: list[Path], data: Path) -> None:
     found = measure_tradeoff(models[:1], data, "test", 40, QUICK, str)
     assert found.gain_RP.shape == (40, 1)
@@ -96,6 +121,10 @@ def test_a_model_s_knob_ends_with_all_blocks(models: list[Path]) -> None:
     keeps = points_of(Recommender.load(models[1]))
     assert keeps == sorted(set(keeps))
     assert keeps[-1] == 1.0
+    short = Recommender.load(models[1])
+    curve = tuple(point for point in short.spec.curve if point.keep < 1)
+    short.spec = replace(short.spec, curve=curve)
+    assert points_of(short) == keeps, "all blocks are a point, whether the curve has them or not"
 
 
 def test_models_need_names_of_their_own() -> None:
@@ -162,12 +191,23 @@ def test_depth_by_user_is_compared_with_a_coin_of_its_time() -> None:
     assert user["minus_fastest"]["difference"] == pytest.approx(1.0 - 0.625)
     assert user["minus_coin"]["against"] == "deep and shallow"
     assert user["minus_coin"]["difference"] == pytest.approx(1.0 - (0.625 + 0.75) / 2)
+    low, high = user["minus_coin"]["difference_interval"]
+    assert low == pytest.approx(0.3125)
+    assert high == pytest.approx(0.3125), "each user has as many rows of both kinds"
     assert deep["minus_fastest"]["against"] == "user@0.50"
     assert deep["minus_coin"]["difference"] == pytest.approx(-0.25)
     text = tradeoff_markdown(report)
     assert "| user * | 0.500 | 9.0 |" in text
     assert "+0.3125 [" in text
     assert len(draw_tradeoff(report).axes) == 1
+
+
+def test_a_model_of_the_same_time_is_as_fast() -> None:
+    measured = replace(by_hand(), ms_NP=np.ones((5, 3)))
+    for line in tradeoff_report(measured, {})["lines"]:
+        assert line["minus_fastest"]["against"] == (
+            "deep" if line["model"] == "user" else "user@0.50"
+        )
 
 
 def run(*arguments: Any) -> int:
