@@ -1,12 +1,14 @@
 """`tradeoff.png`: accuracy against measured time, one line a model."""
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from skiprec.evaluation.tradeoff.report import TradeoffReport
 from skiprec.observability.pictures import FAINT, INK, SKIPPED, new_figure, write_title
 
 COLOURS = ("#1f5f8b", "#d1495b", "#5a8f3d", "#8a5fa8", "#c98a1b", "#2b9c9c")
 MARKERS = "osD^vPX"
+LOG_FROM = 8.0  # the slowest time over the fastest one, from which on the axis is logarithmic
 
 
 def draw_tradeoff(report: TradeoffReport) -> Figure:
@@ -18,27 +20,29 @@ def draw_tradeoff(report: TradeoffReport) -> Figure:
     names = list(dict.fromkeys(line["model"] for line in report["lines"]))
     for number, name in enumerate(sorted(names)):
         lines = [line for line in report["lines"] if line["model"] == name]
-        values = [line["mrr@20"] for line in lines]
-        bounds = [line["mrr@20_interval"] for line in lines]
-        axes.errorbar(
+        axes.plot(
             [line["ms"] for line in lines],
-            values,
-            yerr=[
-                [value - low for value, (low, _) in zip(values, bounds, strict=True)],
-                [high - value for value, (_, high) in zip(values, bounds, strict=True)],
-            ],
-            fmt=MARKERS[number % len(MARKERS)] + ("-" if len(lines) > 1 else ""),
+            [line["mrr@20"] for line in lines],
+            MARKERS[number % len(MARKERS)] + ("-" if len(lines) > 1 else ""),
             color=COLOURS[number % len(COLOURS)],
-            ecolor=FAINT,
-            elinewidth=0.8,
-            markersize=5,
+            markersize=6,
             linewidth=1.2,
-            capsize=2,
             label=name,
         )
+    slowest, fastest = report["lines"][-1]["ms"], report["lines"][0]["ms"]
+    if slowest > LOG_FROM * fastest:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.margins(y=0.12)
     axes.set_xlabel("milliseconds a user, from a history to its top 20, one thread")
-    axes.set_ylabel("MRR@20, with 95 % interval over users")
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK, loc="lower right")
-    subtitle = f"{report['conditions']['rows']} rows, batch {report['conditions']['batch']}"
-    write_title(axes, "Accuracy against measured time", f"{subtitle}; dotted: the best so far")
+    axes.set_ylabel("MRR@20")
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    conditions = report["conditions"]
+    write_title(
+        axes,
+        "Accuracy against measured time",
+        f"{conditions['rows']} rows · batch {conditions['batch']} · dotted: the best for its time"
+        " · intervals of differences are in the table",
+    )
     return figure
