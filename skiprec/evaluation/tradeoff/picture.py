@@ -1,7 +1,7 @@
 """`tradeoff.png`: accuracy against measured time, one line a model."""
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from skiprec.evaluation.tradeoff.report import TradeoffReport
 from skiprec.observability.pictures import FAINT, INK, SKIPPED, new_figure, write_title
@@ -32,6 +32,7 @@ def draw_tradeoff(report: TradeoffReport) -> Figure:
     slowest, fastest = report["lines"][-1]["ms"], report["lines"][0]["ms"]
     if slowest > LOG_FROM * fastest:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(y=0.12)

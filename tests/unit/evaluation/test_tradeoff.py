@@ -210,6 +210,13 @@ def test_a_model_of_the_same_time_is_as_fast() -> None:
         )
 
 
+@pytest.mark.parametrize(("slowest", "scale"), [(3.0, "linear"), (30.0, "log")])
+def test_times_that_differ_much_stand_on_a_logarithmic_axis(slowest: float, scale: str) -> None:
+    measured = replace(by_hand(), ms_NP=np.tile([slowest, 2.0, 1.0], (5, 1)))
+    (axes,) = draw_tradeoff(tradeoff_report(measured, {"rows": "400", "batch": 1})).axes
+    assert axes.get_xscale() == scale
+
+
 def run(*arguments: Any) -> int:
     main = runpy.run_path(str(ROOT / "jobs/measure_tradeoff.py"), run_name="not_main")["main"]
     code: int = main([str(one) for one in arguments])
