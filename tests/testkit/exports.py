@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from skiprec.data.ingest import build_dataset
+from skiprec.data.ingest.recipe import make_recipe
 from skiprec.inference.export import Validation, export_model
 from skiprec.network import SkipRecNetwork
 from tests.testkit.networks import (
@@ -19,6 +21,18 @@ from tests.testkit.networks import (
 
 WINDOW = 6
 IDS = [f"item {number}" if number % 2 else str(number) for number in range(1, NUM_ITEMS + 1)]
+
+
+def build_small_data(folder: Path, names: list[str], num_users: int) -> Path:
+    """A dataset of six random items a user, in windows of 5, leave one out; returns its path."""
+    generator = np.random.default_rng(0)
+    lines = [f"{user},{item}" for user in range(num_users) for item in generator.choice(names, 6)]
+    (folder / "log.csv").write_text("\n".join(["user,item", *lines]))
+    source = {"kind": "text", "user_column": "user", "item_column": "item"}
+    content = {"name": "shop", "window": 5, "source": source, "split": {"kind": "leave_one_out"}}
+    recipe = make_recipe(content, {}, origin="test")
+    build_dataset(recipe, [folder / "log.csv"], folder / "data", progress=str)
+    return folder / "data"
 
 
 def export_small_model(

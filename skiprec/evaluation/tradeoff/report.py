@@ -132,10 +132,10 @@ def tradeoff_markdown(report: TradeoffReport) -> str:
     """The contents of `tradeoff.md`."""
     lines = ["# Accuracy against measured time", "", *tradeoff_table(report), ""]
     lines += [
-        "A star marks a point that no other one beats in both. Differences are to the other "
-        "models: to the best point that is as fast, and to the best coin between two points whose "
-        "mean time is the same. 95 % intervals are over users; the range of a time has 80 % of the "
-        "rounds.",
+        "A star marks a point that no other one beats in both. Differences are to the other",
+        "models: to the best point that is as fast, and to the best coin between two points whose",
+        "mean time is the same. 95 % intervals are over users; the range of a time has 80 % of",
+        "the rounds.",
         "",
         "![accuracy against time](tradeoff.png)",
         "",

@@ -9,12 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from skiprec.data.ingest import build_dataset
-from skiprec.data.ingest.recipe import make_recipe
 from skiprec.data.shards import ShardSet
 from skiprec.evaluation.compare import compare_models
 from skiprec.inference import Recommender
-from tests.testkit.exports import IDS, export_small_model
+from tests.testkit.exports import IDS, build_small_data, export_small_model
 from tests.testkit.repository import ROOT
 
 FOREIGN = ["new one", "new two"]
@@ -23,16 +21,7 @@ FOREIGN = ["new one", "new two"]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of the items of the small models, and of two that these do not know."""
-    folder = tmp_path_factory.mktemp("data")
-    generator = np.random.default_rng(0)
-    names = [*IDS, *FOREIGN * 3]
-    lines = [f"{user},{item}" for user in range(200) for item in generator.choice(names, 6)]
-    (folder / "log.csv").write_text("\n".join(["user,item", *lines]))
-    source = {"kind": "text", "user_column": "user", "item_column": "item"}
-    content = {"name": "shop", "window": 5, "source": source, "split": {"kind": "leave_one_out"}}
-    recipe = make_recipe(content, {}, origin="test")
-    build_dataset(recipe, [folder / "log.csv"], folder / "data", progress=str)
-    return folder / "data"
+    return build_small_data(tmp_path_factory.mktemp("data"), [*IDS, *FOREIGN * 3], 200)
 
 
 @pytest.fixture(scope="module")

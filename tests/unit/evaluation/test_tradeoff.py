@@ -14,8 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from skiprec.data.ingest import build_dataset
-from skiprec.data.ingest.recipe import make_recipe
 from skiprec.data.shards import ShardSet
 from skiprec.evaluation.tradeoff.measure import (
     ModelPoint,
@@ -35,7 +33,7 @@ from skiprec.evaluation.tradeoff.report import (
     tradeoff_report,
 )
 from skiprec.inference import Recommender
-from tests.testkit.exports import IDS, export_small_model
+from tests.testkit.exports import IDS, build_small_data, export_small_model
 from tests.testkit.repository import ROOT
 
 QUICK = Timing(histories=4, rounds=3)
@@ -43,15 +41,7 @@ QUICK = Timing(histories=4, rounds=3)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    generator = np.random.default_rng(0)
-    lines = [f"{user},{item}" for user in range(150) for item in generator.choice(IDS, 6)]
-    (folder / "log.csv").write_text("\n".join(["user,item", *lines]))
-    source = {"kind": "text", "user_column": "user", "item_column": "item"}
-    content = {"name": "shop", "window": 5, "source": source, "split": {"kind": "leave_one_out"}}
-    recipe = make_recipe(content, {}, origin="test")
-    build_dataset(recipe, [folder / "log.csv"], folder / "data", progress=str)
-    return folder / "data"
+    return build_small_data(tmp_path_factory.mktemp("data"), IDS, 150)
 
 
 @pytest.fixture(scope="module")
