@@ -130,7 +130,7 @@ def speed_against_accuracy(
         # Among points that are close together, the highest has its name above it.
         near_by = [y for x, y, _ in points.values() if abs(x - speed) < 0.05 * speed]
         is_highest = mrr >= max(near_by) and name != "all_blocks"
-        axes.annotate(
+        label = axes.annotate(
             name,
             (speed, mrr),
             # The reference is at the left end; its name would cover the points of other arms.
@@ -142,6 +142,7 @@ def speed_against_accuracy(
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
             zorder=2,
         )
+        label.set_in_layout(False)
     low, high = axes.get_ylim()
     near = {name: mrr for name, mrr in lines.items() if mrr > low - 1.5 * (high - low)}
     far = {name: mrr for name, mrr in lines.items() if name not in near}
@@ -161,7 +162,8 @@ def speed_against_accuracy(
     axes.grid(axis="both", color=SKIPPED, linewidth=1)
     axes.set_xlabel(speed_label)
     axes.set_ylabel("MRR@20, with 95 % interval over users")
-    below = "".join(f" · {name} {mrr:.4f} (below)" for name, mrr in far.items())
+    below = ", ".join(f"{name} {mrr:.4f}" for name, mrr in far.items())
+    below = f" · below: {below}" if far else ""
     write_title(axes, "Speed against accuracy", f"up and to the right is better{below}")
     return figure
 
@@ -197,7 +199,7 @@ def style_panel(axes: Axes) -> None:
 def write_title(axes: Axes, title: str, subtitle: str) -> None:
     """Writes a headline and, below it, the numbers that it rests on."""
     axes.set_title(title, loc="left", fontsize=12, color=INK, pad=22, fontweight="bold")
-    axes.annotate(
+    text = axes.annotate(
         subtitle,
         (0, 1),
         xycoords="axes fraction",
@@ -206,3 +208,4 @@ def write_title(axes: Axes, title: str, subtitle: str) -> None:
         fontsize=9,
         color=FAINT,
     )
+    text.set_in_layout(False)  # a long one would squeeze the panel

@@ -52,7 +52,7 @@ def test_baselines_far_below_are_written_not_drawn() -> None:
     figure = speed_against_accuracy(points, {"popularity": 0.001}, "speedup")
     axes = figure.axes[0]
     assert axes.get_ylim()[0] > 0.05
-    assert any("popularity 0.0010 (below)" in text.get_text() for text in axes.texts)
+    assert any("below: popularity 0.0010" in text.get_text() for text in axes.texts)
 
 
 def test_what_is_above_the_frontier_is_drawn_above_its_line() -> None:
@@ -72,3 +72,17 @@ def test_what_is_above_the_frontier_is_drawn_above_its_line() -> None:
     assert {"fixed sets", "random"} < legend
     bare = draw_frontier(sets, [0, 4], [], None, {}, "a title")
     assert figure_to_array(bare).shape == figure_to_array(figure).shape
+
+
+def test_names_of_far_baselines_and_arms_leave_the_panel_its_room() -> None:
+    """Texts beside the panel must not squeeze it, as long ones did in the report's picture."""
+    points = {
+        "full_backbone": (1.0, 0.11, (0.10, 0.12)),
+        "exit_08": (2.0, 0.11, (0.10, 0.12)),
+        "exit_02": (6.4, 0.109, (0.10, 0.118)),
+    }
+    lines = {"popularity": 0.039, "own_frequent": 0.025, "last_items": 0.018}
+    figure = speed_against_accuracy(points, lines, "speedup end to end at batch 1")
+    figure_to_array(figure)  # lays the panel out
+    (axes,) = figure.axes
+    assert axes.get_position().width > 0.8
