@@ -30,7 +30,11 @@ WITH_TIMES = (
     'split={kind = "by_time", evaluation_ends = "random", max_ends = 3}',
     "filters.drop_repeats=all",
 )
+QUARTER, FULL = "quarter, by user", "full, by user"
 LIMIT_S, LIMIT_GB, LIMIT_GROWTH = 180, 4.0, 1.1
+# Arrow's parser reads ahead, by more blocks in one build than in the next. That adds up to 0.05 GB
+# to the peak of some builds of any size, so growth compares the smallest peaks of so many builds.
+GROWTH_BUILDS = 3
 # Training of 16 blocks of width 64, full softmax, 2 cores: 41,674 windows in 55 s.
 TRAINING_ROWS_A_SECOND, LIMIT_READER = 760, 50
 
@@ -129,27 +133,33 @@ def check(name: str, value: float, limit: float, *, at_least: bool = False) -> b
 def main() -> int:
     print(conditions(window=20, recipe="slides_ml20"))
     print(f"{'input':24}{'rows':>12}{'s':>8}{'rows/s':>12}{'peak GB':>9}{'output rows':>13}")
-    seconds, peak, readers = {}, {}, {}
+    seconds, peak, smallest, readers = {}, {}, {}, {}
     with tempfile.TemporaryDirectory(prefix="bench-data-") as temporary:
         for name, num_users, shuffled, settings in (
-            ("quarter, by user", NUM_USERS // 4, False, ()),
-            ("full, by user", NUM_USERS, False, ()),
+            (QUARTER, NUM_USERS // 4, False, ()),
+            (FULL, NUM_USERS, False, ()),
             ("full, with times", NUM_USERS, False, WITH_TIMES),
             ("full, shuffled", NUM_USERS, True, ()),
         ):
             ratings, output = Path(temporary) / "ratings.csv", Path(temporary) / name
             rows = write_ratings(ratings, num_users, shuffled=shuffled)
             seconds[name], peak[name] = build(ratings, output, settings)
+            if name in (QUARTER, FULL):
+                again = [
+                    build(ratings, output.with_suffix(f".{i}"), settings)
+                    for i in range(1, GROWTH_BUILDS)
+                ]
+                smallest[name] = min(peak[name], *(peak_gb for _, peak_gb in again))
             made = sum(split.rows for split in read_manifest(output).splits.values())
             rate = rows / seconds[name]
             print(
                 f"{name:24}{rows:12,}{seconds[name]:8.1f}{rate:12,.0f}{peak[name]:9.2f}{made:13,}"
             )
             readers[name] = read(output)
-    growth = peak["full, by user"] / peak["quarter, by user"]
+    growth = smallest[FULL] / smallest[QUARTER]
     passed = [
-        check("seconds, full, by user", seconds["full, by user"], LIMIT_S),
-        check("peak GB, full, by user", peak["full, by user"], LIMIT_GB),
+        check("seconds, full, by user", seconds[FULL], LIMIT_S),
+        check("peak GB, full, by user", peak[FULL], LIMIT_GB),
         check("seconds, full, with times", seconds["full, with times"], LIMIT_S),
         check("peak GB, full, with times", peak["full, with times"], LIMIT_GB),
         check("seconds, full, shuffled", seconds["full, shuffled"], LIMIT_S),
@@ -161,7 +171,7 @@ def main() -> int:
             f"reader, {name}: {at_random:,.0f} rows/s in random batches of 256, "
             f"{in_sequence:,.0f} in sequence; private memory +{added:.1f} MB"
         )
-    ratio = readers["full, by user"][0] / TRAINING_ROWS_A_SECOND
+    ratio = readers[FULL][0] / TRAINING_ROWS_A_SECOND
     passed.append(check("reader / training, rows/s", ratio, LIMIT_READER, at_least=True))
     return 0 if all(passed) else 1
 

@@ -72,10 +72,14 @@ class StudyRow(Section):
 
 
 class Study(Section):
-    """Rows, each trained with every seed. The other rows are paired with the first one."""
+    """Rows, each trained with every seed. The other rows are paired with the first one.
+
+    `set` overrides keys of every row's configuration; what a row sets has precedence.
+    """
 
     title: str
     configs: str
+    set: tuple[str, ...] = ()
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     rows: tuple[StudyRow, ...] = Field(min_length=1)
     figures: tuple[FIGURES, ...] = ()
@@ -132,7 +136,8 @@ def study_runs(
 
     Args:
         folder: the folder of the study's file; `configs` is relative to this folder.
-        overrides: `dotted.key=value` for every run; they have precedence over those of the rows.
+        overrides: `dotted.key=value` for every run; they have precedence over those of the study
+            and its rows.
 
     Raises:
         ValueError: a configuration does not load, or it starts from a run that no earlier row
@@ -145,10 +150,11 @@ def study_runs(
                 continue
             path = folder / study.configs / f"{row.config}.toml"
             own = [f"name={row.name}-s{seed}", f"training.seed={seed}"]
-            plain = load_config(path, [*row.set, *overrides])
+            given = [*study.set, *row.set, *overrides]
+            plain = load_config(path, given)
             if plain.init_from is not None:
                 own.append(f"init_from={plain.init_from}-s{seed}")
-            config = load_config(path, [*row.set, *overrides, *own])
+            config = load_config(path, [*given, *own])
             known = {other.name for _, _, other in runs}
             if config.init_from is not None and config.init_from not in known:
                 raise ValueError(

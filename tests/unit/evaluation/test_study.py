@@ -81,6 +81,15 @@ def test_a_run_is_named_after_row_and_seed_and_so_is_what_it_starts_from(tmp_pat
     assert [config.model.width for _, _, config in runs] == [64, 8, 64, 8]
 
 
+def test_a_row_overrides_what_its_study_sets_and_the_command_both(tmp_path: Path) -> None:
+    rows = f"""{PLAIN_ROW},
+      {{ label = "W", config = "plain", name = "wide", set = ["model.width=8"] }}"""
+    path = study_file(tmp_path, rows, set='["model.width=16", "training.epochs=3"]')
+    runs = study_runs(load_study(path), tmp_path, ["training.epochs=2"])
+    assert [config.model.width for _, _, config in runs] == [16, 8]
+    assert {config.training.epochs for _, _, config in runs} == {2.0}
+
+
 def test_a_row_may_have_some_of_the_seeds(tmp_path: Path) -> None:
     once = '{ label = "Q", config = "plain", name = "q", seeds = [3] }'
     study = load_study(study_file(tmp_path, f"{PLAIN_ROW}, {once}", seeds="[0, 3]"))
