@@ -31,8 +31,10 @@ def in_this_process(name: str, root: Path) -> str:
 
     Its runs draw no pictures for TensorBoard, which would take longer than all the rest.
     """
-    # Studies of the same configurations have runs in common; of others, names alone.
-    runs = root / "runs" / (name if name == RESUMED else Path(STUDIES[name].configs).name)
+    # Studies of the same configurations and settings have runs in common; of others, names alone.
+    study = STUDIES[name]
+    family = "-".join((Path(study.configs).name, *study.set)).replace("/", "-")
+    runs = root / "runs" / (name if name == RESUMED else family)
     options = options_of(name, root, runs, num_workers=0)
     main = runpy.run_path("jobs/run_study.py", run_name="not_main")["main"]
     printed = io.StringIO()
