@@ -67,12 +67,13 @@ def rows_to_validate(data: Path, training: TrainingConfig) -> ShardSet | SomeRow
 def items_held_out(train: ShardSet, rows: ShardSet) -> NDArray[np.int64]:
     """Of each row, how many of its newest items lie behind the items that were trained on.
 
-    These are all items up to the end of the user's last training row before the row's own end. A
-    row of a user without training rows has as many as its history.
+    All items up to the end of the user's last training row before the row's own end count as
+    trained on. A row of a user without training rows has as many as its history.
     """
     user_N, end_N = train.users_and_ends()
     user_R, end_R = rows.users_and_ends()
     after_all = 1 + max(end_N.max(initial=0), end_R.max(initial=0))
+    # Each user also has an end of 0, "nothing was trained on", which is found where no other is.
     trained_N = np.sort(np.concatenate([user_N * after_all + end_N, user_R * after_all]))
     last_R = trained_N[np.searchsorted(trained_N, user_R * after_all + end_R, side="right") - 1]
     num_held_out_R: NDArray[np.int64] = end_R - last_R % after_all
