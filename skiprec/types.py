@@ -55,6 +55,7 @@ class Batch:
     items_BW: Tensor
     key_B: Tensor
     times_BW: Tensor | None = None  # milliseconds since 1970, 0 at padding; None without times
+    num_scored_B: Tensor | None = None  # only so many of the newest items count; None: all
 
     @property
     def input_BT(self) -> Tensor:
@@ -68,13 +69,24 @@ class Batch:
 
     @property
     def is_scored_BT(self) -> Tensor:
-        """Positions that count in the loss: input and target are both real items."""
-        return (self.input_BT != PADDING) & (self.target_BT != PADDING)
+        """Positions that count in the loss: input and target are both real items.
+
+        The target must also be among the row's `num_scored_B` newest items.
+        """
+        is_real_BT = (self.input_BT != PADDING) & (self.target_BT != PADDING)
+        if self.num_scored_B is None:
+            return is_real_BT
+        num_positions = is_real_BT.shape[1]
+        age_T = num_positions - torch.arange(num_positions, device=is_real_BT.device)
+        return is_real_BT & (age_T <= self.num_scored_B[:, None])
 
     def to(self, device: torch.device) -> "Batch":
         """The same rows on `device`."""
-        times_BW = None if self.times_BW is None else self.times_BW.to(device)
-        return Batch(self.items_BW.to(device), self.key_B.to(device), times_BW)
+        optional = [
+            None if values is None else values.to(device)
+            for values in (self.times_BW, self.num_scored_B)
+        ]
+        return Batch(self.items_BW.to(device), self.key_B.to(device), *optional)
 
 
 @dataclass(frozen=True)

@@ -153,16 +153,20 @@ def provenance(config: RunConfig) -> dict[str, Any]:
 def git_commit(repository: Path = REPOSITORY) -> str | None:
     """The checkout's commit; None outside of a checkout, as in an uploaded working directory."""
     git = repository / ".git"
+    if git.is_file():  # a worktree: its HEAD is elsewhere, and its branches in the first checkout
+        git = repository / git.read_text().removeprefix("gitdir: ").strip()
     head = git / "HEAD"
     if not head.is_file():
         return None
     reference = head.read_text().strip()
     if not reference.startswith("ref: "):
         return reference
-    target = git / reference.removeprefix("ref: ")
+    common = git / "commondir"
+    branches = git / common.read_text().strip() if common.is_file() else git
+    target = branches / reference.removeprefix("ref: ")
     if target.is_file():
         return target.read_text().strip()
-    packed = git / "packed-refs"
+    packed = branches / "packed-refs"
     for line in packed.read_text().splitlines() if packed.is_file() else []:
         if line.endswith(reference.removeprefix("ref: ")):
             return line.split()[0]

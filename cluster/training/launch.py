@@ -210,13 +210,6 @@ def check_inputs(config: RunConfig) -> ItemMatch | None:
                 f"split {split!r} of {config.data.path} has no rows; build the data with more "
                 "users or a larger share for this split"
             )
-    split = read_manifest(data).recipe.get("split", {}).get("kind")
-    if config.training.fit_on == "held_out" and split == "leave_one_out":
-        raise ValueError(
-            "training.fit_on='held_out' reads all positions of validation rows, and with "
-            "split.kind='leave_one_out' the backbone was trained on all but the last; use "
-            "'held_out_ends'"
-        )
     for half in (rows_to_train, rows_to_validate) if config.training.fit_on else ():
         if half(data, config.training).num_rows == 0:
             raise ValueError(

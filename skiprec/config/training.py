@@ -47,12 +47,10 @@ class TrainingConfig(Section):
     """Whether a block's activations are recomputed in the backward pass instead of stored."""
     freeze_backbone: bool = False
     """Whether only the policy is trained. Needs `init_from`."""
-    fit_on: Literal["held_out", "held_out_ends"] | None = None
+    fit_on: Literal["held_out"] | None = None
     """Rows that the policy is trained on. `held_out`: half of the users of the validation split;
-    the other half is validated. The backbone must not have been trained on any item of these rows,
-    as with `split.kind = "by_user"`. `held_out_ends`: the same, but only the last item of a row was
-    left out, so only the last positions count. Both need `freeze_backbone`. None: the training
-    split."""
+    the other half is validated. Of a row that reaches back to items of training rows, only the
+    items behind these count. Needs `freeze_backbone`. None: the training split."""
     log_every_steps: int = Field(20, ge=1)
     """Number of steps between two lines of the log."""
     validate_every_steps: int | None = Field(None, ge=1)

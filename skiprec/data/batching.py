@@ -34,12 +34,19 @@ class TrainingReader:
         row_R, key_R = self.order.rows(first + slices[0][0], first + slices[-1][1])
         rows = self.shards.take(row_R)
         items_RW = torch.from_numpy(rows.items_RW.astype(np.int64))
-        times_RW = None if rows.times_RW is None else torch.from_numpy(rows.times_RW)
+        optional = [
+            None if values is None else torch.from_numpy(values)
+            for values in (rows.times_RW, rows.num_scored_R)
+        ]
         key = torch.from_numpy(key_R)
         offset = slices[0][0]
         parts = [slice(start - offset, stop - offset) for start, stop in slices]
         return [
-            Batch(items_RW[part], key[part], None if times_RW is None else times_RW[part])
+            Batch(
+                items_RW[part],
+                key[part],
+                *(None if values is None else values[part] for values in optional),
+            )
             for part in parts
         ]
 

@@ -33,6 +33,7 @@ class Rows:
     end_R: Ints  # position of the newest item in the user's history, counted from 1
     row_R: Longs  # index of the row within its split
     times_RW: Longs | None = None  # milliseconds since 1970, 0 at padding; None without times
+    num_scored_R: Longs | None = None  # only so many of the newest items count; None: all
 
 
 class ShardSet:
@@ -89,6 +90,14 @@ class ShardSet:
             for name, values in self._files[file].items():
                 getattr(rows, name)[here_R] = values[within_R]
         return rows
+
+    def users_and_ends(self) -> tuple[Longs, Longs]:
+        """`user_R` and `end_R` of all rows, without their items."""
+        user_R, end_R = (
+            np.concatenate([np.empty(0, np.int64), *(columns[name] for columns in self._files)])
+            for name in ("user_R", "end_R")
+        )
+        return user_R, end_R
 
     def slice(self, start: int, stop: int) -> Rows:
         """The rows start..stop-1."""

@@ -21,8 +21,9 @@ class _Ends(Section):
     """Where the rows of validation and test end in a history."""
 
     evaluation_ends: Literal["last", "random", "all"] = "last"
-    """Where the rows of validation and test end. `last`: at the last item of a history, and a
-    window before it and so on. `random` and `all`: anywhere, as requests do."""
+    """Where the rows of validation and test end. `last`: at the last item of a history (of a period
+    with `by_time`); `by_user` and `given` have further rows, each a window before. `random` and
+    `all`: anywhere, as requests do."""
     max_ends: Annotated[int, Field(ge=1)] | None = None
     """Most rows of a user in validation, and in test, drawn by a keyed hash. None: one with
     `random`, no bound with `all`. It has no effect with `last`."""
@@ -135,12 +136,12 @@ class ByTime(_Ends):
 
     kind: Literal["by_time"] = "by_time"
     """Two cut-offs in time: what was before the first is trained on, what came after the second is
-    tested. The recipe for new data: a model in use has not seen the future of other users."""
+    tested. The split for new data: a model in use has not seen the future of other users."""
     validation_from: CutOff = 0.8
     """Time of the first cut-off: a date such as `2024-01-31`, or the share of the interactions that
     lie before it, such as 0.8."""
     test_from: CutOff = 0.9
-    """Time of the second cut-off, not before the first."""
+    """Time of the second cut-off, later than `validation_from`."""
     seed: Seed = 0
     """Seed of the draw of ends."""
 

@@ -32,7 +32,6 @@ class PolicyTraining:
         self.network = network
         self.policy = network.policy
         self.execution = config.training.execution
-        self.fit_on = config.training.fit_on
 
     @property
     def needs_statistics(self) -> bool:

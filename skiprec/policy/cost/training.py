@@ -31,7 +31,7 @@ class Training(PolicyTraining):
     ) -> tuple[Tensor | float, dict[str, Tensor]]:
         """`cost_weight` * the squared error of the predicted costs, averaged over rows and sets.
 
-        A policy that reads an early state learns from the positions of `_fitted_positions`.
+        A policy that reads an early state learns from the positions of `fitted_positions`.
         """
         if decision.early is not None:
             return self._loss_of_positions(batch, decision.early.depth, pass_)
@@ -45,17 +45,12 @@ class Training(PolicyTraining):
             "cost_of_smallest": cost_BM[:, 0].sum(),
         }
 
-    @property
-    def only_ends(self) -> bool:
-        """Whether only the last position of a row was left out of the backbone's training."""
-        return self.fit_on == "held_out_ends"
-
     def _loss_of_positions(
         self, batch: Batch, depth: int, pass_: Pass
     ) -> tuple[Tensor, dict[str, Tensor]]:
         trunk, network = self.policy.trunk, self.network
         assert isinstance(trunk, StateTrunk)
-        is_fitted_TB = fitted_positions(batch, self.only_ends).t()
+        is_fitted_TB = fitted_positions(batch).t()
         length_TB = (batch.input_BT != PADDING).t().cumsum(0)
         with torch.no_grad(), without_dropout(network):
             history = network.embed_batch(batch)
@@ -103,14 +98,14 @@ def nested_costs(network: SkipRecNetwork, batch: Batch, sizes: tuple[int, ...]) 
     return torch.where(target_B == PADDING, 0.0, cost_MB).t()
 
 
-def fitted_positions(batch: Batch, only_ends: bool) -> Tensor:
+def fitted_positions(batch: Batch) -> Tensor:
     """`[B, T]`: the scored positions that look like the end of a request.
 
     In a causal network without learned positions, the state at a position is that of a request
     which ends there. A row without padding may have been cut: its earlier positions would look like
     short histories, so only its last position counts.
     """
-    has_padding_B1 = (batch.input_BT[:, :1] == PADDING) & (not only_ends)
+    has_padding_B1 = batch.input_BT[:, :1] == PADDING
     is_last_T = torch.arange(batch.input_BT.shape[1], device=batch.input_BT.device) == (
         batch.input_BT.shape[1] - 1
     )

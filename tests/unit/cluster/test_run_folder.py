@@ -146,3 +146,18 @@ def test_the_commit_is_that_of_the_repository(tmp_path: Path) -> None:
     assert git_commit(tmp_path) == "c3"
     (git / "HEAD").write_text("d4\n")
     assert git_commit(tmp_path) == "d4", "a detached head"
+
+
+def test_the_commit_of_a_worktree_is_that_of_its_own_branch(tmp_path: Path) -> None:
+    git, own = tmp_path / "first/.git", tmp_path / "first/.git/worktrees/second"
+    (git / "refs/heads").mkdir(parents=True)
+    (git / "HEAD").write_text("ref: refs/heads/main\n")
+    (git / "refs/heads/main").write_text("a1\n")
+    (git / "refs/heads/other").write_text("b2\n")
+    own.mkdir(parents=True)
+    (own / "HEAD").write_text("ref: refs/heads/other\n")
+    (own / "commondir").write_text("../..\n")
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second/.git").write_text(f"gitdir: {own}\n")
+    assert git_commit(tmp_path / "second") == "b2"
+    assert git_commit(tmp_path / "first") == "a1"

@@ -171,7 +171,7 @@ def test_the_loss_is_the_squared_error_over_the_fitted_positions(
     batch = random_batch(12)
     pass_ = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
     sums = Objective(network, config)(batch, pass_)
-    is_fitted_BT = fitted_positions(batch, only_ends=False)
+    is_fitted_BT = fitted_positions(batch)
     cost_NM = nested_costs_of_positions(network, batch, is_fitted_BT.t(), (2, 3, 4))
     predicted = []
     for t in range(WINDOW - 1):
@@ -191,11 +191,12 @@ def test_the_loss_is_the_squared_error_over_the_fitted_positions(
 def test_positions_that_do_not_look_like_the_end_of_a_request_are_left_out() -> None:
     items_BW = torch.tensor([[0, 0, 1, 2, 3, 4], [5, 6, 7, 8, 9, 1], [0, 0, 0, 0, 0, 2]])
     batch = Batch(items_BW, torch.arange(3))
-    padded, cut, no_target = fitted_positions(batch, only_ends=False).tolist()
+    padded, cut, no_target = fitted_positions(batch).tolist()
     assert padded == [False, False, True, True, True]
     assert cut == [False] * 4 + [True], "the row may have been cut"
     assert no_target == [False] * 5
-    assert fitted_positions(batch, only_ends=True).tolist() == [cut, cut, no_target]
+    ends = replace(batch, num_scored_B=torch.tensor([2, 9, 1]))
+    assert fitted_positions(ends).tolist() == [[False] * 3 + [True] * 2, cut, no_target]
 
 
 def test_the_policy_is_fitted_on_states_without_dropout() -> None:
