@@ -32,6 +32,7 @@ from skiprec.evaluation.report.schema import (
     Report,
     Row,
 )
+from skiprec.models.registry import architecture_of
 
 FIGURES = Literal["convergence", "policies", "depth"]
 
@@ -140,8 +141,8 @@ def study_runs(
             and its rows.
 
     Raises:
-        ValueError: a configuration does not load, or it starts from a run that no earlier row
-            trains.
+        ValueError: a configuration does not load, sets an option that its backbone does not have,
+            or starts from a run that no earlier row trains.
     """
     runs: list[tuple[StudyRow, int, RunConfig]] = []
     for seed in study.seeds:
@@ -155,6 +156,10 @@ def study_runs(
             if plain.init_from is not None:
                 own.append(f"init_from={plain.init_from}-s{seed}")
             config = load_config(path, [*given, *own])
+            try:
+                architecture_of(config.model)
+            except ValueError as error:
+                raise ValueError(f"row {row.label!r}: {error}") from None
             known = {other.name for _, _, other in runs}
             if config.init_from is not None and config.init_from not in known:
                 raise ValueError(

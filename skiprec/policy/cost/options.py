@@ -13,8 +13,9 @@ class Options(LearnedSection):
     """The policy predicts the cost of running fewer blocks for each user, and weighs it by a price.
 
     It is trained by supervision. The cost of the first n blocks is their cross-entropy at the last
-    position minus the cross-entropy of all N blocks. Serving runs the n blocks with the smallest
-    predicted cost + price * n / N, in nats.
+    position minus the cross-entropy of all N blocks. (With `reads_after`, rows
+    shorter than the window also teach the costs at their earlier positions.) Serving runs the n
+    blocks with the smallest predicted cost + price * n / N, in nats.
     """
 
     has_price_knob: ClassVar[bool] = True

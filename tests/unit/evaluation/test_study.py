@@ -117,6 +117,17 @@ def test_a_study_that_cannot_be_meant_is_refused(tmp_path: Path, rows: str, mess
         load_study(study_file(tmp_path, rows))
 
 
+def test_an_option_that_a_row_s_backbone_lacks_is_refused_before_anything_trains(
+    tmp_path: Path,
+) -> None:
+    rows = f"""{PLAIN_ROW},
+      {{ label = "S", config = "plain", name = "s", set = ["model.backbone=sasrec_plus"] }}"""
+    study = load_study(study_file(tmp_path, rows))
+    assert len(study_runs(study, tmp_path, [])) == 2
+    with pytest.raises(ValueError, match=r"row 'S': model\.dilations has no effect"):
+        study_runs(study, tmp_path, ["model.dilations=[1, 7]"])
+
+
 def test_a_second_stage_before_its_first_is_refused(tmp_path: Path) -> None:
     path = study_file(tmp_path, f'{{ label = "G", config = "gumbel" }}, {PLAIN_ROW}')
     with pytest.raises(ValueError, match="which no earlier row trains"):
