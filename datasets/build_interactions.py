@@ -13,7 +13,7 @@ from typing import Any
 from skiprec.config.reading import parse_override
 from skiprec.data.ingest.item_names import NameTable
 from skiprec.data.ingest.pipeline import build_dataset
-from skiprec.data.ingest.raw_files import content_of, expand_inputs
+from skiprec.data.ingest.raw_files import content_of_first, expand_inputs
 from skiprec.data.ingest.recipe import Recipe, load_recipe, make_recipe
 from skiprec.terminal import moving_line
 
@@ -223,11 +223,11 @@ def overrides_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def defaults_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings of a build without a recipe; the first file decides the kind of source."""
+    """The settings of a build without a recipe; the first file with content tells the kind."""
     if args.sequences:
         source: dict[str, Any] = {"kind": "sequences", "first_field_is_user": False}
     else:
-        source = {"kind": content_of(args.input[0])}
+        source = {"kind": content_of_first(args.input)}
     split = "given" if args.test_input else "by_user"
     return {"name": args.output.resolve().name, "source": source, "split": {"kind": split}}
 

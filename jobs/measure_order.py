@@ -13,6 +13,7 @@ from pathlib import Path
 from cluster.runs.folder import git_commit
 from cluster.runs.publish import publish
 from skiprec.data.manifest import read_manifest
+from skiprec.durable import make_folder
 from skiprec.evaluation.order.measure import measure_order
 from skiprec.evaluation.order.report import draw_order, order_markdown, order_report, order_table
 from skiprec.terminal import print_markdown, print_prose, say
@@ -55,7 +56,12 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         metavar="DIR",
         help="folder for the results (default: runs/order/NAME, by the name of the dataset)",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for name in ("max_rows", "max_train_items"):
+        if getattr(args, name) < 1:
+            option = name.replace("_", "-")
+            parser.error(f"--{option} is {getattr(args, name)}; expected 1 or more")
+    return args
 
 
 def main(argv: list[str]) -> int:
@@ -63,6 +69,8 @@ def main(argv: list[str]) -> int:
     started = time.monotonic()
     try:
         manifest = read_manifest(args.data)
+        output = args.output or Path("runs/order") / manifest.name
+        make_folder(output)
         say(f"[order] counting the training rows of {manifest.name}")
         measured = measure_order(args.data, args.split, args.max_rows, args.max_train_items)
     except ValueError as error:
@@ -81,13 +89,11 @@ def main(argv: list[str]) -> int:
         "seconds": round(time.monotonic() - started, 1),
     }
     report = order_report(measured, conditions)
-    output = args.output or Path("runs/order") / manifest.name
 
     def write(draft: Path) -> None:
         draw_order(report).savefig(draft / "order.png")
         (draft / "order.md").write_text(order_markdown(report))
 
-    output.mkdir(parents=True, exist_ok=True)
     path = publish(output, "order.json", json.dumps(report, indent=1, allow_nan=False), write)
     print_markdown("\n".join(order_table(report)))
     print_prose(report["statement"])

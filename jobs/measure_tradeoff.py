@@ -16,6 +16,7 @@ from cluster.machine.process import cpu_model
 from cluster.runs.folder import git_commit
 from cluster.runs.publish import publish
 from skiprec.data.manifest import read_manifest
+from skiprec.durable import make_folder
 from skiprec.evaluation.tradeoff.measure import Timing, measure_tradeoff
 from skiprec.evaluation.tradeoff.picture import draw_tradeoff
 from skiprec.evaluation.tradeoff.report import (
@@ -86,6 +87,8 @@ def main(argv: list[str]) -> int:
     timing = Timing(batch=arguments.batch, rounds=arguments.rounds)
     try:
         manifest = read_manifest(arguments.data)
+        output = arguments.output or Path("runs/tradeoff") / manifest.name
+        make_folder(output)
         with moving_line() as line:
             measured = measure_tradeoff(
                 arguments.models,
@@ -113,13 +116,11 @@ def main(argv: list[str]) -> int:
         "seconds": round(time.monotonic() - started, 1),
     }
     report = tradeoff_report(measured, conditions)
-    output = arguments.output or Path("runs/tradeoff") / manifest.name
 
     def write(draft: Path) -> None:
         draw_tradeoff(report).savefig(draft / "tradeoff.png")
         (draft / "tradeoff.md").write_text(tradeoff_markdown(report))
 
-    output.mkdir(parents=True, exist_ok=True)
     path = publish(output, "tradeoff.json", json.dumps(report, indent=1, allow_nan=False), write)
     print_markdown("\n".join(tradeoff_table(report)))
     print(f"report: {path.with_name('tradeoff.md')} (beside it tradeoff.json, tradeoff.png)")

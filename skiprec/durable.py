@@ -1,11 +1,21 @@
-"""Files on disk: written so that a crash leaves the old file or the new one, and their checksums.
-
-Nothing here creates or removes a folder.
-"""
+"""Files on disk, written so that a crash leaves the old file or the new one; their checksums."""
 
 import hashlib
 import os
 from pathlib import Path
+
+
+def make_folder(folder: Path, advice: str = "expected a folder where you may write") -> None:
+    """Creates a folder for results, with its parents, unless it is there.
+
+    Raises:
+        ValueError: that is impossible; the message ends with `advice`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"{error.strerror}: {error.filename}"
+        raise ValueError(f"{folder} cannot be created ({reason}); {advice}") from error
 
 
 def write_text_durably(path: Path, text: str) -> None:

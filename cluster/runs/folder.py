@@ -21,7 +21,7 @@ import psutil
 
 from skiprec.config.files import changed_keys, config_hash, deciding_keys
 from skiprec.config.run import RunConfig
-from skiprec.durable import write_text_durably
+from skiprec.durable import make_folder, write_text_durably
 
 
 class RunAliveError(ValueError):
@@ -59,13 +59,7 @@ def open_run(config: RunConfig) -> dict[str, Any] | None:
 
 
 def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"the run's folder {folder} cannot be created ({error.strerror}: {error.filename}); "
-            "expected a root where you may write: set another one with --set root=…"
-        ) from error
+    make_folder(folder, "expected a root where you may write: set another one with --set root=…")
 
 
 def changed_configuration(config: RunConfig) -> list[str]:

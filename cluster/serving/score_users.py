@@ -29,7 +29,7 @@ from cluster.serving.histories import part_name, prepare_histories
 from skiprec.data.ingest.inputs import check_inputs
 from skiprec.data.ingest.raw_files import RawFile, ZipMember
 from skiprec.data.ingest.recipe import Recipe
-from skiprec.durable import file_sha256, flush_to_disk, write_text_durably
+from skiprec.durable import file_sha256, flush_to_disk, make_folder, write_text_durably
 from skiprec.inference import Recommender
 from skiprec.inference.saved_model import MANIFEST
 
@@ -88,10 +88,7 @@ def score_users(
     unknown = [item for item in asked.deny if item not in set(recommender.ids)]
     if unknown:
         progress(f"{len(unknown)} denied items are unknown to the model; the first: {unknown[0]!r}")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{output} cannot be a folder: {error.strerror}") from None
+    make_folder(output)
     with _only_driver(output):
         _begin(output, _options(model, recipe, inputs, asked, crew))
         scratch = output / SCRATCH

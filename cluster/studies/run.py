@@ -17,6 +17,7 @@ from cluster.studies.results import Run, publish_study, runs_of, write_result
 from cluster.studies.study import load_study
 from cluster.training.failures import RunFailedError
 from cluster.training.launch import launch_training
+from skiprec.durable import make_folder
 from skiprec.terminal import moving_line, part_of, say
 
 WAIT_S = 20.0
@@ -43,7 +44,7 @@ def run_study(
     if seeds:
         study = study.model_copy(update={"seeds": seeds})
     runs = runs_of(study, path.parent, overrides)
-    results.mkdir(parents=True, exist_ok=True)
+    make_folder(results)
     missing = _missing(runs, results)
     failed = []
     if missing:

@@ -48,8 +48,9 @@ _NOT_LEFT_OUT = {"rows_read", "bad_rows", "partial_dates"}
 class Counts(Frozen):
     """The numbers of rows, users, items and interactions that a build read and left out."""
 
+    # A row with a history counts with all of its interactions.
     rows_read: int
-    bad_rows: dict[str, int]  # skipped lines by reason; empty unless on_bad_row = "skip"
+    bad_rows: dict[str, int]  # skipped ones by reason; empty unless on_bad_row = "skip"
     filtered_rows: int  # removed by the recipe's `keep` conditions
     cut_users: int  # beyond the first filters.max_users
     cut_users_interactions: int
@@ -61,11 +62,14 @@ class Counts(Frozen):
     leftover_interactions: int  # in kept histories, but in no row of any split
     users_without_evaluation: int  # by_time, leave_one_out: nothing to hold out; all are in train
     empty_files: int = 0  # inputs without rows, beside others with rows
-    partial_dates: int = 0  # rows whose day or month is unknown and was taken to be the first
+    partial_dates: int = 0  # rows with a day or month that is unknown: the first one is taken
 
     def describe(self) -> str:
-        """One line with the number of rows read and each other count that is above zero."""
-        skipped = [f"{count:,} bad rows ({reason})" for reason, count in self.bad_rows.items()]
+        """One line with the interactions read and each other count that is above zero."""
+        skipped = [
+            f"{count:,} interactions in bad rows ({reason})"
+            for reason, count in self.bad_rows.items()
+        ]
         left_out = [
             f"{count:,} {name.replace('_', ' ')}"
             for name, count in self.model_dump(exclude=_NOT_LEFT_OUT).items()
@@ -73,7 +77,7 @@ class Counts(Frozen):
         ]
         partial = f"; {self.partial_dates:,} partial dates" if self.partial_dates else ""
         return (
-            f"{self.rows_read:,} rows read{partial}; "
+            f"{self.rows_read:,} interactions read{partial}; "
             f"left out: {', '.join(skipped + left_out) or 'nothing'}"
         )
 
@@ -105,7 +109,8 @@ class Manifest(Frozen):
 
     def describe(self) -> str:
         """What a person checks after a build, in a few lines."""
-        density = self.num_interactions / (self.num_users * self.num_items)
+        repeats = self.profile.repeats if self.profile else 0
+        density = (self.num_interactions - repeats) / (self.num_users * self.num_items)
         rows = ", ".join(f"{info.rows:,} {split}" for split, info in self.splits.items())
         lines = [
             self.counts.describe(),

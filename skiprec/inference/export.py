@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from skiprec.data.shards import ShardSet
+from skiprec.durable import make_folder
 from skiprec.inference.executor import embed_requests
 from skiprec.inference.native.from_network import (
     dilations_of,
@@ -98,6 +99,7 @@ def export_model(
         raise ValueError(f"this network cannot be exported: the executors do not know {unknown}")
     if output.exists():
         raise ValueError(f"{output} exists; expected a new folder: choose another --output")
+    make_folder(output.parent)
     if with_onnx:
         refuse_without_packages()
     weights = {
@@ -133,7 +135,6 @@ def export_model(
     if "name" in items.column_names:
         columns["name"] = items["name"]
     table = pa.table(columns)
-    output.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
         save_file(weights, draft / WEIGHTS)

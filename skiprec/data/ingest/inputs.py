@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from skiprec.data.ingest.chunks import Chunk, EmptyInputError, Part, Tally
 from skiprec.data.ingest.columns import locate_columns
+from skiprec.data.ingest.json_rows import begins_with_object
 from skiprec.data.ingest.parsing import plain_type
 from skiprec.data.ingest.raw_files import RawFile, ZipMember, content_of, damage_named
 from skiprec.data.ingest.read_sequences import first_line_with_items, read_sequences
@@ -83,8 +84,10 @@ def _refuse_other_content(recipe: Recipe, file: RawFile) -> None:
     """Raises ValueError if a file is not of the kind that the recipe reads."""
     kind = recipe.source.kind
     content = content_of(file)
-    # A CSV may begin like JSON, and JSON lines may begin with blank ones.
-    if content == kind or {content, kind} in ({"text", "jsonl"}, {"text", "sequences"}):
+    # JSON lines may begin with blank ones, and text may begin like JSON.
+    may_be = {"text": ("jsonl", "sequences"), "jsonl": ("text",)}
+    is_object = content == "jsonl" and kind == "text" and begins_with_object(file)
+    if content == kind or (kind in may_be.get(content, ()) and not is_object):
         return
     raise ValueError(
         f"{file} holds {_CONTENTS[content]}, and recipe {recipe.name} reads {kind!r}; expected "

@@ -7,7 +7,7 @@ from typing import Any
 
 from skiprec.data.ingest.chunks import Tally
 from skiprec.data.ingest.inputs import check_inputs, read_inputs
-from skiprec.data.ingest.raw_files import RawFile, content_of
+from skiprec.data.ingest.raw_files import RawFile, content_of_first
 from skiprec.data.ingest.recipe import make_recipe
 
 BLOCK_BYTES = 4 << 20
@@ -43,7 +43,7 @@ def read_names(table: NameTable) -> dict[str, str]:
 
 def _read_column(table: NameTable, column: str) -> dict[str, str]:
     """The reader of interactions reads it, with the id as the user and the name as the item."""
-    source = {"kind": content_of(table.files[0]), "on_bad_row": "skip", **dict(table.how)}
+    source = {"kind": content_of_first(table.files), "on_bad_row": "skip", **dict(table.how)}
     content = {"name": "names", "window": 2, "min_items": 2, "split": {"kind": "by_user"}}
     columns = {"user_column": table.id_column, "item_column": column}
     recipe = make_recipe(content | {"source": source | columns}, {}, origin="of item names")

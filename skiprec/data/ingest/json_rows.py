@@ -73,6 +73,14 @@ def json_batches(
         yield _columns(batch, source, key_of), np.array(batch.lines)
 
 
+def begins_with_object(file: RawFile) -> bool:
+    """Whether the first line that is not blank is a JSON object."""
+    try:
+        return isinstance(json.loads(next(filter(bytes.strip, lines_of(file)), b"")), dict)
+    except ValueError:
+        return False
+
+
 def _objects(file: RawFile, source: JsonSource) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines_of(file, source.encoding), start=1):
         if not line.strip():
@@ -131,15 +139,16 @@ def _as_text(values: list[Any]) -> pa.Array:
 
 
 def _text(value: Any) -> str | None:
-    """A value as text; None for what is no single value, NaN, and half of a surrogate pair."""
+    """A value as text; None for what is no single value, NaN, a whole number written as a fraction
+    that is too large for one, and half of a surrogate pair."""
     if isinstance(value, dict | list) or value != value:
         return None
     if value is None:
         return None
     if isinstance(value, str):
         return value if value.isascii() or _is_whole(value) else None
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))  # 5.0 and 5 are one number in JSON
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value)) if abs(value) < 2**53 else None  # 5.0 and 5 are one number in JSON
     return json.dumps(value)
 
 

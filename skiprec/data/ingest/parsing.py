@@ -14,6 +14,9 @@ Bools = npt.NDArray[np.bool_]
 Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
 
+# The type holds every whole number below this one.
+_EXACT_BELOW = {pa.float16(): 2.0**11, pa.float32(): 2.0**24, pa.float64(): 2.0**53}
+
 
 def parse_numbers(values: pa.Array) -> tuple[Doubles, Bools]:
     """`(number_N, readable_N)`: float64 values. Finite numbers are readable; the others are 0."""
@@ -32,13 +35,17 @@ def parse_integers(values: pa.Array) -> tuple[Longs, Bools]:
 def parse_ids(values: pa.Array) -> tuple[pa.Array, Bools]:
     """`(strings, readable_N)`: ids as text.
 
-    Empty and missing ids are unreadable, and in a float column so are fractions.
+    Empty, blank and missing ids are unreadable, and in a float column so are fractions and numbers
+    of which the type does not hold each one: two ids may have become one.
     """
     whole_N = np.ones(len(values), np.bool_)
     if pa.types.is_floating(values.type):
-        values, whole_N = convert_each(values, lambda part: part.cast(pa.int64()))
+        number_N = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        whole_N = np.abs(number_N) < _EXACT_BELOW[values.type]
+        values, is_whole_N = convert_each(values, lambda part: part.cast(pa.int64()))
+        whole_N &= is_whole_N
     text = pc.fill_null(values.cast(pa.string()), "")
-    empty = pc.equal(text, "").to_numpy(zero_copy_only=False)
+    empty = pc.equal(pc.utf8_trim_whitespace(text), "").to_numpy(zero_copy_only=False)
     return text, whole_N & ~empty
 
 

@@ -173,7 +173,7 @@ def _read(
         spill.close()
     if tally.bad_rows:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in tally.bad_rows.items())
-        progress(f"skipped bad rows: {reasons}; the first: {tally.first_bad_row}")
+        progress(f"skipped interactions in bad rows: {reasons}; the first: {tally.first_bad_row}")
     return spill
 
 
@@ -222,9 +222,9 @@ def _nothing_left(recipe: Recipe, files: Files, tally: Tally, filtered: FilterCo
     else:
         start = first_user(recipe, files) if files else recipe.name
     return (
-        f"{start}: no history is left of {tally.rows_read:,} rows; expected a user with at least "
-        f"{recipe.filters.min_history} items. {filtered.short_histories:,} users had fewer; "
-        f"conditions dropped {tally.filtered_rows:,} rows, item filters "
+        f"{start}: no history is left of {tally.rows_read:,} interactions; expected a user with at "
+        f"least {recipe.filters.min_history} items. {filtered.short_histories:,} users had fewer; "
+        f"conditions dropped {tally.filtered_rows:,} interactions, item filters "
         f"{filtered.filtered_items_interactions:,}, repeats {filtered.dropped_repeats:,}, "
         f"bad rows {sum(tally.bad_rows.values()):,}"
     )

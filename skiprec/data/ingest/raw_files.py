@@ -1,7 +1,7 @@
 """Opens input files of any compression and encoding; what a file holds is told by its content.
 
-Every reader of text goes through `open_text`, so all of them read the same: without a byte order
-mark, as UTF-8, with lines that end in a line feed.
+Every reader of text goes through `open_text`, so all of them read the same: without byte order
+marks, as UTF-8, with lines that end in a line feed.
 """
 
 import bz2
@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol, cast
 from zipfile import BadZipFile, ZipFile
@@ -24,13 +25,9 @@ import pyarrow as pa
 
 Content = Literal["parquet", "arrow", "jsonl", "text"]
 
+_BLOCK = 1 << 16  # bytes that are read of a packed file
 _ZIP = b"PK\x03\x04"
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_COMPRESSIONS: dict[bytes, Callable[[Path, str], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\x00": lzma.open,
-}
 _ARROW_FILE, _ARROW_STREAM = b"ARROW1", b"\xff\xff\xff\xff"
 # The longer marks come first: the mark of UTF-32 begins like that of UTF-16.
 _MARKS = {
@@ -54,6 +51,53 @@ class ZipMember:
 
 
 RawFile = Path | ZipMember
+
+
+class _Streams(io.RawIOBase):
+    """The bytes of a file of compressed streams, one behind the other.
+
+    Unlike `bz2.open` and `lzma.open`, it does not take a damaged stream for the end of the file.
+    """
+
+    def __init__(self, path: Path, decompressor: Callable[[], Any]) -> None:
+        self._file = path.open("rb")
+        self._new = decompressor
+        self._stream = decompressor()
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+        super().close()
+
+    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
+        """Fills a part of `buffer`; 0 at the end of the last stream."""
+        while True:
+            if self._stream.eof:
+                packed = self._stream.unused_data.lstrip(b"\0")  # xz allows zeros between streams
+                while not packed:
+                    if not (block := self._file.read(_BLOCK)):
+                        return 0
+                    packed = block.lstrip(b"\0")
+                self._stream = self._new()
+            elif self._stream.needs_input:
+                if not (packed := self._file.read(_BLOCK)):
+                    raise EOFError("its last compressed stream has no end")
+            else:
+                packed = b""
+            if piece := self._stream.decompress(packed, len(buffer)):
+                buffer[: len(piece)] = piece
+                return len(piece)
+
+
+_COMPRESSIONS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": partial(_Streams, decompressor=bz2.BZ2Decompressor),
+    b"\xfd7zXZ\x00": partial(_Streams, decompressor=lzma.LZMADecompressor),
+}
 
 
 class _Source(Protocol):
@@ -86,8 +130,15 @@ def _expand(given: Path) -> Iterator[Path]:
         yield from parts
     elif not given.exists() and any(sign in str(given) for sign in "*?["):
         root = Path(given.anchor) if given.is_absolute() else Path()
-        found = root.glob(str(given.relative_to(root)))
-        matches = sorted(path for path in found if not _is_hidden(Path(path.name)))
+        pattern = given.relative_to(root)
+        found = (path.relative_to(root) for path in root.glob(str(pattern)))
+        # A pattern that names a hidden folder means it; its signs alone match none.
+        asked = {part for part in pattern.parts if _is_hidden(Path(part))}
+        matches = sorted(
+            root / path
+            for path in found
+            if not any(_is_hidden(Path(part)) for part in path.parts if part not in asked)
+        )
         if not matches:
             raise ValueError(f"no file matches {given}; expected at least one")
         for match in matches:
@@ -106,10 +157,7 @@ def content_of(file: RawFile) -> Content:
     Raises:
         ValueError: there is no such file, or it is damaged.
     """
-    if isinstance(file, Path) and not file.is_file():
-        raise ValueError(f"{file}: no such file; expected an input")
-    with damage_named(file), open_bytes(file) as stream:
-        head = stream.read(4096)
+    head = _head(file)
     if head.startswith(b"PAR1"):
         return "parquet"
     if head.startswith((_ARROW_FILE, _ARROW_STREAM)):
@@ -119,6 +167,21 @@ def content_of(file: RawFile) -> Content:
     # Not "{" alone: Windows writes ids in braces.
     is_object = re.match(rb'\s*\{\s*("|\})', head.replace(b"\0", b""))
     return "jsonl" if is_object else "text"
+
+
+def content_of_first(files: Sequence[RawFile]) -> Content:
+    """What the first of some files holds that is not empty; the errors are those of `content_of`.
+
+    Some programs write empty parts.
+    """
+    return content_of(next((file for file in files if _head(file)), files[0]))
+
+
+def _head(file: RawFile) -> bytes:
+    if isinstance(file, Path) and not file.is_file():
+        raise ValueError(f"{file}: no such file; expected an input")
+    with damage_named(file), open_bytes(file) as stream:
+        return stream.read(4096)
 
 
 def is_packed(path: Path) -> bool:
@@ -165,7 +228,7 @@ def open_bytes(file: RawFile) -> IO[bytes]:
         return cast("IO[bytes]", pa.input_stream(str(file), compression="zstd"))
     for magic, opener in _COMPRESSIONS.items():
         if head.startswith(magic):
-            return cast("IO[bytes]", opener(file, "rb"))
+            return cast("IO[bytes]", opener(file))
     return file.open("rb", buffering=0)
 
 
@@ -201,6 +264,7 @@ class TextStream(io.RawIOBase):
             self._decoder = codecs.getincrementaldecoder(self.encoding)()
         self._line = 1  # of the byte that is decoded next
         self._ends_in_return = False
+        self._part_of_mark = b""  # what may be the start of a mark
         self._recent = b"\n"
         self._ahead = head[len(mark) :]
         self._at_end = False
@@ -222,7 +286,7 @@ class TextStream(io.RawIOBase):
         while not block and not self._at_end:
             raw = self._ahead + self._raw.read(size)
             self._ahead, self._at_end = b"", not raw
-            block = self._one_line_end(self._to_utf8(raw))
+            block = self._without_marks(self._one_line_end(self._to_utf8(raw)))
         self._count(block)
         return block
 
@@ -257,6 +321,15 @@ class TextStream(io.RawIOBase):
         if b"\r" in block:
             block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return block
+
+    def _without_marks(self, block: bytes) -> bytes:
+        """A file that was joined of several may have a mark at the start of any line."""
+        num_ahead = int(self._recent.endswith(b"\n"))
+        text = b"\n" * num_ahead + self._part_of_mark + block
+        text = text.replace(b"\n" + codecs.BOM_UTF8, b"\n")
+        parts = () if self._at_end else (codecs.BOM_UTF8[:1], codecs.BOM_UTF8[:2])
+        self._part_of_mark = next((part for part in parts if text.endswith(b"\n" + part)), b"")
+        return text[num_ahead : len(text) - len(self._part_of_mark)]
 
     def last_line(self) -> bytes:
         """The last line of a text that was read to its end; of a line above 64 kB, its end."""

@@ -21,6 +21,7 @@ from skiprec.data.ingest.raw_files import RawFile, is_packed
 from skiprec.data.ingest.recipe import JsonSource, TypedSource
 from skiprec.data.ingest.table import interpret, note
 
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 _NESTED = (pa.types.is_struct, pa.types.is_map, pa.types.is_union, is_list)
 
 
@@ -70,7 +71,7 @@ def schema_of(file: RawFile, source: TypedSource) -> pa.Schema:
     with _content_named(file, source):
         if source.kind == "parquet":
             return pyarrow.parquet.read_schema(_unpacked(file, source))
-        with _open_arrow(_unpacked(file, source)) as reader:
+        with _open_ipc(_unpacked(file, source)) as reader:
             return reader.schema
 
 
@@ -197,22 +198,44 @@ def _arrow_batches(
         with pyarrow.parquet.ParquetFile(file, pre_buffer=False) as opened:
             yield from opened.iter_batches(batch_rows, columns=names)
     else:
-        with _open_arrow(file) as reader:
-            for batch in _each_batch(reader):
-                for start in range(0, batch.num_rows, batch_rows):
-                    yield batch.select(names).slice(start, batch_rows)
+        for batch in _ipc_batches(file):
+            for start in range(0, batch.num_rows, batch_rows):
+                yield batch.select(names).slice(start, batch_rows)
 
 
-def _open_arrow(file: Path) -> Any:
-    """A reader of an Arrow IPC file, or of an Arrow stream in a file."""
-    with file.open("rb") as stream:
-        is_file = stream.read(6) == b"ARROW1"
+def _open_ipc(file: Path) -> Any:
+    """A reader of an Arrow IPC file, or of the first Arrow stream in a file."""
     mapped = pa.memory_map(str(file))
-    return pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
+    return pa.ipc.open_file(mapped) if _is_ipc_file(file) else pa.ipc.open_stream(mapped)
 
 
-def _each_batch(reader: Any) -> Iterator[pa.RecordBatch]:
-    if isinstance(reader, pa.RecordBatchFileReader):
-        yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
-    else:
-        yield from reader
+def _is_ipc_file(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(6) == b"ARROW1"
+
+
+def _ipc_batches(file: Path) -> Iterator[pa.RecordBatch]:
+    """The batches of an Arrow IPC file, or of the Arrow streams that lie behind each other in one.
+
+    Raises:
+        ValueError: a stream has no end marker, or other columns than the one before it.
+    """
+    if _is_ipc_file(file):
+        with _open_ipc(file) as reader:
+            yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
+        return
+    mapped, schema = pa.memory_map(str(file)), _open_ipc(file).schema
+    while mapped.tell() < mapped.size():
+        with pa.ipc.open_stream(mapped) as reader:
+            if reader.schema != schema:
+                raise ValueError(
+                    f"{file} holds several Arrow streams; expected the columns of the first one, "
+                    f"{schema.names}, in all of them, found {reader.schema.names}: split the file"
+                )
+            yield from reader
+        mapped.seek(mapped.tell() - len(_END_OF_STREAM))
+        if mapped.read(len(_END_OF_STREAM)) != _END_OF_STREAM:
+            raise ValueError(
+                f"{file}: an Arrow stream has no end marker; expected a whole one: its writer was "
+                "not closed, or the file was cut"
+            )

@@ -12,10 +12,12 @@ from skiprec.data.ingest.chunks import Chunk, Tally
 from skiprec.data.ingest.conditions import apply_condition, parse_condition
 from skiprec.data.ingest.parsing import is_list, parse_ids, parse_integers, plain
 from skiprec.data.ingest.recipe import TableSource
-from skiprec.data.ingest.times import parse_times
+from skiprec.data.ingest.times import clock_of, parse_times
 
 Bools = npt.NDArray[np.bool_]
 Longs = npt.NDArray[np.int64]
+
+_PRINTED_LIST = r"^\s*\[[^\[\]]*\]\s*$"  # as Python and pandas write lists into text
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,15 @@ def interpret(
 
     size_N, histories = np.ones(num_rows, np.int64), None
     if source.row_holds == "history":
-        histories = _histories(read(source.item_column))
+        values = read(source.item_column)
+        if pa.types.is_string(values.type):
+            is_printed = pc.match_substring_regex(pc.fill_null(values, ""), _PRINTED_LIST)
+            reject(
+                f"a printed list in column {source.item_column!r}; expected items with blanks "
+                "between them: write such lists as JSON lines or Parquet",
+                is_printed.to_numpy(zero_copy_only=False),
+            )
+        histories = _histories(values)
         size_N = np.maximum(1, pc.list_value_length(histories).to_numpy(zero_copy_only=False))
     for text in source.keep:
         condition = parse_condition(text)
@@ -102,6 +112,16 @@ def interpret(
         times = read(source.time_column)
         time_N, readable_N, partial_dates = parse_times(times, time_format)
         reject(_unreadable_time(source.time_column, time_format, times, ~readable_N), ~readable_N)
+        clock = clock_of(times.type, time_format, source.time_unit)
+        if clock is not None:
+            unit = source.time_unit
+            advice = (
+                f" in {unit!r}; expected another unit: --time-unit s, ms, us or ns" if unit else ""
+            )
+            reason = (
+                f"time in {source.time_column!r} that is no date of the years 1 to 9999{advice}"
+            )
+            reject(reason, ~clock.is_date(time_N))
     if source.order_column is not None:
         order_N, readable_N = parse_integers(read(source.order_column))
         reject(f"unreadable whole number in column {source.order_column!r}", ~readable_N)

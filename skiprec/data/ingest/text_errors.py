@@ -41,18 +41,21 @@ class Row:
     line: int
     fields: list[str]
     is_open: bool  # whether the file ends inside of a quoted field
+    is_strict: bool  # whether a separator follows the second quote of each of its quoted fields
 
 
 def slow_rows(file: RawFile, source: TextSource) -> Iterator[Row]:
     """Every row of a text file, the header included."""
     csv.field_size_limit(sys.maxsize)  # a review may be longer than Python's limit of 128 kB
     at_end = False
+    of_row: list[str] = []
 
     def lines() -> Iterator[str]:
         nonlocal at_end
         for number, line in enumerate(lines_of(file, source.encoding), start=1):
             try:
-                yield line.decode()
+                of_row.append(line.decode())
+                yield of_row[-1]
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"{file} line {number}: expected UTF-8 text: {error}; if it has another "
@@ -64,8 +67,10 @@ def slow_rows(file: RawFile, source: TextSource) -> Iterator[Row]:
     for fields in reader:
         if fields:
             # The reader asks for a line behind the last one only inside of a quoted field.
-            yield Row(line, fields, is_open=at_end)
+            is_strict = len(of_row) == 1 or _is_strict(of_row, source)
+            yield Row(line, fields, is_open=at_end, is_strict=is_strict)
         line = reader.line_num + 1
+        of_row.clear()
 
 
 def ends_in_quotes(line: bytes, source: TextSource) -> bool:
@@ -75,20 +80,29 @@ def ends_in_quotes(line: bytes, source: TextSource) -> bool:
     return bool(reader.line_num > 1)
 
 
-def _csv_reader(lines: Iterator[str], source: TextSource) -> Any:
+def _csv_reader(lines: Iterator[str], source: TextSource, strict: bool = False) -> Any:
     return csv.reader(
         lines,
         delimiter=source.separator[0],
         quoting=csv.QUOTE_MINIMAL if source.quoted else csv.QUOTE_NONE,
+        strict=strict,
     )
+
+
+def _is_strict(lines: list[str], source: TextSource) -> bool:
+    try:
+        next(_csv_reader(iter(lines), source, strict=True))
+    except csv.Error:
+        return False
+    return True
 
 
 def refuse_swallowed_lines(file: RawFile, source: TextSource, layout: Layout) -> None:
     """Raises ValueError if a quote that nobody meant has made one field of several rows.
 
-    Such a quote is open at the end of the file, or its field holds whole rows: text that splits as
-    the table does. Text in which the fields of a table fit by chance is told by the other fields
-    with line ends, which do not fit.
+    Such a quote is open at the end of the file, or text follows the quote that closed it, or its
+    field holds whole rows: text that splits as the table does. Text in which the fields of a table
+    fit by chance is told by the other fields with line ends, which do not fit.
     """
     rows_of: dict[int, int] = {}  # line on which a field opens that looks like rows: how many
     others = 0
@@ -103,6 +117,9 @@ def refuse_swallowed_lines(file: RawFile, source: TextSource, layout: Layout) ->
                 others += not swallowed
                 if swallowed:
                     rows_of[line] = swallowed
+                elif not row.is_strict:
+                    problem = "closes in the middle of another field"
+                    raise ValueError(_stray_quote(file, line, problem))
             line += field.count("\n")
     for line, count in rows_of.items():
         if not others or count >= 2:
@@ -110,12 +127,15 @@ def refuse_swallowed_lines(file: RawFile, source: TextSource, layout: Layout) ->
 
 
 def _rows_in(field: str, index: int, num_fields: int, separator: str) -> int:
-    """How many rows of the table a field holds that opened as field `index`; 0 if it is text."""
-    pieces = [piece for piece in field.split("\n")[1:] if piece]
-    separators = [piece.count(separator) for piece in pieces]
-    fits = separators == [num_fields - 1] * (len(pieces) - 1) + [index]
-    # Two lines of text in the first field look like that, too.
-    return len(pieces) if fits and (index or len(pieces) > 1) else 0
+    """How many rows of the table a field holds that opened as field `index`; 0 if it is text.
+
+    It then holds the rest of the row in which it opened, whole rows, and the fields of the row in
+    which a second quote closed it.
+    """
+    first, *whole, last = field.split("\n")
+    found = [first.count(separator), *(line.count(separator) for line in whole if line)]
+    expected = [num_fields - 1 - index] + [num_fields - 1] * (len(found) - 1)
+    return len(found) if found == expected and last.count(separator) == index else 0
 
 
 def _stray_quote(file: RawFile, line: int, problem: str) -> str:

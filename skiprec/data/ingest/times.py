@@ -41,28 +41,27 @@ class Clock:
     is_float: bool
     per_second: int
 
-    def milliseconds(self, key_N: Longs) -> Longs:
-        """int64 milliseconds since 1970 of some keys, rounded down (of a fraction: rounded).
-
-        Raises:
-            ValueError: a time is not in the years 1 to 9999.
-        """
-        number_N: npt.NDArray[Any] = key_N
-        if self.is_float:
-            bits_N = np.where(key_N >= 0, key_N, np.int64(-(2**63)) - key_N)
-            number_N = bits_N.view(np.float64)
+    def is_date(self, key_N: Longs) -> Bools:
+        """Which keys are in the years 1 to 9999."""
+        number_N = self._numbers(key_N)
         first, last = (bound * self.per_second // 1_000 for bound in _YEARS_1_TO_9999)
-        is_outside_N = (number_N < first) | (number_N > last)
-        if is_outside_N.any():
-            raise ValueError(
-                f"the time {number_N[is_outside_N][0]} is no date of the years 1 to 9999 if its "
-                f"unit is 1/{self.per_second} s; expected another unit: --time-unit s, ms, us or ns"
-            )
+        is_inside_N: Bools = (number_N >= first) & (number_N <= last)
+        return is_inside_N
+
+    def milliseconds(self, key_N: Longs) -> Longs:
+        """int64 milliseconds since 1970 of some dates, rounded down (of a fraction: rounded)."""
+        assert self.is_date(key_N).all()
         if self.is_float:
+            number_N = self._numbers(key_N)
             return np.rint(number_N * (1_000 / self.per_second)).astype(np.int64)
         if self.per_second <= 1_000:
             return key_N * (1_000 // self.per_second)
         return key_N // (self.per_second // 1_000)
+
+    def _numbers(self, key_N: Longs) -> npt.NDArray[Any]:
+        if not self.is_float:
+            return key_N
+        return np.where(key_N >= 0, key_N, np.int64(-(2**63)) - key_N).view(np.float64)
 
 
 def clock_of(kind: pa.DataType, time_format: str, time_unit: str | None) -> Clock | None:
@@ -85,8 +84,8 @@ def parse_times(values: pa.Array, time_format: str) -> tuple[Longs, Bools, int]:
 
     `time_format` applies to columns of text; other columns have a type. Numbers beyond 2^53 are
     unreadable as "number", because a float64 would not keep their order. Dates before 1678 and
-    after 2262 are unreadable, too. `partial` counts the dates whose day or month is unknown; the
-    first one is taken for it.
+    after 2262 are unreadable in typed columns, and texts of the year 0. `partial` counts the dates
+    whose day or month is unknown; the first one is taken for it.
     """
     kind = values.type
     if pa.types.is_integer(kind):
@@ -151,21 +150,22 @@ def parse_iso8601(values: pa.Array) -> tuple[Longs, Bools, int]:
     is_date_N = (month_N <= 12) & (
         date_N.astype("datetime64[M]") == first_of_month.astype("datetime64[M]")
     )
-    is_clock_N = (hour_N < 24) & (minute_N < 60) & (second_N < 60)
-    second_of_day_N = hour_N * 3_600 + minute_N * 60 + second_N - _offset(found)
+    offset_N, is_zone_N = _offset(found)
+    is_clock_N = (hour_N < 24) & (minute_N < 60) & (second_N < 60) & is_zone_N
+    second_of_day_N = hour_N * 3_600 + minute_N * 60 + second_N - offset_N
     key_N = (date_N.astype(np.int64) * 86_400 + second_of_day_N) * 1_000_000 + _number(fraction)
-    readable_N = matched_N & is_date_N & is_clock_N
+    readable_N = matched_N & is_date_N & is_clock_N & (year_N > 0)
     return np.where(readable_N, key_N, 0), readable_N, int((is_partial_N & readable_N).sum())
 
 
-def _offset(found: pa.StructArray) -> Longs:
-    """The seconds by which the zone of each match is ahead of UTC."""
+def _offset(found: pa.StructArray) -> tuple[Longs, Bools]:
+    """The seconds by which the zone of each match is ahead of UTC, and whether it is a zone."""
     zone = pc.replace_substring(pc.struct_field(found, "zone"), ":", "")
     sign_N = np.where(pc.fill_null(pc.starts_with(zone, "-"), False), -1, 1)
     hours_N = _number(pc.utf8_slice_codeunits(zone, 1, 3))
     minutes_N = _number(pc.utf8_slice_codeunits(zone, 3, 5))
     offset_N: Longs = sign_N * (hours_N * 3_600 + minutes_N * 60)
-    return offset_N
+    return offset_N, (hours_N < 24) & (minutes_N < 60)
 
 
 def _number(digits: pa.Array) -> Longs:

@@ -6,7 +6,8 @@ The model of order k interpolates with that of order k - 1 (Witten and Bell, 199
 
 n counts occurrences in the training rows, t the distinct items that followed the context. A context
 that training has not seen says nothing, so its order gives what the order below gives. Order 0 is
-the frequency of the item, plus one.
+the frequency of the item, plus one. Items of equal probability rank by their ids, as everywhere
+(`skiprec/ranking.py`).
 """
 
 from collections.abc import Iterable
@@ -22,6 +23,8 @@ Ints = npt.NDArray[np.int32]
 Longs = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 
+# Probabilities that differ by less than this share of them are equal but for rounding.
+_ROUNDING = 1e-12
 # Pairs of a context and an item that are collected before they are added up; it bounds the memory.
 _PENDING = 4_000_000
 
@@ -84,7 +87,7 @@ class MarkovModel:
         ]
         count_V = self._count_V[1:] + 1.0
         prior_I = np.concatenate([[0.0], count_V / count_V.sum()])
-        sorted_V = np.sort(prior_I[1:])
+        prior = _Prior(prior_I)
         rank_RK = np.zeros((len(target_R), self.max_order + 1), np.int64)
         nats_RK = np.zeros((len(target_R), self.max_order + 1))
         for row, target in enumerate(target_R.tolist()):
@@ -93,7 +96,7 @@ class MarkovModel:
                 for order in range(self.max_order)
                 if self.is_whole_RK[row, order]
             ]
-            numbers = _rank_one(target, contexts, prior_I, sorted_V)
+            numbers = _rank_one(target, contexts, prior)
             for order in range(self.max_order + 1):
                 rank_RK[row, order], nats_RK[row, order] = numbers[min(order, len(numbers) - 1)]
         return rank_RK, nats_RK
@@ -159,19 +162,45 @@ class _PairSums:
         self._pair_P = pair_P
 
 
+class _Prior:
+    """Probabilities of all items at order 0, and the items in their order.
+
+    Args:
+        prior_I: by item id; id 0 is padding.
+    """
+
+    def __init__(self, prior_I: Doubles) -> None:
+        self.prior_I = prior_I
+        self._item_V = np.argsort(-prior_I[1:], kind="stable") + 1
+        self._falling_V = -prior_I[self._item_V]
+
+    def num_ahead(self, prior: float, item: int) -> int:
+        """How many items have a larger prior, or this one and a smaller id than `item`."""
+        first = int(np.searchsorted(self._falling_V, -prior * (1 + _ROUNDING)))
+        last = int(np.searchsorted(self._falling_V, -prior * (1 - _ROUNDING), side="right"))
+        return first + int(np.searchsorted(self._item_V[first:last], item))
+
+
+def _is_ahead(value_F: Doubles, item_F: Longs, value: float, item: int) -> Bools:
+    """Whether each value is larger, or equal with a smaller item id."""
+    is_larger_F = value_F > value * (1 + _ROUNDING)
+    is_equal_F = np.abs(value_F - value) <= value * _ROUNDING
+    ahead_F: Bools = is_larger_F | (is_equal_F & (item_F < item))
+    return ahead_F
+
+
 def _rank_one(
-    target: int, contexts: list[tuple[Longs, Longs]], prior_I: Doubles, sorted_V: Doubles
+    target: int, contexts: list[tuple[Longs, Longs]], order_0: _Prior
 ) -> list[tuple[int, float]]:
     """Rank and nats of a target at the orders 0, 1, … of its contexts.
 
     The items that follow a longer context also follow the shorter ones, so only the followers of
     the last item ever get another probability than a multiple of their prior.
     """
-    prior = prior_I[target]
-    above = len(sorted_V) - int(np.searchsorted(sorted_V, prior, side="right"))
-    numbers = [(1 + above, -float(np.log(prior)))]
+    prior = float(order_0.prior_I[target])
+    numbers = [(1 + order_0.num_ahead(prior, target), -float(np.log(prior)))]
     item_F = contexts[0][0] if contexts else np.zeros(0, np.int64)
-    prior_F = prior_I[item_F]
+    prior_F = order_0.prior_I[item_F]
     p_F, scale = prior_F.copy(), 1.0
     place = int(np.searchsorted(item_F, target))
     is_follower = place < len(item_F) and item_F[place] == target
@@ -184,7 +213,7 @@ def _rank_one(
         p = float(p_F[place]) if is_follower else scale * prior
         # Of all other items, those are ahead whose prior is above this.
         bar = p / scale if is_follower else prior
-        others = len(sorted_V) - int(np.searchsorted(sorted_V, bar, side="right"))
-        ahead = int((p_F > p).sum()) + others - int((prior_F > bar).sum())
+        others = order_0.num_ahead(bar, target) - int(_is_ahead(prior_F, item_F, bar, target).sum())
+        ahead = int(_is_ahead(p_F, item_F, p, target).sum()) + others
         numbers.append((1 + ahead, -float(np.log(p))))
     return numbers

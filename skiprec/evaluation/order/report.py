@@ -1,6 +1,6 @@
 """`order.json`, `order.md` and `order.png`: accuracy by the order of the context."""
 
-from typing import NotRequired
+from typing import Any, NotRequired, cast
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from skiprec.observability.markdown import markdown_table, with_interval
 from skiprec.observability.pictures import ACCENT, FAINT, KEPT, style_panel, write_title
 from skiprec.ranking import metric_values
 
-# The least gain of a longer context over the last item, relative to it, that is called order.
+# The least gain of a longer context over the last item, relative to it, that is called order. HR@10
+# is asked first; in a small catalogue it may be near 1 at every order, and MRR@20 still tells.
 LEAST_GAIN = 0.05
+LEAST_USERS = 30
 METRICS = ("hr@10", "mrr@20", "nats")
 
 OrderRow = TypedDict(
@@ -32,6 +34,8 @@ OrderRow = TypedDict(
         "hr@10_minus_order_1_interval": Interval,
         "mrr@20": float,
         "mrr@20_interval": Interval,
+        "mrr@20_minus_order_1": float,
+        "mrr@20_minus_order_1_interval": Interval,
         "nats": float,
         "nats_interval": Interval,
     },
@@ -62,7 +66,8 @@ def order_report(measured: OrderMeasured, conditions: dict[str, object]) -> Orde
     values = [metric_values(torch.from_numpy(rank_R)) for rank_R in measured.rank_RK.T]
     hit_RK = np.stack([value["hr@10"].numpy() for value in values], axis=1).astype(np.float64)
     mrr_RK = np.stack([value["mrr@20"].numpy() for value in values], axis=1).astype(np.float64)
-    value_RC = np.concatenate([hit_RK, mrr_RK, measured.nats_RK, hit_RK - hit_RK[:, 1:2]], axis=1)
+    gains = (hit_RK - hit_RK[:, 1:2], mrr_RK - mrr_RK[:, 1:2])
+    value_RC = np.concatenate([hit_RK, mrr_RK, measured.nats_RK, *gains], axis=1)
     mean_C = value_RC.mean(0)
     resampled_NC = UserBootstrap(measured.user_R).resampled_means(value_RC)
 
@@ -72,8 +77,8 @@ def order_report(measured: OrderMeasured, conditions: dict[str, object]) -> Orde
 
     orders: list[OrderRow] = []
     for order in range(num_orders):
-        (hit, hit_i), (mrr, mrr_i), (nats, nats_i), (gain, gain_i) = (
-            number(part, order) for part in range(4)
+        (hit, hit_i), (mrr, mrr_i), (nats, nats_i), (gain, gain_i), (mrr_gain, mrr_gain_i) = (
+            number(part, order) for part in range(5)
         )
         orders.append(
             {
@@ -84,6 +89,8 @@ def order_report(measured: OrderMeasured, conditions: dict[str, object]) -> Orde
                 "hr@10_minus_order_1_interval": gain_i,
                 "mrr@20": mrr,
                 "mrr@20_interval": mrr_i,
+                "mrr@20_minus_order_1": mrr_gain,
+                "mrr@20_minus_order_1_interval": mrr_gain_i,
                 "nats": nats,
                 "nats_interval": nats_i,
             }
@@ -93,7 +100,7 @@ def order_report(measured: OrderMeasured, conditions: dict[str, object]) -> Orde
         "orders": orders,
         "best_order": best,
         "by_length": _by_length(measured, hit_RK, best),
-        "statement": _statement(orders, best),
+        "statement": _statement(orders, len(np.unique(measured.user_R))),
         "conditions": conditions,
     }
 
@@ -118,19 +125,34 @@ def _by_length(measured: OrderMeasured, hit_RK: NDArray[np.float64], best: int) 
     return lines
 
 
-def _statement(orders: list[OrderRow], best: int) -> str:
-    last, longer = orders[1]["hr@10"], orders[best]
-    gain, (low, high) = longer["hr@10_minus_order_1"], longer["hr@10_minus_order_1_interval"]
-    numbers = (
-        f"the last {best} items reach HR@10 {longer['hr@10']:.3f}, the last one alone {last:.3f} "
-        f"({gain:+.3f} [{low:+.3f}, {high:+.3f}])"
-    )
-    if low > 0 and gain >= LEAST_GAIN * last:
-        return f"Order beyond the last item is there to be learned: {numbers}; depth may pay."
+def _statement(orders: list[OrderRow], num_users: int) -> str:
+    if num_users < LEAST_USERS:
+        return (
+            f"Rows of {num_users} users were held out, too few to say whether order tells "
+            f"anything; expected {LEAST_USERS} users or more: build the data with more test rows."
+        )
+    for metric, name in (("hr@10", "HR@10"), ("mrr@20", "MRR@20")):
+        numbers, is_order = _gain_of(orders, metric, name)
+        if is_order:
+            return f"Order beyond the last item is there to be learned: {numbers}; depth may pay."
+    numbers, _ = _gain_of(orders, "hr@10", "HR@10")
     return (
         f"Counting shows no order beyond the last item: {numbers}. Depth may still pay, since "
         "counts of long contexts are sparse, but expect a shallow network to be as good."
     )
+
+
+def _gain_of(orders: list[OrderRow], metric: str, name: str) -> tuple[str, bool]:
+    """The best longer context against the last item alone, in words; whether that is order."""
+    rows = [cast(dict[str, Any], row) for row in orders]
+    best = max(rows[2:], key=lambda row: row[metric])
+    gain, (low, high) = best[f"{metric}_minus_order_1"], best[f"{metric}_minus_order_1_interval"]
+    last = rows[1][metric]
+    numbers = (
+        f"the last {best['order']} items reach {name} {best[metric]:.3f}, the last one alone "
+        f"{last:.3f} ({gain:+.3f} [{low:+.3f}, {high:+.3f}])"
+    )
+    return numbers, low > 0 and gain >= LEAST_GAIN * last
 
 
 def order_markdown(report: OrderReport) -> str:

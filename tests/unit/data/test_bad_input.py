@@ -85,7 +85,7 @@ def test_skipping_reports_the_first_bad_line(tmp_path: Path) -> None:
         "unreadable time (number) in 'time'": 2,
         "wrong number of fields": 1,
     }
-    report = next(line for line in said if line.startswith("skipped bad rows"))
+    report = next(line for line in said if line.startswith("skipped interactions in bad rows"))
     assert "log.csv line 32: unreadable time" in report
 
 
@@ -117,10 +117,39 @@ def test_a_quote_that_nobody_meant_is_named(tmp_path: Path, block_bytes: int) ->
     check(30, open_quote, message=r"line 32: .* is not closed before the end")
     two = ('u1,i1,3,"Weird', *lines[3:6], 'u1,i1,3,"Al"')
     check(4, *two, message=r"line 6: .* has swallowed 4 whole rows; .*--no-quotes")
+    check(4, 'u1,i1,3,"Weird', 'u1,i1,3,"Al"', message=r"line 6: .* has swallowed 1 whole rows")
+    stray = ['u1,i1,3,"Weird, the', 'u1,i1,3,"Al"']  # the comma hides that this is a whole row
+    path = write(tmp_path, *lines[:4], *stray, *lines[4:], header=header)
+    refuse(path, TEXT, r"line 6: .* closes in the middle of another", block_bytes=block_bytes)
     # Control: titles with line ends that nobody would take for rows.
     titles = ['u1,i1,3,"one\ntwo, three"', 'u1,i1,3,"say ""four""\n\nfive"']
     path = write(tmp_path, *lines, *titles, header=header)
     assert build(path, TEXT, block_bytes=1 << 20).counts.rows_read == 32
+
+
+@pytest.mark.parametrize("block_bytes", [64, 1 << 20])
+def test_a_quote_that_nobody_meant_in_the_first_column_is_named(
+    tmp_path: Path, block_bytes: int
+) -> None:
+    header = "title,user,item,time"
+    lines = [f"nice,{line}" for line in GOOD]
+
+    def check(lines: list[str], message: str) -> None:
+        path = write(tmp_path, *lines, header=header)
+        refuse(path, TEXT, message, block_bytes=block_bytes)
+
+    check(
+        [*lines[:4], '"5 inch,u1,i1,3', '"nice","u1","i2","4"', *lines[4:]],
+        r"line 6: .* has swallowed 1 whole rows; .*--no-quotes",
+    )
+    check(
+        [*lines[:4], '"5 inch,u1,i1,3', *lines[4:9], '",u1,i1,3', *lines[9:]],
+        r"line 6: .* has swallowed 6 whole rows; .*--no-quotes",
+    )
+    # Control: titles on two lines, and one with commas as a row has.
+    titles = ['"nice\nand good",u1,i1,3', '"a, b, c, d\ne",u1,i1,3', '"one\n\ntwo",u1,i1,3']
+    path = write(tmp_path, *lines, *titles, header=header)
+    assert build(path, TEXT, block_bytes=1 << 20).counts.rows_read == 33
 
 
 def test_a_missing_column_names_the_nearest(tmp_path: Path) -> None:
@@ -160,7 +189,7 @@ def test_an_empty_part_among_others_is_counted(tmp_path: Path) -> None:
     assert manifest.counts.rows_read == 30
     assert manifest.counts.empty_files == 2
     assert "2 empty files" in manifest.describe()
-    with pytest.raises(ValueError, match="no history is left of 0 rows"):
+    with pytest.raises(ValueError, match="no history is left of 0 interactions"):
         build_dataset(recipe, parts[1:], tmp_path / "none", progress=str)
 
 
@@ -189,6 +218,20 @@ def test_times_beyond_2_to_53_come_with_a_hint(tmp_path: Path) -> None:
     assert build(path, TEXT | {"time_format": "integer"}).counts.rows_read == 9
 
 
+def test_a_time_beyond_all_dates_is_a_bad_row(tmp_path: Path) -> None:
+    """One that is wrong, or all of them, because their unit is another one."""
+    source = TEXT | {"time_unit": "s"}
+    message = r"line 12: time in 'time' that is no date .* 's'; expected another unit: --time-unit"
+    path = write(tmp_path, *GOOD[:10], "u1,i1,999999999999999", *GOOD[10:])
+    refuse(path, source, message)
+    skipping = build(path, source | {"on_bad_row": "skip"})
+    assert list(skipping.counts.bad_rows.values()) == [1]
+    shutil.rmtree(tmp_path / "out")
+    dated = [f"u{n % 3},i{n % 5},2024-05-{n + 1:02}" for n in range(30)]
+    path = write(tmp_path, *dated[:10], "u1,i1,0000-00-00", *dated[10:])
+    refuse(path, TEXT | {"time_format": "iso8601"}, "line 12: unreadable time")
+
+
 def test_columns_of_types_that_hold_no_id(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     columns = {
@@ -208,7 +251,9 @@ def test_columns_of_types_that_hold_no_id(tmp_path: Path) -> None:
 
 
 def test_conditions_that_leave_nothing(tmp_path: Path) -> None:
-    refuse(write(tmp_path, *GOOD), TEXT | {"keep": ["time > 99"]}, "conditions dropped 30 rows")
+    refuse(
+        write(tmp_path, *GOOD), TEXT | {"keep": ["time > 99"]}, "conditions dropped 30 interactions"
+    )
 
 
 def test_torn_and_false_gzip(tmp_path: Path) -> None:

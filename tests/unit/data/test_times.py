@@ -144,10 +144,21 @@ def test_patterns_are_read_strictly_and_fast_where_arrow_is_strict_enough() -> N
 
 
 @pytest.mark.parametrize(("kind", "unit"), [("integer", "s"), ("number", "s"), ("integer", "ms")])
-def test_a_wrong_unit_is_an_error_and_no_overflow(kind: str, unit: str) -> None:
+def test_a_wrong_unit_gives_no_dates_and_no_overflow(kind: str, unit: str) -> None:
     key_N, readable_N, _ = parse_times(pa.array(["1700000000000000"]), kind)  # microseconds
     clock = clock_of(pa.string(), kind, unit)
     assert readable_N.all()
     assert clock is not None
-    with pytest.raises(ValueError, match=r"no date of the years 1 to 9999 .*--time-unit"):
-        clock.milliseconds(key_N)
+    assert not clock.is_date(key_N).any()
+    right = clock_of(pa.string(), kind, "us")
+    assert right is not None
+    assert right.is_date(key_N).all()
+    assert right.milliseconds(key_N).tolist() == [1_700_000_000_000]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["0000-00-00", "0000-05-05", "2024-05-06T10:00+25:00", "2024-05-06T10:00+01:99"]
+)
+def test_iso_texts_that_are_no_date_are_unreadable(wrong: str) -> None:
+    _, readable_N, _ = parse_times(pa.array([wrong, "2024-05-06T10:00+23:59"]), "iso8601")
+    assert readable_N.tolist() == [False, True]

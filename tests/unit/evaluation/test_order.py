@@ -41,8 +41,11 @@ def obvious(train: list[list[int]], history: list[int], target: int) -> list[tup
 
 
 def score(p: dict[int, float], target: int) -> tuple[int, float]:
-    rank = 1 + sum(other > p[target] * (1 + 1e-12) for other in p.values())
-    return rank, -math.log(p[target])
+    def is_ahead(item: int) -> bool:
+        is_equal = math.isclose(p[item], p[target], rel_tol=1e-12)
+        return item < target if is_equal else p[item] > p[target]
+
+    return 1 + sum(map(is_ahead, p)), -math.log(p[target])
 
 
 def padded(rows: list[list[int]]) -> np.ndarray:
@@ -71,12 +74,12 @@ def test_ranks_and_nats_are_those_of_plain_counting(
         assert rank_RK[row].tolist() == [rank for rank, _ in expected]
 
 
-def build(folder: Path, depends_on_two: bool) -> Path:
+def build(folder: Path, depends_on_two: bool, num_items: int = 40, num_users: int = 600) -> Path:
     """Users whose next item follows from the last item, or from the last two."""
-    draw, num_items = np.random.default_rng(0), 40
+    draw = np.random.default_rng(0)
     follows = draw.permutation(num_items * num_items) % num_items
     lines = []
-    for user in range(600):
+    for user in range(num_users):
         items = list(draw.integers(0, num_items, 2))
         while len(items) < 30:
             before = items[-2] if depends_on_two else 0
@@ -112,6 +115,34 @@ def test_the_job_finds_order_where_there_is_some(
     assert report["statement"] in capsys.readouterr().out.replace("\n", " ")
     assert (tmp_path / "o" / "order.png").stat().st_size > 10_000
     assert "## By length of the history" in (tmp_path / "o" / "order.md").read_text()
+
+
+def statement_of(data: Path, output: Path) -> str:
+    assert main(["--data", str(data), "--output", str(output)]) == 0
+    report: OrderReport = json.loads((output / "order.json").read_text())
+    return report["statement"]
+
+
+def test_order_is_found_where_every_list_of_ten_has_the_item(tmp_path: Path) -> None:
+    statement = statement_of(build(tmp_path, True, num_items=9), tmp_path / "o")
+    assert statement.startswith("Order beyond the last item is there to be learned: the last 2")
+    assert "MRR@20" in statement
+
+
+def test_few_users_are_too_few_to_say(tmp_path: Path) -> None:
+    statement = statement_of(build(tmp_path, True, num_users=40), tmp_path / "o")
+    assert "too few to say" in statement
+
+
+def test_the_results_need_a_folder_before_anything_is_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    data = build(tmp_path, True, num_users=40)
+    assert main(["--data", str(data), "--output", str(tmp_path / "file" / "o")]) == 2
+    said = capsys.readouterr()
+    assert "o cannot be created (Not a directory" in said.err
+    assert "counting" not in said.out
 
 
 def test_the_sample_is_stated_and_a_wrong_folder_is_an_error(
