@@ -25,6 +25,7 @@ import pyarrow as pa
 
 Content = Literal["parquet", "arrow", "jsonl", "text"]
 
+FIELD_END = b"\x1f"  # ASCII's unit separator
 _BLOCK = 1 << 16  # bytes that are read of a packed file
 _ZIP = b"PK\x03\x04"
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -247,11 +248,14 @@ def _only_member(archive: Path) -> str:
 class TextStream(io.RawIOBase):
     """The bytes of a text as UTF-8 with line feeds. It counts the lines that are not blank.
 
+    Args:
+        separator: of several characters; it is read as `FIELD_END`. Empty: there is none.
+
     Raises:
         ValueError: while reading, if the text is not in its encoding; names the line.
     """
 
-    def __init__(self, file: RawFile, encoding: str) -> None:
+    def __init__(self, file: RawFile, encoding: str, separator: str = "") -> None:
         self.file = file
         self.lines = 0
         self._raw = cast(_Source, open_bytes(file))
@@ -265,6 +269,8 @@ class TextStream(io.RawIOBase):
         self._line = 1  # of the byte that is decoded next
         self._ends_in_return = False
         self._part_of_mark = b""  # what may be the start of a mark
+        self._separator = separator.encode()
+        self._part_of_separator = b""
         self._recent = b"\n"
         self._ahead = head[len(mark) :]
         self._at_end = False
@@ -287,6 +293,8 @@ class TextStream(io.RawIOBase):
             raw = self._ahead + self._raw.read(size)
             self._ahead, self._at_end = b"", not raw
             block = self._without_marks(self._one_line_end(self._to_utf8(raw)))
+            if self._separator:
+                block = self._one_field_end(block)
         self._count(block)
         return block
 
@@ -331,6 +339,17 @@ class TextStream(io.RawIOBase):
         self._part_of_mark = next((part for part in parts if text.endswith(b"\n" + part)), b"")
         return text[num_ahead : len(text) - len(self._part_of_mark)]
 
+    def _one_field_end(self, block: bytes) -> bytes:
+        if FIELD_END in block:
+            raise ValueError(
+                f"{self.file} holds the character U+001F, which cannot be read beside a separator "
+                f"of several characters, {self._separator.decode()!r}; remove it"
+            )
+        block = self._part_of_separator + block
+        whole = block if self._at_end else block.rstrip(self._separator[:1])
+        self._part_of_separator = block[len(whole) :]
+        return whole.replace(self._separator, FIELD_END)
+
     def last_line(self) -> bytes:
         """The last line of a text that was read to its end; of a line above 64 kB, its end."""
         return self._recent.rstrip(b"\n").rpartition(b"\n")[2]
@@ -348,12 +367,12 @@ class TextStream(io.RawIOBase):
         self._recent = (self._recent + block)[-65_536:]
 
 
-def open_text(file: RawFile, encoding: str = "utf-8") -> TextStream:
+def open_text(file: RawFile, encoding: str = "utf-8", separator: str = "") -> TextStream:
     """The text of a file; a byte order mark overrides `encoding`."""
-    return TextStream(file, encoding)
+    return TextStream(file, encoding, separator)
 
 
-def lines_of(file: RawFile, encoding: str = "utf-8") -> Iterator[bytes]:
+def lines_of(file: RawFile, encoding: str = "utf-8", separator: str = "") -> Iterator[bytes]:
     """The lines of a text, each with its line feed."""
-    with open_text(file, encoding) as stream:
+    with open_text(file, encoding, separator) as stream:
         yield from io.BufferedReader(stream, 1 << 20)

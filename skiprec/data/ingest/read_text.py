@@ -17,7 +17,6 @@ from skiprec.data.ingest.raw_files import RawFile, TextStream, open_text
 from skiprec.data.ingest.recipe import TextSource
 from skiprec.data.ingest.table import Interpreted, interpret, note
 from skiprec.data.ingest.text_errors import (
-    GAP_FILLED,
     WRONG_WIDTH,
     Judge,
     Layout,
@@ -57,7 +56,7 @@ def read_text(
 
     bad_before = len(tally.bad_rows)
     try:
-        with open_text(file, source.encoding) as stream:
+        with open_text(file, source.encoding, source.long_separator) as stream:
             for batch in _open_csv(stream, source, layout, block_bytes, on_wrong_width):
                 result = _interpret(batch, source, layout, f"{number}:", good_rows)
                 if result.bad and not skips:
@@ -99,34 +98,32 @@ def _read_layout(file: RawFile, source: TextSource) -> Layout:
         first = next(slow_rows(file, source))
     except StopIteration:
         raise EmptyInputError(f"{file} is empty; expected {expectation(source)}") from None
-    line, fields, step = first.line, first.fields, len(source.separator)
+    line, fields = first.line, first.fields
     if source.header:
-        at = locate_columns(source.columns(), fields[::step], f"{file} line {line}")
+        at = locate_columns(source.columns(), fields, f"{file} line {line}")
     else:
         at = {column: int(column) - 1 for column in source.columns()}
-        if (width := (len(fields) + step - 1) // step) <= max(at.values()):
+        if len(fields) <= max(at.values()):
             raise ValueError(
                 f"{file} line {line}: expected at least {max(at.values()) + 1} fields separated by "
-                f"{source.separator!r}, found {width}"
+                f"{source.separator!r}, found {len(fields)}"
             )
-    gaps = tuple(field for field in range(len(fields)) if field % step)
-    positions = {name: index * step for name, index in at.items()}
     line += sum(field.count("\n") for field in fields)  # the header may have line breaks
-    return Layout(line if source.header else 0, len(fields), positions, gaps)
+    return Layout(line if source.header else 0, len(fields), at)
 
 
 def _open_csv(
     stream: TextStream, source: TextSource, layout: Layout, block_bytes: int, on_wrong_width: Any
 ) -> pyarrow.csv.CSVStreamingReader:
     names = [str(field) for field in range(layout.num_fields)]
-    wanted = [str(field) for field in (*layout.positions.values(), *layout.gaps)]
+    wanted = [str(field) for field in layout.positions.values()]
     return pyarrow.csv.open_csv(
         pa.PythonFile(stream, mode="r"),
         read_options=pyarrow.csv.ReadOptions(
             block_size=block_bytes, column_names=names, skip_rows=layout.lines_above
         ),
         parse_options=pyarrow.csv.ParseOptions(
-            delimiter=source.separator[0],
+            delimiter=source.delimiter,
             quote_char='"' if source.quoted else False,
             invalid_row_handler=on_wrong_width,
             newlines_in_values=source.quoted,
@@ -144,9 +141,6 @@ def _interpret(
     batch: pa.RecordBatch, source: TextSource, layout: Layout, prefix: str, start: int
 ) -> Interpreted:
     columns = {name: batch.column(str(field)) for name, field in layout.positions.items()}
-    for field in layout.gaps:
-        if pa.compute.max(pa.compute.binary_length(batch.column(str(field)))).as_py():
-            raise pa.ArrowInvalid(GAP_FILLED)
     return interpret(columns, source, prefix, start)
 
 

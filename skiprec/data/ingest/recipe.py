@@ -15,6 +15,7 @@ from pydantic import (
 from skiprec.config.reading import explain, read_toml, with_overrides
 from skiprec.config.section import Section
 from skiprec.data.ingest.conditions import parse_condition
+from skiprec.data.ingest.raw_files import FIELD_END
 from skiprec.data.manifest import canonical_sha256
 from skiprec.data.splits import SplitConfig
 
@@ -123,6 +124,16 @@ class TextSource(_Columns):
     counted from 1."""
     quoted: bool = True
     """Whether double quotes around a field protect the separators and line breaks in it."""
+
+    @property
+    def delimiter(self) -> str:
+        """The one character by which readers split; it stands for a separator of several."""
+        return self.separator if len(self.separator) == 1 else FIELD_END.decode()
+
+    @property
+    def long_separator(self) -> str:
+        """The separator if it has several characters, else nothing."""
+        return self.separator if len(self.separator) > 1 else ""
 
     @field_validator("separator")
     @classmethod

@@ -14,7 +14,6 @@ from skiprec.data.ingest.raw_files import RawFile, lines_of
 from skiprec.data.ingest.recipe import TextSource
 
 WRONG_WIDTH = "wrong number of fields"
-GAP_FILLED = "text between the characters of the separator"
 
 # Judges rows by their fields: the index and the reason of the first bad one, None if all are good.
 Judge = Callable[[list[list[str]]], tuple[int, str] | None]
@@ -22,16 +21,11 @@ Judge = Callable[[list[list[str]]], tuple[int, str] | None]
 
 @dataclass(frozen=True)
 class Layout:
-    """The positions of the wanted columns among the fields of a line.
-
-    Arrow splits at one character. A separator such as "::" is read as ":", which makes an empty
-    field in each gap.
-    """
+    """The positions of the wanted columns among the fields of a line."""
 
     lines_above: int  # lines up to the header, the header included
     num_fields: int
     positions: dict[str, int]
-    gaps: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,8 @@ def slow_rows(file: RawFile, source: TextSource) -> Iterator[Row]:
 
     def lines() -> Iterator[str]:
         nonlocal at_end
-        for number, line in enumerate(lines_of(file, source.encoding), start=1):
+        text = lines_of(file, source.encoding, source.long_separator)
+        for number, line in enumerate(text, start=1):
             try:
                 of_row.append(line.decode())
                 yield of_row[-1]
@@ -83,7 +78,7 @@ def ends_in_quotes(line: bytes, source: TextSource) -> bool:
 def _csv_reader(lines: Iterator[str], source: TextSource, strict: bool = False) -> Any:
     return csv.reader(
         lines,
-        delimiter=source.separator[0],
+        delimiter=source.delimiter,
         quoting=csv.QUOTE_MINIMAL if source.quoted else csv.QUOTE_NONE,
         strict=strict,
     )
@@ -113,7 +108,7 @@ def refuse_swallowed_lines(file: RawFile, source: TextSource, layout: Layout) ->
         line = row.line
         for index, field in enumerate(row.fields):
             if "\n" in field:
-                swallowed = _rows_in(field, index, layout.num_fields, source.separator[0])
+                swallowed = _rows_in(field, index, layout.num_fields, source.delimiter)
                 others += not swallowed
                 if swallowed:
                     rows_of[line] = swallowed
@@ -158,7 +153,7 @@ def explain(
         if bad is None:
             return None
         index, reason = bad
-        text = source.separator[0].join(rows[index])
+        text = source.separator.join(rows[index])
         if len(text) > 200:
             text = f"{text[:200]}…"
         return (
@@ -199,11 +194,8 @@ def _misshapen(file: RawFile, source: TextSource, layout: Layout, row: Row) -> s
         line = row.line + sum(field.count("\n") for field in row.fields[:-1])
         return _stray_quote(file, line, "is not closed before the end of the file")
     if len(row.fields) != layout.num_fields:
-        step = len(source.separator)
-        expected, found = ((n + step - 1) // step for n in (layout.num_fields, len(row.fields)))
-        return f"{file} line {row.line}: {WRONG_WIDTH}: expected {expected}, found {found}"
-    if any(row.fields[field] for field in layout.gaps):
-        return f"{file} line {row.line}: {GAP_FILLED} {source.separator!r}; found {row.fields}"
+        numbers = f"expected {layout.num_fields}, found {len(row.fields)}"
+        return f"{file} line {row.line}: {WRONG_WIDTH}: {numbers}"
     return None
 
 

@@ -31,11 +31,12 @@ def text_of(file: Path, read_bytes: int, encoding: str = "utf-8") -> bytes:
         return b"".join(iter(lambda: stream.read(read_bytes), b""))
 
 
-def build(file: Path, source: dict[str, Any], *more: Path) -> Manifest:
+def build(file: Path, source: dict[str, Any], *more: Path, block_bytes: int = 1 << 20) -> Manifest:
     content = {"name": "t", "window": 4, "source": source, "split": {"kind": "by_window"}}
     recipe = make_recipe(content, {}, origin="test")
     output = Path(tempfile.mkdtemp(dir=file.parent)) / "out"
-    return build_dataset(recipe, [file, *more], output, progress=str, num_buckets=2)
+    sizes = {"num_buckets": 2, "block_bytes": block_bytes}
+    return build_dataset(recipe, [file, *more], output, progress=str, **sizes)
 
 
 @pytest.mark.parametrize(
@@ -151,3 +152,34 @@ def test_ids_that_a_column_of_fractions_cannot_tell_apart_are_refused(
     pq.write_table(pa.table({"user": pa.array(users, kind), "item": items}), file)
     with pytest.raises(ValueError, match="row 4: no user id in column 'user'"):
         build(file, source)
+
+
+@pytest.mark.parametrize("read_bytes", [1, 2, 3, 7, 1000])
+def test_a_long_separator_leaves_its_character_to_the_fields(
+    tmp_path: Path, read_bytes: int
+) -> None:
+    file = tmp_path / "log"
+    file.write_text("1::Star Wars: Episode IV::10:30\n:2::a:::b:\n")
+    with open_text(file, separator="::") as stream:
+        text = b"".join(iter(lambda: stream.read(read_bytes), b""))
+    assert text == b"1\x1fStar Wars: Episode IV\x1f10:30\n:2\x1fa\x1f:b:\n"
+    file.write_text("a::b\x1f\n")
+    with open_text(file, separator="::") as stream, pytest.raises(ValueError, match=r"U\+001F"):
+        stream.read()
+
+
+@pytest.mark.parametrize("block_bytes", [64, 1 << 20])
+def test_rows_with_a_long_separator(tmp_path: Path, block_bytes: int) -> None:
+    file = tmp_path / "log.dat"
+    rows = [f"u{n % 3}::i:{n % 5}::2024-05-06 10:30:{n:02}" for n in range(30)]
+    source = {
+        "kind": "text", "user_column": "1", "item_column": "2", "time_column": "3",
+        "header": False, "separator": "::", "time_format": "%Y-%m-%d %H:%M:%S",
+    }  # fmt: skip
+    file.write_text("\n".join(rows) + "\n")
+    assert build(file, source, block_bytes=block_bytes).num_items == 5
+    file.write_text("\n".join([*rows[:4], "u1:i1:2", *rows[4:]]) + "\n")
+    with pytest.raises(ValueError, match="line 5: wrong number of fields: expected 3, found 1"):
+        build(file, source, block_bytes=block_bytes)
+    skipping = build(file, source | {"on_bad_row": "skip"}, block_bytes=block_bytes)
+    assert list(skipping.counts.bad_rows.values()) == [1]
