@@ -34,7 +34,7 @@ def read_toml(path: Path, noun: str, shipped: str) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise ValueError(f"no {noun} at {path}; the shipped ones are in {shipped}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from None
 
 

@@ -27,6 +27,8 @@ class Profile(Frozen):
         lines += [f"{split}: from {first} to {last}" for split, (first, last) in self.spans.items()]
         for split in ("validation", "test"):
             targets, unseen = self.targets[split], self.unseen_targets[split]
+            if not targets:
+                lines.append(f"WARNING: there are no {split} rows, so nothing is measured on them")
             if targets:
                 lines.append(
                     f"{split} targets that were never trained on: {unseen:,} of {targets:,} "

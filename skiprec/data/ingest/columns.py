@@ -20,9 +20,14 @@ def locate_columns(wanted: tuple[str, ...], header: list[str], where: str) -> di
             hint = f"; did you mean {near!r}?" if near and count == "nowhere" else ""
             raise ValueError(
                 f"{where}: expected a column {column!r}, found it {count} among "
-                f"{', '.join(header)}{hint}"
+                f"{cut(', '.join(header))}{hint}"
             )
     return {column: names.index(column) for column in wanted}
+
+
+def cut(text: str, length: int = 500) -> str:
+    """A text of somebody else's, for a message: without its end if it is long."""
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def without_type(name: str) -> str:

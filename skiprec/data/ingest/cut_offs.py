@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
+from skiprec.data.ingest.profiling import iso_text
 from skiprec.data.splits import ByTime, milliseconds_of
 
 Longs = npt.NDArray[np.int64]
@@ -19,7 +20,7 @@ def find_cut_offs(config: ByTime, read_times: Callable[[], Iterable[Longs]]) -> 
         read_times: the times of all kept interactions, in pieces; it is called several times.
 
     Raises:
-        ValueError: the cut-offs are not in this order.
+        ValueError: the cut-offs are not in this order, or nothing lies before the first one.
     """
     first, second = (
         milliseconds_of(cut_off) if isinstance(cut_off, str) else time_at_share(cut_off, read_times)
@@ -29,7 +30,14 @@ def find_cut_offs(config: ByTime, read_times: Callable[[], Iterable[Longs]]) -> 
         raise ValueError(
             f"split.validation_from {config.validation_from} and split.test_from "
             f"{config.test_from} are the times {first} and {second} ms; expected the first to be "
-            "earlier: too many interactions share one time, or the shares are too close"
+            "earlier: a date lies behind a share, too many interactions share one time, or the "
+            "shares are too close"
+        )
+    earliest = min(int(ms_N.min()) for ms_N in read_times() if len(ms_N))
+    if first <= earliest:
+        raise ValueError(
+            f"split.validation_from {config.validation_from} leaves nothing to train on: the "
+            f"interactions begin at {iso_text(earliest)}; expected a later cut-off"
         )
     return first, second
 

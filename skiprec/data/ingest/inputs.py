@@ -10,7 +10,13 @@ from skiprec.data.ingest.chunks import Chunk, EmptyInputError, Part, Tally
 from skiprec.data.ingest.columns import locate_columns
 from skiprec.data.ingest.json_rows import begins_with_object
 from skiprec.data.ingest.parsing import plain_type
-from skiprec.data.ingest.raw_files import RawFile, ZipMember, content_of, damage_named
+from skiprec.data.ingest.raw_files import (
+    RawFile,
+    ZipMember,
+    content_of,
+    damage_named,
+    refuse_binary,
+)
 from skiprec.data.ingest.read_sequences import first_line_with_items, read_sequences
 from skiprec.data.ingest.read_table import read_table, refuse_unlike_times, schema_of
 from skiprec.data.ingest.read_text import first_line_of_user, read_text
@@ -88,6 +94,8 @@ def _refuse_other_content(recipe: Recipe, file: RawFile) -> None:
     may_be = {"text": ("jsonl", "sequences"), "jsonl": ("text",)}
     is_object = content == "jsonl" and kind == "text" and begins_with_object(file)
     if content == kind or (kind in may_be.get(content, ()) and not is_object):
+        if isinstance(recipe.source, TextSource | SequenceSource | JsonSource):
+            refuse_binary(file, recipe.source.encoding)
         return
     raise ValueError(
         f"{file} holds {_CONTENTS[content]}, and recipe {recipe.name} reads {kind!r}; expected "

@@ -25,6 +25,7 @@ import pyarrow as pa
 
 Content = Literal["parquet", "arrow", "jsonl", "text"]
 
+_WITHOUT_MARK = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
 FIELD_END = b"\x1f"  # ASCII's unit separator
 _BLOCK = 1 << 16  # bytes that are read of a packed file
 _ZIP = b"PK\x03\x04"
@@ -185,6 +186,23 @@ def _head(file: RawFile) -> bytes:
         return stream.read(4096)
 
 
+def refuse_binary(file: RawFile, encoding: str) -> None:
+    """Raises ValueError if a file that is read as text is none, or a JSON array."""
+    head = _head(file)
+    is_wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
+    if b"\0" in head and not is_wide and not any(head.startswith(mark) for mark in _MARKS):
+        raise ValueError(
+            f"{file} holds zero bytes, so it is no text in {encoding}; expected text: if it is "
+            "UTF-16 without a byte order mark, give --encoding utf-16, else convert it to CSV or "
+            "Parquet"
+        )
+    if re.match(rb"\s*\[\s*\{\s*\"", head):
+        raise ValueError(
+            f"{file} holds a JSON array; expected JSON lines, an object on each line: convert it, "
+            "for example with jq -c '.[]'"
+        )
+
+
 def is_packed(path: Path) -> bool:
     """Whether a file is compressed, or an archive."""
     with path.open("rb") as stream:
@@ -261,7 +279,8 @@ class TextStream(io.RawIOBase):
         self._raw = cast(_Source, open_bytes(file))
         head = self._raw.read(4)
         mark = next((mark for mark in _MARKS if head.startswith(mark)), b"")
-        name = _MARKS[mark] if mark else encoding
+        # Without a mark, Python knows no byte order: the one of Windows is the usual one.
+        name = _MARKS.get(mark) or _WITHOUT_MARK.get(codecs.lookup(encoding).name, encoding)
         self.encoding = codecs.lookup(name).name
         self._decoder = None
         if self.encoding != "utf-8":

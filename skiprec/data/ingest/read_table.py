@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from skiprec.data.ingest.chunks import Chunk, EmptyInputError, Tally
-from skiprec.data.ingest.columns import locate_columns
+from skiprec.data.ingest.columns import cut, locate_columns
 from skiprec.data.ingest.conditions import apply_condition, parse_condition
 from skiprec.data.ingest.json_rows import json_batches
 from skiprec.data.ingest.parsing import is_list, plain, plain_type
@@ -53,7 +53,7 @@ def read_table(
             problem = f"{file} {row}: {reason}"
             if source.on_bad_row == "error":
                 found = {name: column[index].as_py() for name, column in columns.items()}
-                raise ValueError(f"{problem}; found {found}")
+                raise ValueError(f"{problem}; found {cut(str(found))}")
             tally.first_bad_row = tally.first_bad_row or problem
         start += batch.num_rows
         note(result, tally)
@@ -104,12 +104,14 @@ def refuse_types(schema: pa.Schema, source: TypedSource, file: RawFile) -> None:
             )
         if any(is_nested(kind) for is_nested in _NESTED):
             hint = ""
-            if column == source.item_column and is_list(kind):
+            if column == source.item_column and is_list(kind) and not is_history:
                 hint = " (if a row holds a whole history, give --row-holds history)"
             raise ValueError(
                 f"{file}: column {column!r} holds {kind}; expected one value in each row, such as "
                 f"text or a number{hint}"
             )
+    if source.time_column and pa.types.is_boolean(schema.field(source.time_column).type):
+        raise ValueError(f"{file}: column {source.time_column!r} holds bool; expected times")
     for text in source.keep:
         condition = parse_condition(text)
         try:

@@ -98,13 +98,16 @@ def interpret(
     if source.user_column is None:
         users = _numbered(prefix, start, num_rows)
     else:
-        users, readable_N = parse_ids(read(source.user_column))
-        reject(f"no user id in column {source.user_column!r}", ~readable_N)
+        values = read(source.user_column)
+        users, readable_N = parse_ids(values)
+        reject(_no_id("user", source.user_column, values.type), ~readable_N)
     if histories is None:
-        items, readable_N = parse_ids(read(source.item_column))
+        values = read(source.item_column)
+        items, readable_N = parse_ids(values)
     else:
+        values = histories.flatten()
         items, readable_N = _items_of(histories)
-    reject(f"no item id in column {source.item_column!r}", ~readable_N)
+    reject(_no_id("item", source.item_column, values.type), ~readable_N)
     time_N = order_N = None
     partial_dates = 0
     if source.time_column is not None:
@@ -168,17 +171,31 @@ def _items_of(histories: pa.Array) -> tuple[pa.Array, Bools]:
     return items, ~bad_N
 
 
+def _no_id(noun: str, column: str, kind: pa.DataType) -> str:
+    """The reason for which ids are refused."""
+    reason = f"no {noun} id in column {column!r}"
+    if pa.types.is_floating(kind):
+        reason += f" of {kind}, which holds each whole number only up to a bound; expected integers"
+        reason += " or text"
+    return reason
+
+
 def _numbered(prefix: str, start: int, num_rows: int) -> pa.Array:
     numbers = pa.array(np.arange(start + 1, start + num_rows + 1)).cast(pa.string())
     return pc.binary_join_element_wise(prefix, numbers, "")
 
 
 def _unreadable_time(column: str, time_format: str, times: pa.Array, bad_N: Bools) -> str:
-    """The reason for which times are refused, with a hint if they are whole numbers beyond 2^53."""
+    """The reason for which times are refused, with a hint at what they may be instead."""
+    if pa.types.is_timestamp(times.type) or pa.types.is_date(times.type):
+        return f"no date of the years 1678 to 2262 in {column!r}"
     reason = f"unreadable time ({time_format}) in {column!r}"
     bad = times.filter(pa.array(bad_N))
     if time_format == "number" and pa.types.is_string(times.type) and len(bad):
         is_whole = pc.match_substring_regex(pc.fill_null(bad, ""), r"^\s*-?\d{16,}\s*$")
         if pc.all(is_whole).as_py():
             reason += "; these are whole numbers of 16 digits or more: give --time-format integer"
+        is_date = pc.match_substring_regex(pc.fill_null(bad, ""), r"^\s*\d{4}-\d\d-\d\d")
+        if pc.all(is_date).as_py():
+            reason += "; these look like dates: give --time-format iso8601"
     return reason

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from skiprec.data.ingest.columns import cut
 from skiprec.data.ingest.raw_files import RawFile, lines_of
 from skiprec.data.ingest.recipe import TextSource
 
@@ -153,9 +154,7 @@ def explain(
         if bad is None:
             return None
         index, reason = bad
-        text = source.separator.join(rows[index])
-        if len(text) > 200:
-            text = f"{text[:200]}…"
+        text = cut(source.separator.join(rows[index]), 200)
         return (
             f"{file} line {lines[index]}: {reason}; expected {expectation(source)}; found {text!r}"
         )

@@ -4,6 +4,7 @@ A value that is not of the wanted format is unreadable; its meaning is never gue
 a zone is read as UTC.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -71,6 +72,8 @@ def clock_of(kind: pa.DataType, time_format: str, time_unit: str | None) -> Cloc
     if pa.types.is_time(kind) or pa.types.is_duration(kind):
         return None
     is_text = not (pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    if is_text and "%" in time_format and not re.search(r"%[YyGFDscx]", time_format):
+        return None  # a time of day
     if is_text and time_format not in ("number", "integer"):
         return Clock(is_float=False, per_second=UNITS["us"])
     if time_unit is None:

@@ -232,6 +232,11 @@ def test_a_time_beyond_all_dates_is_a_bad_row(tmp_path: Path) -> None:
     refuse(path, TEXT | {"time_format": "iso8601"}, "line 12: unreadable time")
 
 
+def test_dates_without_their_format_come_with_a_hint(tmp_path: Path) -> None:
+    path = write(tmp_path, *(f"u{n % 3},i{n % 5},2024-05-{n + 1:02}T10:00" for n in range(30)))
+    refuse(path, TEXT, r"line 2: unreadable time .* these look like dates: give --time-format iso")
+
+
 def test_columns_of_types_that_hold_no_id(tmp_path: Path) -> None:
     path = tmp_path / "log.parquet"
     columns = {

@@ -122,3 +122,31 @@ def test_without_times_the_version_and_the_rows_are_those_of_before(tmp_path: Pa
     assert manifest.schema_version == 1
     rows = ShardSet.open(tmp_path / "out", "train").slice(0, 1)
     assert rows.times_RW is None
+
+
+def test_cut_offs_outside_of_the_data_are_named(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    rows = [f"u{n % 5},i{n % 7},2024-05-{n % 28 + 1:02}" for n in range(200)]
+    log.write_text("\n".join(["user,item,time", *rows]))
+    content = {
+        "name": "t", "window": 4,
+        "source": {
+            "kind": "text", "user_column": "user", "item_column": "item", "time_column": "time",
+            "time_format": "iso8601",
+        },
+    }  # fmt: skip
+
+    def build(validation_from: str, test_from: str) -> list[str]:
+        split = {"kind": "by_time", "validation_from": validation_from, "test_from": test_from}
+        recipe = make_recipe(content | {"split": split}, {}, "test")
+        output = tmp_path / f"{validation_from}-{test_from}"
+        return build_dataset(recipe, [log], output, progress=str).describe().splitlines()
+
+    with pytest.raises(
+        ValueError, match="nothing to train on: the interactions begin at 2024-05-01"
+    ):
+        build("2024-04-01", "2024-05-10")
+    assert "WARNING: there are no test rows, so nothing is measured on them" in build(
+        "2024-05-10", "2024-06-10"
+    )
+    assert not [line for line in build("2024-05-10", "2024-05-20") if "WARNING" in line]

@@ -183,3 +183,38 @@ def test_rows_with_a_long_separator(tmp_path: Path, block_bytes: int) -> None:
         build(file, source, block_bytes=block_bytes)
     skipping = build(file, source | {"on_bad_row": "skip"}, block_bytes=block_bytes)
     assert list(skipping.counts.bad_rows.values()) == [1]
+
+
+def test_what_is_no_text_is_named(tmp_path: Path) -> None:
+    file, source = tmp_path / "log", {"kind": "text"} | COLUMNS
+    rows = "user,item\n" + "a,b\n" * 5
+    file.write_bytes(rows.encode("utf-16-le"))
+    with pytest.raises(ValueError, match=r"zero bytes, .* give --encoding utf-16"):
+        build(file, source)
+    assert build(file, source | {"encoding": "utf-16"}).counts.rows_read == 5
+    file.write_text('[\n{"user": "a", "item": "b"}\n]\n')
+    with pytest.raises(ValueError, match="holds a JSON array; expected JSON lines"):
+        build(file, source)
+
+
+def test_a_message_does_not_repeat_a_long_row(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.write_text('{"user": "' + "a" * 100_000 + '", "item": ""}\n')
+    with pytest.raises(ValueError, match="line 1: no item id") as refused:
+        build(file, {"kind": "jsonl"} | COLUMNS)
+    assert len(str(refused.value)) < 1_000
+    file.write_text(",".join(f"column{n}" for n in range(10_000)) + "\n")
+    with pytest.raises(ValueError, match="expected a column 'user'") as refused:
+        build(file, {"kind": "text"} | COLUMNS)
+    assert len(str(refused.value)) < 1_000
+
+
+@pytest.mark.parametrize("text", ["['i1', 'i2']", "[1, 2]", " [i1 i2] "])
+def test_a_printed_list_is_no_history(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "log"
+    source = {"kind": "text", "row_holds": "history", "separator": "\t"} | COLUMNS
+    file.write_text(f"user\titem\na\ti1 i2 i3\nb\t{text}\n")
+    with pytest.raises(ValueError, match="line 3: a printed list in column 'item'"):
+        build(file, source)
+    file.write_text("user\titem\na\ti1 i2 i3\nb\t[i1] [i2] [i3]\n")  # control: ids in brackets
+    assert build(file, source).num_items == 6

@@ -162,3 +162,8 @@ def test_a_wrong_unit_gives_no_dates_and_no_overflow(kind: str, unit: str) -> No
 def test_iso_texts_that_are_no_date_are_unreadable(wrong: str) -> None:
     _, readable_N, _ = parse_times(pa.array([wrong, "2024-05-06T10:00+23:59"]), "iso8601")
     assert readable_N.tolist() == [False, True]
+
+
+def test_a_pattern_without_a_year_has_no_date() -> None:
+    assert clock_of(pa.string(), "%H:%M", None) is None
+    assert clock_of(pa.string(), "%d.%m.%y %H:%M", None) is not None
