@@ -264,7 +264,9 @@ def test_a_date_beyond_what_can_be_ordered_is_a_bad_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block_bytes", [3, 1 << 20])
-@pytest.mark.parametrize("name", ["log.txt", "log.txt.gz"])
+@pytest.mark.parametrize(
+    "name", ["log.txt", "utf16.txt", *(f"log.txt{suffix}" for suffix in (*PACK, ".zip"))]
+)
 def test_sequences(tmp_path: Path, content_hash: str, name: str, block_bytes: int) -> None:
     lines = [f"{user}  {' '.join(items)}\t" for user, items in by_user().items()]
     file = write(tmp_path / name, "\n\n".join(lines))
