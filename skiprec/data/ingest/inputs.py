@@ -75,11 +75,13 @@ def check_inputs(recipe: Recipe, files: Files) -> None:
         refuse_unlike_times([file for file in filled if isinstance(file, Path)], recipe.source)
     if (recipe.times or isinstance(recipe.split, ByTime)) and not clock_of_inputs(recipe, files):
         reason = "times" if recipe.times else "split by_time"
-        raise ValueError(
-            f"recipe {recipe.name} needs dates, for {reason}; "
-            "expected source.time_column with dates or, for numbers since 1970, source.time_unit "
-            "(s, ms, us or ns)"
+        expected = (
+            "source.time_column with dates or, for numbers since 1970, source.time_unit (s, ms, us "
+            "or ns)"
         )
+        if isinstance(recipe.source, SequenceSource):
+            expected = "a table, since a file with one history on each line has no times"
+        raise ValueError(f"recipe {recipe.name} needs dates, for {reason}; expected {expected}")
 
 
 def _is_empty(file: RawFile) -> bool:

@@ -254,7 +254,7 @@ def open_bytes(file: RawFile) -> IO[bytes]:
 def _only_member(archive: Path) -> str:
     with ZipFile(archive) as opened:
         names = [info.filename for info in opened.infolist() if not info.is_dir()]
-    names = [name for name in names if not name.startswith("__MACOSX/")]
+    names = [name for name in names if not _is_hidden(Path(name))]  # such as __MACOSX/._log
     if len(names) != 1:
         raise ValueError(
             f"{archive} holds {len(names)} files ({', '.join(names[:5])}); expected one: "

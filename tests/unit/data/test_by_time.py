@@ -124,6 +124,16 @@ def test_without_times_the_version_and_the_rows_are_those_of_before(tmp_path: Pa
     assert rows.times_RW is None
 
 
+def test_histories_on_lines_have_no_dates(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("a b c\n" * 5)
+    content = {
+        "name": "t", "window": 4, "source": {"kind": "sequences", "first_field_is_user": False},
+        "split": {"kind": "by_time"},
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="needs dates, for split by_time; expected a table"):
+        build_dataset(make_recipe(content, {}, "test"), [tmp_path / "log.txt"], tmp_path / "out")
+
+
 def test_cut_offs_outside_of_the_data_are_named(tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     rows = [f"u{n % 5},i{n % 7},2024-05-{n % 28 + 1:02}" for n in range(200)]

@@ -48,6 +48,7 @@ def write(path: Path, text: str) -> Path:
     if path.suffix == ".zip":
         with ZipFile(path, "w") as archive:
             archive.writestr("__MACOSX/._log", b"x")
+            archive.writestr(".DS_Store", b"x")
             archive.writestr("log", data)
     else:
         pack = PACK.get(path.suffix.lower(), bytes)
