@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from skiprec.data.ingest.columns import locate_columns, without_type
-from skiprec.data.ingest.raw_files import RawFile, lines_of
+from skiprec.data.ingest.raw_files import RawFile
 from skiprec.data.ingest.recipe import JsonSource
+from skiprec.data.ingest.text_stream import lines_of
 
 Longs = npt.NDArray[np.int64]
 

@@ -1,8 +1,4 @@
-"""Opens input files of any compression and encoding; what a file holds is told by its content.
-
-Every reader of text goes through `open_text`, so all of them read the same: without byte order
-marks, as UTF-8, with lines that end in a line feed.
-"""
+"""Opens input files of any compression; what a file holds is told by its content."""
 
 import bz2
 import codecs
@@ -17,22 +13,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, cast
+from typing import IO, Any, Literal, cast
 from zipfile import BadZipFile, ZipFile
 
-import numpy as np
 import pyarrow as pa
 
 Content = Literal["parquet", "arrow", "jsonl", "text"]
 
-_WITHOUT_MARK = {"utf-16": "utf-16-le", "utf-32": "utf-32-le"}
-FIELD_END = b"\x1f"  # ASCII's unit separator
 _BLOCK = 1 << 16  # bytes that are read of a packed file
 _ZIP = b"PK\x03\x04"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ARROW_FILE, _ARROW_STREAM = b"ARROW1", b"\xff\xff\xff\xff"
 # The longer marks come first: the mark of UTF-32 begins like that of UTF-16.
-_MARKS = {
+MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",
     codecs.BOM_UTF32_BE: "utf-32-be",
@@ -102,11 +95,6 @@ _COMPRESSIONS: dict[bytes, Callable[[Path], Any]] = {
 }
 
 
-class _Source(Protocol):
-    def read(self, size: int = -1, /) -> bytes: ...
-    def close(self) -> None: ...
-
-
 def expand_inputs(inputs: Sequence[Path]) -> list[Path]:
     """The files that some inputs name: files, folders of parts, patterns such as `part-*.csv`.
 
@@ -164,7 +152,7 @@ def content_of(file: RawFile) -> Content:
         return "parquet"
     if head.startswith((_ARROW_FILE, _ARROW_STREAM)):
         return "arrow"
-    for mark in _MARKS:
+    for mark in MARKS:
         head = head.removeprefix(mark)
     # Not "{" alone: Windows writes ids in braces.
     is_object = re.match(rb'\s*\{\s*("|\})', head.replace(b"\0", b""))
@@ -190,7 +178,7 @@ def refuse_binary(file: RawFile, encoding: str) -> None:
     """Raises ValueError if a file that is read as text is none, or a JSON array."""
     head = _head(file)
     is_wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
-    if b"\0" in head and not is_wide and not any(head.startswith(mark) for mark in _MARKS):
+    if b"\0" in head and not is_wide and not any(head.startswith(mark) for mark in MARKS):
         raise ValueError(
             f"{file} holds zero bytes, so it is no text in {encoding}; expected text: if it is "
             "UTF-16 without a byte order mark, give --encoding utf-16, else convert it to CSV or "
@@ -261,137 +249,3 @@ def _only_member(archive: Path) -> str:
             "unpack the archive and give the files"
         )
     return names[0]
-
-
-class TextStream(io.RawIOBase):
-    """The bytes of a text as UTF-8 with line feeds. It counts the lines that are not blank.
-
-    Args:
-        separator: of several characters; it is read as `FIELD_END`. Empty: there is none.
-
-    Raises:
-        ValueError: while reading, if the text is not in its encoding; names the line.
-    """
-
-    def __init__(self, file: RawFile, encoding: str, separator: str = "") -> None:
-        self.file = file
-        self.lines = 0
-        self._raw = cast(_Source, open_bytes(file))
-        head = self._raw.read(4)
-        mark = next((mark for mark in _MARKS if head.startswith(mark)), b"")
-        # Without a mark, Python knows no byte order: the one of Windows is the usual one.
-        name = _MARKS.get(mark) or _WITHOUT_MARK.get(codecs.lookup(encoding).name, encoding)
-        self.encoding = codecs.lookup(name).name
-        self._decoder = None
-        if self.encoding != "utf-8":
-            self._decoder = codecs.getincrementaldecoder(self.encoding)()
-        self._line = 1  # of the byte that is decoded next
-        self._ends_in_return = False
-        self._part_of_mark = b""  # what may be the start of a mark
-        self._separator = separator.encode()
-        self._part_of_separator = b""
-        self._recent = b"\n"
-        self._ahead = head[len(mark) :]
-        self._at_end = False
-        self._pending = b""  # read, and not yet given to a buffer
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def close(self) -> None:
-        """Closes the file."""
-        if not self.closed:
-            self._raw.close()
-        super().close()
-
-    def read(self, size: int = -1) -> bytes:
-        """About `size` bytes, at least one unless the text is at its end."""
-        block = b""
-        while not block and not self._at_end:
-            raw = self._ahead + self._raw.read(size)
-            self._ahead, self._at_end = b"", not raw
-            block = self._without_marks(self._one_line_end(self._to_utf8(raw)))
-            if self._separator:
-                block = self._one_field_end(block)
-        self._count(block)
-        return block
-
-    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
-        """Fills a part of `buffer`, for `io.BufferedReader`."""
-        if not self._pending:
-            self._pending = self.read(len(buffer))
-        piece, self._pending = self._pending[: len(buffer)], self._pending[len(buffer) :]
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def _to_utf8(self, raw: bytes) -> bytes:
-        if self._decoder is None:
-            return raw
-        try:
-            text = self._decoder.decode(raw, final=not raw)
-        except UnicodeDecodeError as error:
-            before = raw[: error.start]
-            line = self._line + (before.count(b"\n") or before.count(b"\r"))
-            raise ValueError(
-                f"{self.file} line {line}: expected text in {self.encoding}: {error}"
-            ) from error
-        self._line += text.count("\n") or text.count("\r")
-        return text.encode()
-
-    def _one_line_end(self, block: bytes) -> bytes:
-        if self._ends_in_return:
-            block = b"\r" + block
-        self._ends_in_return = block.endswith(b"\r") and not self._at_end
-        if self._ends_in_return:
-            block = block[:-1]
-        if b"\r" in block:
-            block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        return block
-
-    def _without_marks(self, block: bytes) -> bytes:
-        """A file that was joined of several may have a mark at the start of any line."""
-        num_ahead = int(self._recent.endswith(b"\n"))
-        text = b"\n" * num_ahead + self._part_of_mark + block
-        text = text.replace(b"\n" + codecs.BOM_UTF8, b"\n")
-        parts = () if self._at_end else (codecs.BOM_UTF8[:1], codecs.BOM_UTF8[:2])
-        self._part_of_mark = next((part for part in parts if text.endswith(b"\n" + part)), b"")
-        return text[num_ahead : len(text) - len(self._part_of_mark)]
-
-    def _one_field_end(self, block: bytes) -> bytes:
-        if FIELD_END in block:
-            raise ValueError(
-                f"{self.file} holds the character U+001F, which cannot be read beside a separator "
-                f"of several characters, {self._separator.decode()!r}; remove it"
-            )
-        block = self._part_of_separator + block
-        whole = block if self._at_end else block.rstrip(self._separator[:1])
-        self._part_of_separator = block[len(whole) :]
-        return whole.replace(self._separator, FIELD_END)
-
-    def last_line(self) -> bytes:
-        """The last line of a text that was read to its end; of a line above 64 kB, its end."""
-        return self._recent.rstrip(b"\n").rpartition(b"\n")[2]
-
-    def _count(self, block: bytes) -> None:
-        if not block:
-            self.lines += not self._recent.endswith(b"\n")
-            return
-        joined = self._recent[-1:] + block
-        if b"\n\n" in joined:
-            is_end = np.frombuffer(joined, np.uint8) == ord("\n")
-            self.lines += int((is_end[1:] & ~is_end[:-1]).sum())
-        else:
-            self.lines += block.count(b"\n")
-        self._recent = (self._recent + block)[-65_536:]
-
-
-def open_text(file: RawFile, encoding: str = "utf-8", separator: str = "") -> TextStream:
-    """The text of a file; a byte order mark overrides `encoding`."""
-    return TextStream(file, encoding, separator)
-
-
-def lines_of(file: RawFile, encoding: str = "utf-8", separator: str = "") -> Iterator[bytes]:
-    """The lines of a text, each with its line feed."""
-    with open_text(file, encoding, separator) as stream:
-        yield from io.BufferedReader(stream, 1 << 20)

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from skiprec.data.ingest.chunks import Chunk, EmptyInputError, Tally
-from skiprec.data.ingest.raw_files import RawFile, lines_of, open_text
+from skiprec.data.ingest.raw_files import RawFile
 from skiprec.data.ingest.recipe import SequenceSource
+from skiprec.data.ingest.text_stream import lines_of, open_text
 
 
 def read_sequences(

@@ -13,7 +13,7 @@ import pyarrow.csv
 
 from skiprec.data.ingest.chunks import Chunk, EmptyInputError, Tally
 from skiprec.data.ingest.columns import locate_columns
-from skiprec.data.ingest.raw_files import RawFile, TextStream, open_text
+from skiprec.data.ingest.raw_files import RawFile
 from skiprec.data.ingest.recipe import TextSource
 from skiprec.data.ingest.table import Interpreted, interpret, note
 from skiprec.data.ingest.text_errors import (
@@ -27,6 +27,7 @@ from skiprec.data.ingest.text_errors import (
     refuse_swallowed_lines,
     slow_rows,
 )
+from skiprec.data.ingest.text_stream import TextStream, open_text
 
 
 def read_text(

@@ -15,7 +15,7 @@ from pydantic import (
 from skiprec.config.reading import explain, read_toml, with_overrides
 from skiprec.config.section import Section
 from skiprec.data.ingest.conditions import parse_condition
-from skiprec.data.ingest.raw_files import FIELD_END
+from skiprec.data.ingest.text_stream import FIELD_END
 from skiprec.data.manifest import canonical_sha256
 from skiprec.data.splits import SplitConfig
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from skiprec.data.ingest.columns import cut
-from skiprec.data.ingest.raw_files import RawFile, lines_of
+from skiprec.data.ingest.raw_files import RawFile
 from skiprec.data.ingest.recipe import TextSource
+from skiprec.data.ingest.text_stream import lines_of
 
 WRONG_WIDTH = "wrong number of fields"
 

@@ -130,8 +130,9 @@ def test_histories_on_lines_have_no_dates(tmp_path: Path) -> None:
         "name": "t", "window": 4, "source": {"kind": "sequences", "first_field_is_user": False},
         "split": {"kind": "by_time"},
     }  # fmt: skip
+    recipe = make_recipe(content, {}, "test")
     with pytest.raises(ValueError, match="needs dates, for split by_time; expected a table"):
-        build_dataset(make_recipe(content, {}, "test"), [tmp_path / "log.txt"], tmp_path / "out")
+        build_dataset(recipe, [tmp_path / "log.txt"], tmp_path / "out", progress=str)
 
 
 def test_cut_offs_outside_of_the_data_are_named(tmp_path: Path) -> None:

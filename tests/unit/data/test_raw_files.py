@@ -15,12 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from skiprec.data.ingest import build_dataset, make_recipe
-from skiprec.data.ingest.raw_files import (
-    content_of_first,
-    damage_named,
-    expand_inputs,
-    open_text,
-)
+from skiprec.data.ingest.raw_files import content_of_first, damage_named, expand_inputs
+from skiprec.data.ingest.text_stream import open_text
 from skiprec.data.manifest import Manifest
 
 COLUMNS = {"user_column": "user", "item_column": "item"}
