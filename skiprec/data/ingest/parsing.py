@@ -45,7 +45,7 @@ def parse_ids(values: pa.Array) -> tuple[pa.Array, Bools]:
         values, is_whole_N = convert_each(values, lambda part: part.cast(pa.int64()))
         whole_N &= is_whole_N
     text = pc.fill_null(values.cast(pa.string()), "")
-    empty = pc.equal(pc.utf8_trim_whitespace(text), "").to_numpy(zero_copy_only=False)
+    empty = pc.or_(pc.equal(text, ""), pc.utf8_is_space(text)).to_numpy(zero_copy_only=False)
     return text, whole_N & ~empty
 
 

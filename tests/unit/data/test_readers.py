@@ -320,6 +320,8 @@ def test_a_missing_value_is_missing_in_every_column() -> None:
     _, readable_N, _ = parse_times(pa.array([1, None, 3]), "number")
     assert readable_N.tolist() == [True, False, True]
     assert parse_ids(pa.array([1.0, 2.5, None, float("nan")]))[1].tolist() == [True] + [False] * 3
+    blank = ["a", " a ", "", " ", "\t", "\u00a0", None]
+    assert parse_ids(pa.array(blank))[1].tolist() == [True, True] + [False] * 5
 
 
 @pytest.mark.parametrize("view", [pa.list_view, pa.large_list_view, pa.large_list])
