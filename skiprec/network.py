@@ -60,6 +60,11 @@ class SkipRecNetwork(nn.Module):
         )
 
     @property
+    def counts_from_the_end(self) -> bool:
+        """Whether blocks read how far an item is from the end of the window."""
+        return self.entry is not None
+
+    @property
     def device(self) -> torch.device:
         """The device of the weights."""
         return self.embedding.table.weight.device

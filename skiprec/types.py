@@ -91,11 +91,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class History:
-    """Everything a policy may read: the embedded inputs of the rows, before any block has run.
+    """Everything a policy may read: the embedded inputs of the rows.
 
-    A policy with `policy.reads_after` gets the state after its first blocks as `x_TBD`, and if it
-    asks for them the `certainty_B2` of the last positions (`skiprec.ranking.certainty`). `time_TBC`
-    is what a backbone with `model.time` reads of the times, by its own definition.
+    `x_TBD` is the state before any block has run; a policy with `policy.reads_after` gets the state
+    after its first blocks, and if it asks for them the `certainty_B2` of the last positions
+    (`skiprec.ranking.certainty`). `time_TBC` is what a backbone with `model.time` reads of the
+    times, by its own definition.
     """
 
     item_TB: Tensor

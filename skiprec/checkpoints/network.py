@@ -101,6 +101,7 @@ SAME_FUNCTION: dict[str, Callable[[ModelConfig], object]] = {
     "num_heads": num_heads,
     "exits": lambda model: model.exits,
     "cosine_temperature": lambda model: model.cosine_temperature,
+    "time": lambda model: model.time or "none",
 }
 
 

@@ -64,6 +64,26 @@ class LossConfig(Section):
         """The options that only `model.exits` gives a meaning, as far as they are set."""
         return [name for name in EXIT_OPTIONS if getattr(self, name) is not None]
 
+    @property
+    def ramp(self) -> float:
+        """`distillation_ramp`, or its default."""
+        return 0.2 if self.distillation_ramp is None else self.distillation_ramp
+
+    @model_validator(mode="after")
+    def _distillation_has_options(self) -> Self:
+        options = ("distillation_ramp", "distillation_temperature", "teacher")
+        given = [name for name in options if getattr(self, name) is not None]
+        if self.distillation == 0 and given:
+            raise ValueError(f"loss.{given[0]} has no effect with loss.distillation=0; remove it")
+        start = self.exits_from or 0.0
+        if self.distillation != 0 and start + self.ramp > 1:
+            raise ValueError(
+                f"loss.distillation grows from loss.exits_from={start} over {self.ramp} of "
+                "the training (loss.distillation_ramp), so it never reaches its weight; expected "
+                "a sum of 1 or less"
+            )
+        return self
+
     @model_validator(mode="after")
     def _negatives_belong_to_sampled(self) -> Self:
         if self.kind == "full" and self.num_negatives is not None:

@@ -120,6 +120,12 @@ def _check_exits(config: RunConfig) -> None:
     options = config.loss.set_exit_options
     if options and config.model.exits is None:
         raise ValueError(f"loss.{options[0]} has no effect without model.exits; remove it")
+    exits = config.model.exits or ()
+    if config.loss.exits_per_step is not None and len(exits) <= 3:
+        raise ValueError(
+            f"loss.exits_per_step has no effect with the {len(exits) - 1} shallower exits of "
+            f"model.exits={list(exits)}, all of which each step trains; remove it"
+        )
     if config.init_growth is not None and config.model.exits is not None:
         raise ValueError(
             "init_growth doubles the blocks of a network, whose exits then lie at other depths; "

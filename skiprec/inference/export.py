@@ -22,6 +22,7 @@ from skiprec.inference.native.from_network import (
     exit_depths_of,
     rule_of,
     shape_of,
+    weights_of,
     why_not_native,
     why_policy_not_native,
 )
@@ -103,8 +104,8 @@ def export_model(
     if with_onnx:
         refuse_without_packages()
     weights = {
-        key: np.ascontiguousarray(value.numpy().astype(np.float32))
-        for key, value in network.state_dict().items()
+        key: np.ascontiguousarray(value.astype(np.float32))
+        for key, value in weights_of(network).items()
     }
     shape = shape_of(network, window)
     rule = rule_of(network)

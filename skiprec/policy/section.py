@@ -100,6 +100,14 @@ class LearnedSection(PolicySection):
                 f"policy.reads_after={self.reads_after} leaves no block to decide about; the "
                 f"backbone has {model.num_blocks}"
             )
+        target = getattr(self, "target_keep_frac", None)
+        least = (self.reads_after or 0) / model.num_blocks
+        if target is not None and target < least:
+            raise ValueError(
+                f"policy.target_keep_frac={target} cannot be reached, because every row runs "
+                f"policy.reads_after={self.reads_after} of {model.num_blocks} blocks; expected "
+                f"{least:.3g} or more"
+            )
         reads_scores = {"entropy", "margin"} & set(self.features or ())
         if reads_scores and model.exits is not None and self.reads_after not in model.exits:
             raise ValueError(

@@ -42,9 +42,8 @@ class ExitTerms:
 def terms_of(loss: LossConfig, progress: float) -> ExitTerms:
     """The terms at a progress of the training, from 0 to 1; `LossConfig` says the defaults."""
     distillation = 0.5 if loss.distillation is None else loss.distillation
-    ramp = 0.2 if loss.distillation_ramp is None else loss.distillation_ramp
     passed = progress - (loss.exits_from or 0.0)
-    grown = 1.0 if passed >= ramp else passed / ramp
+    grown = 1.0 if passed >= loss.ramp else passed / loss.ramp
     return ExitTerms(
         loss.exit_weight or 0.5, distillation * grown, loss.distillation_temperature or 1
     )

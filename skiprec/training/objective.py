@@ -103,6 +103,9 @@ class Objective(nn.Module):
         else:
             decision = self._left_out_at_random(history)
             execution = "dense" if decision is None else "gathered"
+            if decision is not None and self.network.exits is not None:
+                # A row whose last blocks are left out still leaves at the last exit.
+                return self.network.states(history, decision, (self.network.num_blocks,))[0]
         return self.network.encode(history, decision, execution, call_every_block=True)
 
     def _left_out_at_random(self, history: History) -> KeepDecision | None:

@@ -217,6 +217,26 @@ def test_options_of_a_learned_policy_have_no_effect_on_a_control(kind: str, opti
         ),
         (("model.exits=[2, 16]", "init_from=a", "init_growth=cross"), "other depths"),
         (
+            ("model.exits=[2, 16]", "loss.distillation=0.0", "loss.teacher=mean"),
+            "loss.teacher has no effect with loss.distillation=0",
+        ),
+        (
+            ("model.exits=[2, 16]", "loss.exits_from=0.9"),
+            r"from loss.exits_from=0.9 over 0.2 .* never reaches its weight",
+        ),
+        (
+            ("model.exits=[2, 8, 16]", "loss.exits_per_step=all"),
+            "loss.exits_per_step has no effect with the 2 shallower exits",
+        ),
+        (
+            (*GUMBEL, *BUDGET, "policy.reads_after=12"),
+            "policy.target_keep_frac=0.5 cannot be reached, because every row runs",
+        ),
+        (
+            (*COST, "policy.nest_sizes=[4]", "policy.target_keep_frac=0.2"),
+            "policy.target_keep_frac=0.2 cannot be reached, because the smallest of",
+        ),
+        (
             (*GUMBEL, "policy.learn_from=last_position", "loss.last_position_weight=1"),
             "once for each position",
         ),

@@ -17,6 +17,8 @@ from skiprec.policy.encoders import ConvEncoder
 from skiprec.policy.trunk import PolicyTrunk, StateTrunk
 from skiprec.types import PADDING
 
+_STATE_FEATURES = ("state", "length")
+
 
 def why_not_native(network: SkipRecNetwork) -> str | None:
     """What the library does not know of a network, in words; None if it knows all of it."""
@@ -42,8 +44,8 @@ def why_policy_not_native(network: SkipRecNetwork) -> str | None:
         return None
     if network.policy.linear_rule is None:
         return "a policy that does not decide by a linear head alone"
-    if isinstance(trunk, StateTrunk) and trunk.features != ("state", "length"):
-        return 'policy.features (it knows ["state", "length"], in this order)'
+    if isinstance(trunk, StateTrunk) and not set(trunk.features) <= set(_STATE_FEATURES):
+        return f"policy.features={list(trunk.features)} (it knows {' and '.join(_STATE_FEATURES)})"
     if isinstance(trunk, PolicyTrunk) and not isinstance(trunk.encoder, ConvEncoder):
         return "policy.encoder (it knows 'conv')"
     return None
@@ -72,10 +74,9 @@ class NativeNetwork:
         unknown = why_not_native(network) or why_policy_not_native(network)
         if unknown is not None:
             raise ValueError(f"the native executor does not know {unknown}; use PyTorch")
-        weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
         self.rule = rule_of(network)
         shape = shape_of(network, window)
-        packed_N = pack_weights(weights, shape)
+        packed_N = pack_weights(weights_of(network), shape)
         self.model = NativeModel(shape, lists_of(network), packed_N, level, library)
 
     def recommend(
@@ -99,6 +100,24 @@ def flat_histories(items_BT: Tensor) -> tuple[NDArray[np.int32], NDArray[np.int6
     items = items_BT.numpy()
     is_item = items != PADDING
     return items[is_item].astype(np.int32), np.cumsum(is_item.sum(1), dtype=np.int64)
+
+
+def weights_of(network: SkipRecNetwork) -> dict[str, NDArray[np.float32]]:
+    """The weights by their names, as the executors read them.
+
+    A policy on an early state reads the state, then the length; what it was not trained to read has
+    weights of 0.
+    """
+    weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    trunk = _trunk(network)
+    if isinstance(trunk, StateTrunk):
+        width = network.model_config.width
+        place = {"state": np.arange(width), "length": np.array([width])}
+        own_PF = weights["policy.trunk.project.weight"]
+        all_PF = np.zeros((len(own_PF), width + 1), np.float32)
+        all_PF[:, np.concatenate([place[feature] for feature in trunk.features])] = own_PF
+        weights["policy.trunk.project.weight"] = all_PF
+    return weights
 
 
 def shape_of(network: SkipRecNetwork, window: int) -> Shape:

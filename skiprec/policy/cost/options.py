@@ -63,3 +63,9 @@ class Options(LearnedSection):
                 f"policy.nest_sizes={list(self.nest_sizes)} offers only the set of all "
                 f"{model.num_blocks} blocks; name smaller numbers"
             )
+        if self.target_keep_frac < self.nest_sizes[0] / model.num_blocks:
+            raise ValueError(
+                f"policy.target_keep_frac={self.target_keep_frac} cannot be reached, because the "
+                f"smallest of policy.nest_sizes={list(self.nest_sizes)} is "
+                f"{self.nest_sizes[0] / model.num_blocks:.3g} of the {model.num_blocks} blocks"
+            )

@@ -50,7 +50,7 @@ class Training(PolicyTraining):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         trunk, network = self.policy.trunk, self.network
         assert isinstance(trunk, StateTrunk)
-        is_fitted_TB = fitted_positions(batch).t()
+        is_fitted_TB = fitted_positions(batch, network.counts_from_the_end).t()
         length_TB = (batch.input_BT != PADDING).t().cumsum(0)
         with torch.no_grad(), without_dropout(network):
             history = network.embed_batch(batch)
@@ -98,17 +98,20 @@ def nested_costs(network: SkipRecNetwork, batch: Batch, sizes: tuple[int, ...]) 
     return torch.where(target_B == PADDING, 0.0, cost_MB).t()
 
 
-def fitted_positions(batch: Batch) -> Tensor:
+def fitted_positions(batch: Batch, counts_from_the_end: bool) -> Tensor:
     """`[B, T]`: the scored positions that look like the end of a request.
 
-    In a causal network without learned positions, the state at a position is that of a request
-    which ends there. A row without padding may have been cut: its earlier positions would look like
-    short histories, so only its last position counts.
+    In a causal network the state at a position is that of a request which ends there, unless its
+    blocks read how far an item is from the end of the window. Then only the last position counts.
+    So it does in a row without padding, which may have been cut: its earlier positions would look
+    like short histories.
     """
     has_padding_B1 = batch.input_BT[:, :1] == PADDING
     is_last_T = torch.arange(batch.input_BT.shape[1], device=batch.input_BT.device) == (
         batch.input_BT.shape[1] - 1
     )
+    if counts_from_the_end:
+        return batch.is_scored_BT & is_last_T
     return batch.is_scored_BT & (has_padding_B1 | is_last_T)
 
 

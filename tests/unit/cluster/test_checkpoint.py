@@ -214,13 +214,16 @@ def test_two_stage_copies_the_backbone_and_nothing_else_fits(trained: RunConfig)
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("backbone", "nextitnet"), ("dilations", (1, 2))], ids=lambda x: str(x)
+    ("key", "value"),
+    [("backbone", "nextitnet"), ("dilations", (1, 2)), ("time", "request")],
+    ids=lambda x: str(x),
 )
 def test_like_shapes_of_another_function_are_no_start(
     trained: RunConfig, key: str, value: object
 ) -> None:
-    config = trained.model_copy(update={"model": trained.model.model_copy(update={key: value})})
-    network = build_network(config, len(last_weights(trained)["head.weight_VD"]))
+    model = trained.model.model_copy(update={key: value})
+    network = build_network(trained, len(last_weights(trained)["head.weight_VD"]))
+    network.model_config = model
     with pytest.raises(ValueError, match=rf"expected model\.{key}={re.escape(repr(value))}, found"):
         start_from_backbone(network, trained.folder)
 

@@ -28,6 +28,8 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("gumbel", {"own_embedding": True}),
     ("gumbel", {"logits": "sigmoid"}),
     *((kind, {"reads_after": 1}) for kind in LEARNED),
+    ("cost", {"reads_after": 1, "features": ("length",)}),
+    ("gumbel", {"reads_after": 1, "features": ("length", "state")}),
 ]
 TOLERANCE = 2e-5  # of the largest score: sums in another order
 
@@ -170,6 +172,7 @@ def test_it_knows_every_backbone() -> None:
         ("gumbel", {"encoder": "gru"}, "policy.encoder"),
         ("reinforce", {"encoder": "attention"}, "policy.encoder"),
         ("gumbel", {"noise_at_inference": True}, "linear head alone"),
+        ("cost", {"reads_after": 1, "features": ("state", "entropy")}, "policy.features"),
     ],
 )
 def test_a_policy_that_it_does_not_know_is_refused_by_name(

@@ -66,6 +66,22 @@ def test_an_exported_model_answers_like_its_network(
     assert any(answer.kept_blocks for answer in answers)
 
 
+@pytest.mark.parametrize("features", [("length",), ("state",), ("length", "state")])
+def test_a_policy_on_some_of_the_features_is_exported(
+    tmp_path: Path, features: tuple[str, ...]
+) -> None:
+    """docs/depth.md compares a policy with one that reads the length alone."""
+    network = export_small_model(
+        tmp_path / "model", "cost", exits=(1, 2, 4), reads_after=1, features=features
+    )
+    loaded = Recommender.load(tmp_path / "model", executor="numpy")
+    for row in ([1, 2, 3], [7], [9, 9, 30, 2, 5, 6]):
+        (answer,) = loaded.recommend([[IDS[n - 1] for n in row]], k=5, exclude_seen=False)
+        items_BT = torch.tensor([[0] * (WINDOW - len(row)) + row])
+        _, scores_BK = recommend(network, items_BT, 5, exclude_seen=False)
+        assert answer.scores == pytest.approx(scores_BK[0].tolist(), rel=1e-3, abs=1e-4)
+
+
 def test_bf16_is_asked_for_by_name(folder: Path) -> None:
     native_library()
     if not bf16_levels():

@@ -145,17 +145,25 @@ def test_a_policy_reads_the_features_that_it_names(
     assert (not torch.equal(cost_BM[0], cost_BM[2])) == ("length" in moves)
 
 
-def test_costs_of_positions_are_those_of_requests_that_end_there() -> None:
-    network = network_with("cost", exits=EXITS)
+@pytest.mark.parametrize("backbone", BACKBONE_NAMES)
+def test_costs_of_fitted_positions_are_those_of_requests_that_end_there(backbone: str) -> None:
+    network = network_with("cost", backbone, exits=EXITS)
     batch, sizes = random_batch(5), (2, 3, 4)
-    found_NM = nested_costs_of_positions(network, batch, batch.is_scored_BT.t(), sizes)
+    assert batch.times_BW is not None
+    is_fitted_BT = fitted_positions(batch, network.counts_from_the_end)
+    found_NM = nested_costs_of_positions(network, batch, is_fitted_BT.t(), sizes)
     expected = []
     for t in range(1, WINDOW):
         for row in range(5):
-            if batch.items_BW[row, t - 1] == PADDING:
+            if not is_fitted_BT[row, t - 1]:
                 continue
-            shifted = F.pad(batch.items_BW[row : row + 1, : t + 1], (WINDOW - 1 - t, 0))
-            expected.append(nested_costs(network, Batch(shifted, batch.key_B[:1]), sizes)[0])
+            items, times = (
+                F.pad(values_BW[row : row + 1, : t + 1], (WINDOW - 1 - t, 0))
+                for values_BW in (batch.items_BW, batch.times_BW)
+            )
+            request = Batch(items, batch.key_B[:1], times)
+            expected.append(nested_costs(network, request, sizes)[0])
+    assert len(expected) >= 5
     torch.testing.assert_close(found_NM, torch.stack(expected), rtol=1e-3, atol=1e-4)
     assert found_NM[:, 0].abs().max() > 1e-2
     assert (found_NM[:, -1] == 0).all()
@@ -171,7 +179,7 @@ def test_the_loss_is_the_squared_error_over_the_fitted_positions(
     batch = random_batch(12)
     pass_ = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
     sums = Objective(network, config)(batch, pass_)
-    is_fitted_BT = fitted_positions(batch)
+    is_fitted_BT = fitted_positions(batch, network.counts_from_the_end)
     cost_NM = nested_costs_of_positions(network, batch, is_fitted_BT.t(), (2, 3, 4))
     predicted = []
     for t in range(WINDOW - 1):
@@ -191,12 +199,15 @@ def test_the_loss_is_the_squared_error_over_the_fitted_positions(
 def test_positions_that_do_not_look_like_the_end_of_a_request_are_left_out() -> None:
     items_BW = torch.tensor([[0, 0, 1, 2, 3, 4], [5, 6, 7, 8, 9, 1], [0, 0, 0, 0, 0, 2]])
     batch = Batch(items_BW, torch.arange(3))
-    padded, cut, no_target = fitted_positions(batch).tolist()
+    padded, cut, no_target = fitted_positions(batch, counts_from_the_end=False).tolist()
     assert padded == [False, False, True, True, True]
     assert cut == [False] * 4 + [True], "the row may have been cut"
     assert no_target == [False] * 5
     ends = replace(batch, num_scored_B=torch.tensor([2, 9, 1]))
-    assert fitted_positions(ends).tolist() == [[False] * 3 + [True] * 2, cut, no_target]
+    found = fitted_positions(ends, counts_from_the_end=False).tolist()
+    assert found == [[False] * 3 + [True] * 2, cut, no_target]
+    last = [[False] * 4 + [True]] * 2
+    assert fitted_positions(batch, counts_from_the_end=True).tolist() == [*last, no_target]
 
 
 def test_the_policy_is_fitted_on_states_without_dropout() -> None:

@@ -21,6 +21,7 @@ from skiprec.training.exits import (
 )
 from skiprec.training.losses import log_uniform_prob
 from skiprec.training.objective import Objective
+from skiprec.training.stochastic_depth import kept_at_random
 from skiprec.types import Batch, Pass
 from tests.testkit.networks import build_network, random_batch, run_config
 from tests.testkit.runs import (
@@ -92,7 +93,8 @@ def test_the_full_softmax_is_the_definition_and_so_is_its_gradient(
 
 
 @pytest.mark.parametrize("name", TERMS)
-def test_the_sampled_softmax_is_the_definition(name: str) -> None:
+@pytest.mark.parametrize("is_uniform", [False, True])
+def test_the_sampled_softmax_is_the_definition(name: str, is_uniform: bool) -> None:
     x_MND, weight_VD, bias_V = inputs(torch.float32)
     negative_S = torch.tensor([3, 9, 9, 40, 1, 20])  # two of them are targets
     found = sampled_softmax_of_exits(
@@ -101,10 +103,12 @@ def test_the_sampled_softmax_is_the_definition(name: str) -> None:
         num_exits=EXITS,
         target_N=TARGET_N,
         negative_S=negative_S,
+        uniform=is_uniform,
         terms=TERMS[name],
     )
     score_MNV = x_MND @ weight_VD.t() + bias_V
-    correction_S = (log_uniform_prob(negative_S, ITEMS) * len(negative_S)).log()
+    prob_S = torch.full((6,), 1 / ITEMS) if is_uniform else log_uniform_prob(negative_S, ITEMS)
+    correction_S = (prob_S * len(negative_S)).log()
     score_MNS = score_MNV[..., negative_S - 1] - correction_S
     score_MNS = score_MNS.masked_fill(TARGET_N[:, None] == negative_S, -torch.inf)
     own_MN1 = score_MNV.gather(2, (TARGET_N - 1).expand(EXITS + 1, -1)[..., None])
@@ -198,6 +202,52 @@ def loss_of(batch: Batch, progress: float = 1.0, **changes: Any) -> float:
     network = build_network(config.model).double()
     pass_ = Pass("loss", 0, progress, batch.is_scored_BT.sum(), num_rows=12)
     return Objective(network, config)(batch, pass_)["loss"].item()
+
+
+@pytest.mark.parametrize("teacher", ["last", "mean"])
+@pytest.mark.parametrize("rate", [None, 0.9])
+def test_the_teacher_and_stochastic_depth_are_those_of_the_definition(
+    teacher: str, rate: float | None
+) -> None:
+    batch = random_batch(12)
+    config = run_config(
+        model__exits=[1, 2, 3],
+        model__num_blocks=3,
+        model__stochastic_depth=rate,
+        loss__teacher=teacher,
+        loss__exit_positions=1.0,
+        loss__distillation_ramp=0.0,
+    )
+    network = build_network(config.model).double().train()
+    pass_ = Pass("loss", 0, 1.0, batch.is_scored_BT.sum(), num_rows=12)
+    found = Objective(network, config)(batch, pass_)["loss"].item()
+    left_out = None if rate is None else kept_at_random(batch.key_B, rate, 3)
+    x_MTBD = network.states(network.embed_batch(batch), left_out, (1, 2, 3))
+    is_scored_TB = batch.is_scored_BT.t()
+    score_MNV = F.linear(x_MTBD[:, is_scored_TB], network.head.weight_VD, network.head.bias_V)
+    column_N = batch.target_BT.t()[is_scored_TB] - 1
+    teacher_1NV = score_MNV[-1:] if teacher == "last" else score_MNV.mean(0, keepdim=True)
+    terms = ExitTerms(0.5, 0.5, 1.0)
+    of_exits = slow_terms(torch.cat([teacher_1NV, score_MNV[:2]]), column_N, terms)
+    expected = F.cross_entropy(score_MNV[-1], column_N) + of_exits / len(column_N)
+    assert found == pytest.approx(expected.item())
+
+
+def test_before_the_exits_begin_stochastic_depth_trains_the_last_norm_alone() -> None:
+    config = run_config(
+        model__exits=[1, 2, 3],
+        model__num_blocks=3,
+        model__stochastic_depth=0.9,
+        loss__exits_from=0.5,
+    )
+    network = build_network(config.model).train()
+    batch = random_batch(12)
+    pass_ = Pass("loss", 0, 0.1, batch.is_scored_BT.sum(), num_rows=12)
+    Objective(network, config)(batch, pass_)["loss"].backward()
+    assert network.exits is not None
+    gradient_M = network.exits.weight_MD.grad.abs().sum(1)
+    assert gradient_M[:2].tolist() == [0, 0]
+    assert gradient_M[2] > 0
 
 
 def test_the_loss_of_a_run_is_that_of_the_last_exit_plus_the_weighted_others() -> None:
