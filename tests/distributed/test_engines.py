@@ -42,7 +42,16 @@ VARIANTS = {
         "loss.num_negatives=20",
     ),
     "priced": ("policy.budget=shared", "policy.budget_weight=0.3"),
-    "exits": ("policy={kind='none'}", "training.execution=dense", "model.exits=[1, 2]"),
+    "exits": (
+        "policy={kind='none'}",
+        "training.execution=dense",
+        "model.num_blocks=4",
+        "model.exits=[1, 2, 3, 4]",  # so that a step draws its second exit
+        "model.stochastic_depth=0.3",
+        "loss.teacher=mean",
+        "loss.distillation_temperature=2.0",
+    ),
+    "early_state": ("policy.reads_after=1",),
 }
 FROZEN = ("training.freeze_backbone=true", "init_from=first")
 STAGES = (0, 1, 2, 3)
@@ -58,9 +67,9 @@ def deepspeed_config(root: Path, data: Path, stage: int, name: str, *more: str) 
     return named(root, data, f"{name}-zero{stage}", *placing, *more)
 
 
-BF16 = ("plain", "exits")
-# Runs that are cut off: one with a price among what its checkpoint must hold, one with exits.
-RESUMED = ("priced", "exits")
+BF16 = ("plain", "exits", "early_state")
+# Runs that are cut off; one of them has a price among what its checkpoint must hold.
+RESUMED = ("priced", "exits", "early_state")
 
 
 def broken_config(root: Path, data: Path, stage: int, variant: str) -> RunConfig:
