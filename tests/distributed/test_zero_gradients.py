@@ -22,7 +22,7 @@ from skiprec.training.objective import Objective
 from skiprec.training.plan import StepPlan
 from skiprec.training.stochastic_depth import kept_at_random
 from skiprec.types import Batch
-from tests.testkit.networks import LEARNED, POLICY_OPTIONS, execution_of
+from tests.testkit.networks import LEARNED, POLICY_OPTIONS, execution_of, take_rows
 from tests.testkit.ranks import run_ranks
 
 pytestmark = pytest.mark.slow  # test_engines.py trains at every stage in `make test`
@@ -80,8 +80,10 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "cosine_temperature": 0.1,
             "tied_items": True,
             "final_norm": True,
+            "time": "request",
         },
     ),
+    "LiGR": ("dense", {"kind": "none"}, {"backbone": "ligr", "num_heads": 2, "final_norm": True}),
     "SASRec+ and a GRU": ("gathered", {**REINFORCE, "encoder": "gru"}, SASREC),
     "SASRec+ and attention": (
         "masked",
@@ -122,7 +124,9 @@ def rows() -> Batch:
     generator = torch.Generator().manual_seed(3)
     items = torch.randint(1, NUM_ITEMS + 1, (ROWS, WINDOW), generator=generator)
     items[0, :5] = 0  # targets are unevenly spread over rows, and so over ranks
-    return Batch(items, torch.arange(ROWS) * 7919 + 5)
+    gaps = torch.randint(10**6, (ROWS, WINDOW), generator=generator) ** 2
+    times = torch.where(items == 0, 0, gaps.cumsum(1))
+    return Batch(items, torch.arange(ROWS) * 7919 + 5, times)
 
 
 def plain_network(settings: RunConfig) -> SkipRecNetwork:
@@ -168,7 +172,7 @@ def gradient_on_rank(
     for part in range(passes):
         start = comm.rank * share + part * share // passes
         stop = comm.rank * share + (part + 1) * share // passes
-        batches.append(Batch(batch.items_BW[start:stop], batch.key_B[start:stop]))
+        batches.append(take_rows(batch, slice(start, stop)))
     engine = DeepSpeedEngine(
         Objective(network, settings),
         sgd(network),
@@ -227,6 +231,7 @@ CASES = [
         ("exits", 1),
         ("early state", None),
         ("HSTU", None),
+        ("LiGR", None),
         ("SASRec+ and a GRU", None),
         ("SASRec+ and attention", None),
         *itertools.product(LEARNED, (None, 1)),

@@ -167,6 +167,21 @@ def test_it_knows_every_backbone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cosine_temperature": 0.1, "tied_items": True}, "model.cosine_temperature"),
+        ({"exits": (1, 3), "exit_maps": True}, "model.exit_maps"),
+    ],
+)
+def test_a_head_that_it_does_not_know_is_refused_by_name(
+    changes: dict[str, Any], message: str
+) -> None:
+    model = model_config("nextitnet_plus", num_blocks=3, **changes)
+    with pytest.raises(ValueError, match=message):
+        native(SkipRecNetwork(model, policy_config("none"), 5), 5)
+
+
+@pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
         ("gumbel", {"encoder": "gru"}, "policy.encoder"),
