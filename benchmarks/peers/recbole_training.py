@@ -3,8 +3,8 @@
 python recbole_training.py DATA OUTPUT INPUTS SECONDS
 
 DATA holds a folder `log` with `log.inter`. Prints a line of JSON after each validation: the epoch,
-the processor's seconds of training until then, without validations, on one thread, and MRR@20 of the
-validation rows. It ends earlier when SECONDS of training have passed.
+the processor's seconds of training until then, without validations, on one thread, and MRR@20 of
+the validation rows. It ends earlier when SECONDS of training have passed.
 """
 
 import json
