@@ -15,7 +15,10 @@ from tests.testkit.runs import REPOSITORY
 
 STUDIES = REPOSITORY / "jobs/studies"
 PUBLISHED = sorted((REPOSITORY / "docs/benchmarks/studies").glob("*/table.md"))
-RESULTS = sorted((REPOSITORY / "docs/benchmarks").glob("**/*.json"))
+# `study.json` is what a study leaves beside its small results; git ignores it.
+RESULTS = sorted(
+    path for path in (REPOSITORY / "docs/benchmarks").glob("**/*.json") if path.name != "study.json"
+)
 COMMAND = "- command: `"
 
 
