@@ -110,31 +110,22 @@ def convergence_figure(curves: list[Curve]) -> Figure:
 
 
 def depth_figure(points: list[tuple[str, int, float, list[float]]]) -> Figure:
-    """MRR@20 of networks that were trained from scratch at several depths.
+    """MRR@20 of networks that were trained from scratch at several depths, shallow ones first.
 
     Args:
         points: (label, blocks, mean, interval).
     """
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    figure = Figure(figsize=(6.4, 0.8 + 0.4 * len(points)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    placed: list[int] = []
-    for label, blocks, mean, bounds in sorted(points, key=lambda point: point[1]):
-        # Networks of one depth are drawn side by side, with labels above and below in turn.
-        before = placed.count(blocks)
-        placed.append(blocks)
-        x, is_below = blocks * 1.15**before, before % 2 == 1
-        end, offset = (bounds[0], -14) if is_below else (bounds[1], 4)
+    rising = sorted(points, key=lambda point: point[1])
+    for y, (_, _, mean, bounds) in enumerate(rising):
         error = [[abs(bound - mean)] for bound in bounds]
-        axes.errorbar([x], [mean], yerr=error, color=COLOURS[0], marker="o", capsize=3)
-        axes.annotate(label, (x, end), (0, offset), textcoords="offset points", ha="center")
-    axes.set_xscale("log", base=2)
-    depths = sorted(set(placed))
-    axes.set_xticks(depths, [str(number) for number in depths])
-    axes.minorticks_off()
-    axes.margins(x=0.15, y=0.12)
-    axes.set_xlabel("residual blocks")
-    axes.set_ylabel("MRR@20, 95 % interval over users")
+        axes.errorbar([mean], [y], xerr=error, color=COLOURS[0], marker="o", capsize=3)
+    axes.set_yticks(range(len(rising)), [label for label, *_ in rising])
+    axes.invert_yaxis()
+    axes.margins(y=0.6 / len(points))
+    axes.set_xlabel("MRR@20, 95 % interval over users")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.3)
+    axes.grid(axis="x", alpha=0.3)
     return figure

@@ -82,9 +82,11 @@ def test_the_figure_has_every_curve_in_all_four_panels() -> None:
     assert list(by_hour.lines[1].get_xdata()) == [1.25]
 
 
-def test_nets_of_one_depth_stand_apart_in_the_figure_and_each_has_its_name() -> None:
+def test_each_net_has_a_line_of_the_figure_with_its_name_shallow_ones_first() -> None:
     points = [("b", 8, 0.2, [0.1, 0.3]), ("a", 2, 0.1, [0.0, 0.2]), ("c", 8, 0.3, [0.2, 0.4])]
     (axes,) = depth_figure(points).axes
-    assert [text.get_text() for text in axes.texts] == ["a", "b", "c"]
-    assert len({text.xy[0] for text in axes.texts}) == 3
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["2", "8"]
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b", "c"]
+    dots = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "o"]
+    assert dots == [[[0.1, 0]], [[0.2, 1]], [[0.3, 2]]]
+    bottom, top = axes.get_ylim()
+    assert bottom > top
