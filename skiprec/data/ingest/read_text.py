@@ -57,7 +57,7 @@ def read_text(
 
     bad_before = len(tally.bad_rows)
     try:
-        with open_text(file, source.encoding, source.long_separator) as stream:
+        with open_text(file, source.encoding, source.separator) as stream:
             for batch in _open_csv(stream, source, layout, block_bytes, on_wrong_width):
                 result = _interpret(batch, source, layout, f"{number}:", good_rows)
                 if result.bad and not skips:

@@ -130,11 +130,6 @@ class TextSource(_Columns):
         """The one character by which readers split; it stands for a separator of several."""
         return self.separator if len(self.separator) == 1 else FIELD_END.decode()
 
-    @property
-    def long_separator(self) -> str:
-        """The separator if it has several characters, else nothing."""
-        return self.separator if len(self.separator) > 1 else ""
-
     @field_validator("separator")
     @classmethod
     def _is_one_character_perhaps_repeated(cls, separator: str) -> str:

@@ -48,7 +48,7 @@ def slow_rows(file: RawFile, source: TextSource) -> Iterator[Row]:
 
     def lines() -> Iterator[str]:
         nonlocal at_end
-        text = lines_of(file, source.encoding, source.long_separator)
+        text = lines_of(file, source.encoding, source.separator)
         for number, line in enumerate(text, start=1):
             try:
                 of_row.append(line.decode())

@@ -26,7 +26,7 @@ class TextStream(io.RawIOBase):
     """The bytes of a text as UTF-8 with line feeds. It counts the lines that are not blank.
 
     Args:
-        separator: of several characters; it is read as `FIELD_END`. Empty: there is none.
+        separator: between two fields; one of several characters is read as `FIELD_END`.
 
     Raises:
         ValueError: while reading, if the text is not in its encoding; names the line.
@@ -47,7 +47,7 @@ class TextStream(io.RawIOBase):
         self._line = 1  # of the byte that is decoded next
         self._ends_in_return = False
         self._part_of_mark = b""  # what may be the start of a mark
-        self._separator = separator.encode()
+        self._separator = separator.encode() if len(separator) > 1 else b""
         self._part_of_separator = b""
         self._recent = b"\n"
         self._ahead = head[len(mark) :]
