@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from skiprec.observability.markdown import markdown_table
 
 LOSS, MRR = "train/loss", "validation/mrr@20"
+LINES = ("-", "--", ":", "-.")
 COLOURS = ("#1f5f8b", "#d1495b", "#3a7d44", "#8a6fb0", "#c98a1b", "#5b6770", "#2a9d8f", "#7f4f24")
 
 
@@ -82,18 +83,21 @@ def convergence_table(curves: list[Curve], reference: Curve) -> list[str]:
 
 def convergence_figure(curves: list[Curve]) -> Figure:
     """Four panels: training loss and validation MRR@20, each against epochs and against hours."""
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    columns = 3
+    figure = Figure(figsize=(10, 7 + 0.2 * -(-len(curves) // columns)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 2, sharey="row", sharex="col")
     for row, number in enumerate(("loss", "mrr")):
         for column in (0, 1):
             axes = panels[row][column]
-            for colour, curve in zip(COLOURS * 4, curves, strict=False):
+            for curve_number, curve in enumerate(curves):
+                line, colour = divmod(curve_number, len(COLOURS))
                 points = getattr(curve, number)
                 axes.plot(
                     [point[column] for point in points],
                     [point[2] for point in points],
-                    color=colour,
+                    color=COLOURS[colour],
+                    linestyle=LINES[line % len(LINES)],
                     label=curve.label,
                     linewidth=1.5,
                     marker="o" if number == "mrr" else None,
@@ -105,7 +109,8 @@ def convergence_figure(curves: list[Curve]) -> Figure:
     panels[1][0].set_ylabel("validation MRR@20")
     panels[1][0].set_xlabel("epochs, those of the first stage included")
     panels[1][1].set_xlabel("hours of training steps, those of the first stage included")
-    panels[0][0].legend(frameon=False, fontsize=8)
+    entries = panels[0][0].get_legend_handles_labels()
+    figure.legend(*entries, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     return figure
 
 
