@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from skiprec import keyed_random
 from skiprec.config.model import ModelConfig
 from skiprec.layers import ItemEmbedding, KeyedDropout
-from skiprec.models.exits import ExitNorms, depth_of
+from skiprec.models.exits import ExitNorms, ExitReadouts, depth_of
 from skiprec.models.head import TiedItemHead
 from skiprec.models.registry import architecture_of
 from skiprec.models.stack import BlockStack, WholeEncoder
@@ -52,7 +52,8 @@ class SkipRecNetwork(nn.Module):
         self.num_blocks = len(blocks)
         self.exits = None
         if model.exits is not None:
-            self.exits = ExitNorms(model.exits, model.width, bool(model.exit_maps))
+            make_exits = ExitReadouts if model.exit_readouts else ExitNorms
+            self.exits = make_exits(model.exits, model.width)
         self.head = (
             TiedItemHead(self.embedding, model.head_has_norm, model.cosine_temperature)
             if model.tied_items
@@ -74,9 +75,9 @@ class SkipRecNetwork(nn.Module):
 
         The weights of the backbone are therefore the same with and without a policy.
         """
-        for name in ("embedding", "entry", "stack", "head", "policy"):
+        for name in ("embedding", "entry", "stack", "head", "policy", "exits"):
             part = getattr(self, name)
-            if part is not None:
+            if hasattr(part, "reset_parameters"):
                 stream = keyed_random.mix(seed, keyed_random.stream_id(name))
                 part.reset_parameters(torch.Generator().manual_seed(stream >> 1))
         if self.model_config.initial_scale is not None:
@@ -145,27 +146,46 @@ class SkipRecNetwork(nn.Module):
         if depth is None:
             decision: KeepDecision = self.policy(history, progress)
             return decision
-        x_TBD = self.first_blocks(history, depth)
-        certainty_B2 = self.certainty(x_TBD[-1], depth) if self.policy.reads_scores else None
-        state = replace(history, x_TBD=x_TBD, certainty_B2=certainty_B2)
+        early = self.first_blocks(history, depth)
+        certainty_B2 = None
+        if self.policy.reads_scores:
+            certainty_B2 = self.certainty(self.output_after(early, last=True)[-1])
+        state = replace(history, x_TBD=early.x_TBD, certainty_B2=certainty_B2)
         decision = self.policy(state, progress)
         return replace(
             decision,
             keep_BL=keeping_first(decision.keep_BL, depth),
             prob_BL=None if decision.prob_BL is None else keeping_first(decision.prob_BL, depth),
-            early=EarlyState(depth, x_TBD),
+            early=early,
         )
 
-    def first_blocks(self, history: History, size: int) -> Tensor:
-        """`x_TBD` after the first blocks, before any norm of an exit."""
-        assert isinstance(self.stack, BlockStack)
-        return self.stack.first_blocks(size, history.x_TBD, history.context_TBC, history.key_B)
+    def first_blocks(self, history: History, size: int) -> EarlyState:
+        """The state after the first blocks, before any norm of an exit."""
+        x_TBD, start, states = history.x_TBD, 0, []
+        for end in [depth for depth in self._added_exits if depth < size] + [size]:
+            x_TBD = self._run(history, x_TBD, None, "dense", False, start, end)
+            states.append(x_TBD)
+            start = end
+        return EarlyState(size, x_TBD, tuple(states[:-1]))
 
-    def certainty(self, x_ND: Tensor, depth: int) -> Tensor:
-        """`[N, 2]`: how certain the scores of states after `depth` blocks are; no gradient."""
-        if self.exits is not None:
-            x_ND = self.exits(x_ND, self.exits.exit_of(torch.tensor(depth, device=x_ND.device)))
-        certainty_N2: Tensor = self.head(x_ND, certainty)
+    def output_after(self, early: EarlyState, last: bool = False) -> Tensor:
+        """`[T, B, D]`: what the head reads of rows that leave after these blocks.
+
+        Args:
+            last: whether of the last position alone; T is then 1.
+        """
+        positions = slice(-1, None) if last else slice(None)
+        x_TBD = early.x_TBD[positions]
+        if self.exits is None:
+            return x_TBD
+        output_TBD: Tensor = self.exits(x_TBD, self._exit_of(early.depth))
+        for exit_, before_TBD in enumerate(early.passed):
+            output_TBD = output_TBD + self.exits(before_TBD[positions], torch.tensor(exit_))
+        return output_TBD
+
+    def certainty(self, output_ND: Tensor) -> Tensor:
+        """`[N, 2]`: how certain the scores of what the head reads are; no gradient."""
+        certainty_N2: Tensor = self.head(output_ND, certainty)
         return certainty_N2
 
     def encode(
@@ -175,39 +195,49 @@ class SkipRecNetwork(nn.Module):
         execution: Execution,
         call_every_block: bool = False,
     ) -> Tensor:
-        """`x_TBD` after all blocks and, with exits, after the norm of each row's own exit.
+        """`[T, B, D]`: what the head reads after the kept blocks, with exits of each row's own one.
 
         Without a decision, `execution` must be "dense".
         """
-        keep_BL = None if decision is None else decision.keep_BL
+        if isinstance(self.exits, ExitReadouts):
+            sizes = (self.num_blocks,)
+            return self._readouts(history, decision, execution, call_every_block, sizes, True)[0]
         early = None if decision is None else decision.early
-        x_TBD: Tensor = self.stack(
-            history.x_TBD if early is None else early.x_TBD,
-            history.context_TBC,
-            history.key_B,
-            keep_BL,
-            execution,
-            call_every_block,
-            0 if early is None else early.depth,
-        )
+        keep_BL = None if decision is None else decision.keep_BL
+        x_TBD, start = (history.x_TBD, 0) if early is None else (early.x_TBD, early.depth)
+        x_TBD = self._run(history, x_TBD, keep_BL, execution, call_every_block, start)
         if self.exits is None:
             return x_TBD
-        all_blocks = torch.tensor(self.num_blocks, device=x_TBD.device)
-        depth_B = all_blocks if keep_BL is None else depth_of(keep_BL)
-        normed_TBD: Tensor = self.exits(x_TBD, self.exits.exit_of(depth_B))
+        normed_TBD: Tensor = self.exits(x_TBD, self._exits_of_rows(keep_BL))
         return normed_TBD
 
-    def prefixes(self, history: History, sizes: tuple[int, ...]) -> Tensor:
-        """`[M, B, D]`: the last position after the first n blocks, for each n in `sizes`.
+    def encode_last(
+        self,
+        history: History,
+        decision: KeepDecision | None,
+        execution: Execution,
+        call_every_block: bool = False,
+    ) -> Tensor:
+        """`[B, D]`: the last position of `encode`, which is all that a request needs."""
+        if not isinstance(self.exits, ExitReadouts):
+            return self.encode(history, decision, execution, call_every_block)[-1]
+        sizes = (self.num_blocks,)
+        return self._readouts(history, decision, execution, call_every_block, sizes, True, True)[
+            0, -1
+        ]
 
-        All blocks run, whatever the sizes. With exits, each state has passed the norm of its exit.
+    def prefixes(self, history: History, sizes: tuple[int, ...]) -> Tensor:
+        """`[M, B, D]`: what the head reads at the last position, for rows of the first n blocks.
+
+        M counts the numbers n in `sizes`. All blocks run, whatever the sizes.
         """
         assert isinstance(self.stack, BlockStack)
+        if isinstance(self.exits, ExitReadouts):
+            return self._readouts(history, None, "dense", True, sizes, last=True)[:, -1]
         x_MBD = self.stack.prefixes(history.x_TBD, history.context_TBC, history.key_B, sizes)
         if self.exits is None:
             return x_MBD
-        exit_M = self.exits.exit_of(torch.tensor(sizes, device=x_MBD.device))
-        normed_MBD: Tensor = self.exits(x_MBD, exit_M[:, None])
+        normed_MBD: Tensor = self.exits(x_MBD, self._exit_of(sizes)[:, None])
         return normed_MBD
 
     def states(
@@ -219,6 +249,9 @@ class SkipRecNetwork(nn.Module):
             decision: leaves blocks out of rows, as in stochastic depth. None: all blocks run.
         """
         assert isinstance(self.stack, BlockStack)
+        if isinstance(self.exits, ExitReadouts):
+            execution: Execution = "dense" if decision is None else "gathered"
+            return self._readouts(history, decision, execution, True, sizes)
         x_MTBD = self.stack.states(
             history.x_TBD,
             history.context_TBC,
@@ -228,9 +261,86 @@ class SkipRecNetwork(nn.Module):
         )
         if self.exits is None:
             return x_MTBD
-        exit_M = self.exits.exit_of(torch.tensor(sizes, device=x_MTBD.device))
-        normed_MTBD: Tensor = self.exits(x_MTBD, exit_M[:, None, None])
+        normed_MTBD: Tensor = self.exits(x_MTBD, self._exit_of(sizes)[:, None, None])
         return normed_MTBD
+
+    def _readouts(
+        self,
+        history: History,
+        decision: KeepDecision | None,
+        execution: Execution,
+        call_every_block: bool,
+        sizes: tuple[int, ...],
+        rows_leave: bool = False,
+        last: bool = False,
+    ) -> Tensor:
+        """`[M, T, B, D]`: the sums of readouts after the first n blocks, for each n in `sizes`.
+
+        Args:
+            rows_leave: whether rows leave behind the last block that they keep; else behind all.
+            last: whether of the last position alone; T is then 1.
+        """
+        assert self.exits is not None
+        keep_BL = None if decision is None else decision.keep_BL
+        exit_B1 = self._exits_of_rows(keep_BL if rows_leave else None).unsqueeze(-1)
+        known = {0: history.x_TBD}
+        if decision is not None and decision.early is not None:
+            early = decision.early
+            states = zip(self._added_exits, early.passed, strict=False)
+            known |= {**dict(states), early.depth: early.x_TBD}
+        total: Tensor | float = 0.0
+        outputs, start, x_TBD = {}, 0, history.x_TBD
+        for end in sorted({*known, *self._added_exits, *sizes}):
+            if end in known:
+                x_TBD = known[end]
+            else:
+                x_TBD = self._run(history, x_TBD, keep_BL, execution, call_every_block, start, end)
+            start = end
+            if end not in sizes and end not in self._added_exits:
+                continue
+            exit_ = self._exit_of(end)
+            readout_TBD = self.exits(x_TBD[-1:] if last else x_TBD, exit_)
+            output_TBD = total + torch.where(exit_ <= exit_B1, readout_TBD, 0.0)
+            if end in sizes:
+                outputs[end] = output_TBD
+            if end in self._added_exits:
+                total = output_TBD
+        return torch.stack([outputs[size] for size in sizes])
+
+    @property
+    def _added_exits(self) -> tuple[int, ...]:
+        """The depths of exits that add up, as far as there are blocks; else empty."""
+        if not isinstance(self.exits, ExitReadouts):
+            return ()
+        return tuple(depth for depth in self.model_config.exits or () if depth <= self.num_blocks)
+
+    def _exit_of(self, depth: int | tuple[int, ...]) -> Tensor:
+        assert self.exits is not None
+        return self.exits.exit_of(torch.tensor(depth, device=self.device))
+
+    def _exits_of_rows(self, keep_NBL: Tensor | None) -> Tensor:
+        """The numbers of the exits at which rows leave; None: every row runs all blocks."""
+        if keep_NBL is None:
+            return self._exit_of(self.num_blocks)
+        assert self.exits is not None
+        return self.exits.exit_of(depth_of(keep_NBL))
+
+    def _run(
+        self,
+        history: History,
+        x_TBD: Tensor,
+        keep_BL: Tensor | None,
+        execution: Execution,
+        call_every_block: bool,
+        start: int,
+        end: int | None = None,
+    ) -> Tensor:
+        """`x_TBD` after the blocks from `start` to `end`."""
+        context_TBC, key_B = history.context_TBC, history.key_B
+        after_TBD: Tensor = self.stack(
+            x_TBD, context_TBC, key_B, keep_BL, execution, call_every_block, start, end
+        )
+        return after_TBD
 
 
 def keeping_first(value_BL: Tensor, depth: int) -> Tensor:

@@ -125,10 +125,15 @@ class History:
 
 @dataclass(frozen=True)
 class EarlyState:
-    """The state after the first `depth` blocks, which every row keeps."""
+    """The state after the first `depth` blocks, which every row keeps.
+
+    Args:
+        passed: the states at the exits before, for a network whose exits add up; else empty.
+    """
 
     depth: int
     x_TBD: Tensor
+    passed: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)

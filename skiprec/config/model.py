@@ -43,9 +43,10 @@ class ModelConfig(Section):
     """Depths, rising, at which a row may leave the network, each with a LayerNorm of its own before
     the one head; the last one is `num_blocks`. A network without a policy is trained to be good at
     all of them (see `[loss]`). None: rows leave after the last block."""
-    exit_maps: bool | None = None
-    """Whether each exit adds a linear map of its normalised state, which starts at 0. Only with
-    `exits`. None: no maps."""
+    exit_readouts: bool | None = None
+    """Whether exits add up: each one reads its state by a hidden layer and a LayerNorm of its own,
+    and a row is scored by the sum of the readouts up to the exit at which it leaves. Only with
+    `exits`. None: a row is scored by its last state after the LayerNorm of its exit."""
     tied_items: bool | None = None
     """Whether items are scored by the same vectors that the network reads. None: the scores have a
     table of their own, as in the authors' code."""
@@ -63,8 +64,8 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _exits_rise_to_all_blocks(self) -> Self:
         if self.exits is None:
-            if self.exit_maps is not None:
-                raise ValueError("model.exit_maps has no effect without model.exits; remove it")
+            if self.exit_readouts is not None:
+                raise ValueError("model.exit_readouts has no effect without model.exits; remove it")
             return self
         if list(self.exits) != sorted(set(self.exits)) or self.exits[-1] != self.num_blocks:
             raise ValueError(

@@ -42,9 +42,9 @@ def recommend(
     check_histories(items_BT, network.num_items)
     history = embed_requests(network, items_BT, times_BW)
     decision = decide(network, history)
-    x_TBD = network.encode(history, decision, "dense" if decision is None else "gathered")
+    x_BD = network.encode_last(history, decision, "dense" if decision is None else "gathered")
     use = partial(top_items, k=k, seen_BT=items_BT if exclude_seen else None)
-    best: tuple[Tensor, Tensor] = network.head(x_TBD[-1], use)
+    best: tuple[Tensor, Tensor] = network.head(x_BD, use)
     return best
 
 

@@ -17,6 +17,7 @@ from skiprec.inference.native.pack import (
     RUN_ALL,
     Weights,
     exit_norms,
+    readout_layers,
     score_vectors,
 )
 from skiprec.inference.saved_model import ModelSpec
@@ -89,15 +90,28 @@ class ReferenceModel:
         if not len(x_TD):
             x_TD = np.zeros((1, self.spec.shape["width"]), np.float32)
             keep_L = np.zeros_like(keep_L)
-        x_TD = self._run_blocks(x_TD, np.flatnonzero(keep_L))
-        depths = self.spec.exit_depths
-        if depths and len(history):
-            depth = int(np.flatnonzero(keep_L).max(initial=-1)) + 1
-            exit_ = next(number for number, at in enumerate(depths) if at >= depth)
-            gamma_D, beta_D = exit_norms(self.weights)[exit_]
-            x_TD = _normed(x_TD) * gamma_D + beta_D
-        last_D: Floats = x_TD[-1]
-        return last_D
+        kept, depths = np.flatnonzero(keep_L), self.spec.exit_depths
+        if not depths or not len(history):
+            last_D: Floats = self._run_blocks(x_TD, kept)[-1]
+            return last_D
+        exit_ = next(e for e, depth in enumerate(depths) if depth > kept.max(initial=-1))
+        if not readout_layers(self.weights):
+            last_D = self._run_blocks(x_TD, kept)[-1]
+            return self._normed_at(exit_, last_D)
+        total_D: Floats = np.zeros_like(x_TD[-1])
+        for e in range(exit_ + 1):
+            total_D += self._readout(e, self._run_blocks(x_TD, kept[kept < depths[e]])[-1])
+        return total_D
+
+    def _normed_at(self, exit_: int, x_D: Floats) -> Floats:
+        gamma_D, beta_D = exit_norms(self.weights)[exit_]
+        normed_D: Floats = _normed(x_D[None])[0] * gamma_D + beta_D
+        return normed_D
+
+    def _readout(self, exit_: int, x_D: Floats) -> Floats:
+        up_DH, down_HD = readout_layers(self.weights)[exit_]
+        hidden_H = np.maximum(_normed(x_D[None])[0] @ up_DH, 0)
+        return self._normed_at(exit_, x_D + hidden_H @ down_HD)
 
     def _run_blocks(self, x_TD: Floats, kept: NDArray[np.intp]) -> Floats:
         is_conv = self.spec.shape["backbone"] == CONVOLUTIONS

@@ -37,12 +37,12 @@ class _AllScores(nn.Module):
         self.network = network
 
     def forward(self, items_BT: Tensor) -> Tensor:
-        x_TBD = self.network.encode(embed_requests(self.network, items_BT), None, "dense")
+        x_BD = self.network.encode_last(embed_requests(self.network, items_BT), None, "dense")
 
         def all_columns(x_BD: Tensor, scores: Scores) -> Tensor:
             return scores.columns(x_BD, 0, scores.num_items)
 
-        score_BV: Tensor = self.network.head(x_TBD[-1], all_columns)
+        score_BV: Tensor = self.network.head(x_BD, all_columns)
         return score_BV
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from skiprec.inference.triton_kernel import kept_blocks
 from skiprec.layers import KERNEL
 from skiprec.models.nextitnet import NextItNetBlock
-from skiprec.models.stack import BlockStack
+from skiprec.models.stack import EVERY, BlockStack
 from skiprec.network import SkipRecNetwork
 
 MAX_WIDTH = 128
@@ -65,15 +65,12 @@ class TritonStack(BlockStack):
         for name, packed in zip(PACKED, _pack(blocks), strict=True):  # type: ignore[arg-type]
             self.register_buffer(name, packed, persistent=False)
 
-    def first_blocks(self, size: int, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
+    def dense(
+        self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor, part: slice = EVERY
+    ) -> Tensor:
         """See `BlockStack`."""
-        is_first_L = torch.arange(len(self.blocks), device=x_TBD.device) < size
-        keep_BL = is_first_L.to(x_TBD.dtype).expand(x_TBD.shape[1], -1)
-        return self.gathered(x_TBD, is_item_TB1, key_B, keep_BL, False)
-
-    def dense(self, x_TBD: Tensor, is_item_TB1: Tensor, key_B: Tensor) -> Tensor:
-        """See `BlockStack`."""
-        return self.first_blocks(len(self.blocks), x_TBD, is_item_TB1, key_B)
+        keep_BL = x_TBD.new_ones(x_TBD.shape[1], len(self.blocks))
+        return self.gathered(x_TBD, is_item_TB1, key_B, keep_BL, False, part)
 
     def gathered(
         self,
@@ -82,14 +79,15 @@ class TritonStack(BlockStack):
         key_B: Tensor,
         keep_BL: Tensor,
         call_every_block: bool,
-        start: int = 0,
+        part: slice = EVERY,
     ) -> Tensor:
         """See `BlockStack`. There is no gradient."""
         if torch.is_grad_enabled():
             raise ValueError("the Triton kernel has no gradients; call it under inference_mode")
         T, B, D = x_TBD.shape
-        if start:
-            keep_BL = torch.cat([torch.zeros_like(keep_BL[:, :start]), keep_BL[:, start:]], 1)
+        of_part_BL = torch.zeros_like(keep_BL)
+        of_part_BL[:, part] = keep_BL[:, part]
+        keep_BL = of_part_BL
         weight_LPDE, vector_LPD, scale_L, dilation_L = (getattr(self, name) for name in PACKED)
         padded = weight_LPDE.shape[-1]
         x_BTD = torch.zeros(B, T, padded, device=x_TBD.device)

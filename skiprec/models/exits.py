@@ -1,7 +1,7 @@
-"""Exits: after some depths the state passes a norm of its own and is scored by the one head.
+"""Exits: after some depths a row may leave the network, and the one head scores what it has read.
 
-So one network serves at several depths: a row that runs the first n blocks leaves at the exit of
-depth n. `skiprec/training/exits.py` has the loss that trains every exit.
+So one network serves at several depths. `skiprec/training/exits.py` has the loss that trains every
+exit.
 """
 
 import torch
@@ -10,20 +10,17 @@ from torch import Tensor, nn
 
 
 class ExitNorms(nn.Module):
-    """A LayerNorm for each exit. `depth_M` holds their depths, rising; the last is all blocks.
+    """A LayerNorm for each exit: a row is scored by its state after the norm of its own exit.
 
-    Args:
-        has_maps: whether each exit also adds a linear map of its normalised state. The state may
-            then serve the later blocks, and need not be near the item vectors itself.
+    `depth_M` holds the depths of the exits, rising; the last is all blocks.
     """
 
     depth_M: Tensor
 
-    def __init__(self, depths: tuple[int, ...], width: int, has_maps: bool = False):
+    def __init__(self, depths: tuple[int, ...], width: int):
         super().__init__()
         self.weight_MD = nn.Parameter(torch.ones(len(depths), width))
         self.bias_MD = nn.Parameter(torch.zeros(len(depths), width))
-        self.map_MDE = nn.Parameter(torch.zeros(len(depths), width, width)) if has_maps else None
         self.register_buffer("depth_M", torch.tensor(depths), persistent=False)
 
     def exit_of(self, depth_N: Tensor) -> Tensor:
@@ -39,25 +36,38 @@ class ExitNorms(nn.Module):
             exit_N: numbers of exits; their dimensions broadcast to those in front of D.
         """
         x_ND = F.layer_norm(x_ND, x_ND.shape[-1:])
-        x_ND = torch.addcmul(self.bias_MD[exit_N], x_ND, self.weight_MD[exit_N])
-        if self.map_MDE is None:
-            return x_ND
-        return x_ND + self._mapped(x_ND, exit_N)
+        return torch.addcmul(self.bias_MD[exit_N], x_ND, self.weight_MD[exit_N])
 
-    def _mapped(self, x_ND: Tensor, exit_N: Tensor) -> Tensor:
-        assert self.map_MDE is not None
-        if exit_N.dim() == 0:
-            return x_ND @ self.map_MDE[exit_N]
-        # One exit for all states of an entry of the first dimension.
-        if exit_N.dim() == x_ND.dim() - 1 and exit_N.numel() == len(x_ND) == len(exit_N):
-            flat_MND = x_ND.flatten(1, -2) if x_ND.dim() > 2 else x_ND[:, None]
-            return torch.bmm(flat_MND, self.map_MDE[exit_N.flatten()]).view_as(x_ND)
-        mapped_ND = torch.zeros_like(x_ND)
-        exit_N = exit_N.expand(x_ND.shape[:-1])
-        for number, map_DE in enumerate(self.map_MDE):
-            is_own_N = exit_N == number
-            mapped_ND[is_own_N] = x_ND[is_own_N] @ map_DE
-        return mapped_ND
+
+class ExitReadouts(ExitNorms):
+    """Exits that add up: a row is scored by the sum of the readouts of its exit and those before.
+
+    The readout of exit m is `norm_m(x + relu(normed(x) U_m) V_m)`, where x is the state there. So a
+    deeper exit corrects what the exits before it say, and the state need not say it all again.
+    """
+
+    HIDDEN = 2
+    """Channels of the hidden layer, for each channel of the state."""
+
+    def __init__(self, depths: tuple[int, ...], width: int):
+        super().__init__(depths, width)
+        self.up_MDH = nn.Parameter(torch.empty(len(depths), width, self.HIDDEN * width))
+        self.down_MHD = nn.Parameter(torch.empty(len(depths), self.HIDDEN * width, width))
+
+    def reset_parameters(self, generator: torch.Generator) -> None:
+        """Draws the first layers; the second ones start at 0, so a readout starts as a norm."""
+        nn.init.normal_(self.up_MDH, std=self.up_MDH.shape[1] ** -0.5, generator=generator)
+        nn.init.zeros_(self.down_MHD)
+
+    def forward(self, x_ND: Tensor, exit_N: Tensor) -> Tensor:
+        """The readout of one exit.
+
+        Args:
+            x_ND: states there, with any dimensions in front of D.
+            exit_N: the number of the exit, without dimensions.
+        """
+        hidden_NH = F.relu(F.layer_norm(x_ND, x_ND.shape[-1:]) @ self.up_MDH[exit_N])
+        return super().forward(x_ND + hidden_NH @ self.down_MHD[exit_N], exit_N)
 
 
 def depth_of(keep_NBL: Tensor) -> Tensor:

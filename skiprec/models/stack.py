@@ -14,6 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from skiprec.layers import KeyedDropout
 from skiprec.types import Execution
 
+EVERY = slice(None)  # all blocks
+
 
 class BlockStack(nn.Module):
     """Residual blocks, one after the other. Every `keep_BL` is exactly 0.0 or 1.0."""
@@ -42,35 +44,34 @@ class BlockStack(nn.Module):
         execution: Execution,
         call_every_block: bool,
         start: int = 0,
+        end: int | None = None,
     ) -> Tensor:
-        """`x_TBD` after all blocks, by the named execution.
+        """`x_TBD` after the blocks from `start` to `end`, by the named execution.
 
         Only `gathered` reads `call_every_block`, and `dense` does not read `keep_BL`. The blocks
-        before `start` have run already.
+        before `start` have run already; no `end` is behind the last block.
         """
+        part = slice(start, len(self.blocks) if end is None else end)
         if execution == "dense":
-            assert start == 0, "a dense execution runs every block"
-            return self.dense(x_TBD, context_TBC, key_B)
+            return self.dense(x_TBD, context_TBC, key_B, part)
         if keep_BL is None:
             raise ValueError(f"execution={execution!r} needs keep decisions, but keep_BL is None")
         if execution == "masked":
-            return self.masked(x_TBD, context_TBC, key_B, keep_BL, start)
+            return self.masked(x_TBD, context_TBC, key_B, keep_BL, part)
         if torch.is_grad_enabled() and not call_every_block:
             raise ValueError(
                 "gathered execution with gradients needs call_every_block=True: ranks that call "
                 "different blocks get silently wrong gradients under ZeRO"
             )
-        return self.gathered(x_TBD, context_TBC, key_B, keep_BL, call_every_block, start)
+        return self.gathered(x_TBD, context_TBC, key_B, keep_BL, call_every_block, part)
 
-    def first_blocks(self, size: int, x_TBD: Tensor, context_TBC: Tensor, key_B: Tensor) -> Tensor:
-        """`x_TBD` after the first blocks, for every row."""
-        for index in range(size):
+    def dense(
+        self, x_TBD: Tensor, context_TBC: Tensor, key_B: Tensor, part: slice = EVERY
+    ) -> Tensor:
+        """`x_TBD` after a part of the blocks, which run for every row."""
+        for index in self._indices(part):
             x_TBD = self.run_block(index, x_TBD, context_TBC, key_B)
         return x_TBD
-
-    def dense(self, x_TBD: Tensor, context_TBC: Tensor, key_B: Tensor) -> Tensor:
-        """`x_TBD` after all blocks. Every block runs for every row."""
-        return self.first_blocks(len(self.blocks), x_TBD, context_TBC, key_B)
 
     def prefixes(
         self, x_TBD: Tensor, context_TBC: Tensor, key_B: Tensor, sizes: tuple[int, ...]
@@ -120,14 +121,14 @@ class BlockStack(nn.Module):
         context_TBC: Tensor,
         key_B: Tensor,
         keep_BL: Tensor,
-        start: int = 0,
+        part: slice = EVERY,
     ) -> Tensor:
-        """`x_TBD` after all blocks. Every block runs, and a skipped branch is multiplied by 0.
+        """`x_TBD` after a part of the blocks, which all run; a skipped branch is multiplied by 0.
 
         `keep_BL` carries the gradient of the policy. It may be a `keep_TBL` with equal values at
         all positions, if their gradients differ. This execution saves no time.
         """
-        for index in range(start, len(self.blocks)):
+        for index in self._indices(part):
             branch_TBD = self._branch(index, x_TBD, context_TBC, key_B)
             x_TBD = torch.addcmul(x_TBD, keep_BL[..., index, None].to(x_TBD.dtype), branch_TBD)
         return x_TBD
@@ -139,18 +140,20 @@ class BlockStack(nn.Module):
         key_B: Tensor,
         keep_BL: Tensor,
         call_every_block: bool,
-        start: int = 0,
+        part: slice = EVERY,
     ) -> Tensor:
-        """`x_TBD` after all blocks. A block runs on the rows that keep it only, which saves time.
+        """`x_TBD` after a part of the blocks. A block runs on the rows that keep it alone.
 
         With `call_every_block=True`, a block that no row keeps is called on zero rows. Under ZeRO,
         every rank must call every block in the same order, or gradients are silently wrong.
         """
         if not call_every_block and are_nested(keep_BL):
-            return self.nested(x_TBD, context_TBC, key_B, keep_BL, start)
+            return self.nested(x_TBD, context_TBC, key_B, keep_BL, part)
         add = torch.Tensor.index_add if torch.is_grad_enabled() else torch.Tensor.index_add_
         x_TBD = x_TBD.clone()
-        for index, rows in enumerate(split_rows(keep_BL)[start:], start):
+        rows_of_blocks = split_rows(keep_BL)
+        for index in self._indices(part):
+            rows = rows_of_blocks[index]
             if rows.numel() or call_every_block:
                 x_TBD = self._run_for_rows(index, rows, x_TBD, context_TBC, key_B, add)
         return x_TBD
@@ -181,7 +184,7 @@ class BlockStack(nn.Module):
         context_TBC: Tensor,
         key_B: Tensor,
         keep_BL: Tensor,
-        start: int = 0,
+        part: slice = EVERY,
     ) -> Tensor:
         """`gathered` for rows that keep the first n blocks each, with an n of its own.
 
@@ -193,7 +196,8 @@ class BlockStack(nn.Module):
         x_TBD, context_TBC = x_TBD.index_select(1, row_B), context_TBC.index_select(1, row_B)
         key_B = key_B[row_B] if self.training else key_B
         finished = []
-        for index, count in enumerate(counts[start:], start):
+        for index in self._indices(part):
+            count = counts[index]
             if count < x_TBD.shape[1]:
                 finished.append(x_TBD[:, count:])
                 x_TBD, context_TBC = x_TBD[:, :count].contiguous(), context_TBC[:, :count]
@@ -201,6 +205,9 @@ class BlockStack(nn.Module):
             if count:
                 x_TBD = self.run_block(index, x_TBD, context_TBC, key_B)
         return torch.cat([x_TBD, *reversed(finished)], dim=1).index_select(1, row_B.argsort())
+
+    def _indices(self, part: slice = EVERY) -> range:
+        return range(len(self.blocks))[part]
 
     def _branch(self, index: int, x_TBD: Tensor, context_TBC: Tensor, key_B: Tensor) -> Tensor:
         block: Callable[..., Tensor] = self.blocks[index]
@@ -241,6 +248,7 @@ class WholeEncoder(nn.Module):
         execution: Execution,
         call_every_block: bool,
         start: int = 0,
+        end: int | None = None,
     ) -> Tensor:
         """`x_TBD` after the module. The only execution is `dense`."""
         if execution != "dense":

@@ -179,8 +179,8 @@ class Objective(nn.Module):
             ranks = {f"{AT_DEPTH}{d}": rank_B for d, rank_B in zip(exits, rank_MB, strict=True)}
             return {"rank_B": rank_MB[-1], "keep_BL": every_BL, **ranks}
         execution: Execution = "dense" if decision is None else "gathered"
-        x_TBD = network.encode(history, decision, execution, call_every_block=True)
-        rank_B = network.head(x_TBD[-1], partial(target_ranks, target_B=target_B))
+        x_BD = network.encode_last(history, decision, execution, call_every_block=True)
+        rank_B = network.head(x_BD, partial(target_ranks, target_B=target_B))
         keep_BL = (
             torch.ones(len(rank_B), network.num_blocks, device=rank_B.device)
             if decision is None

@@ -51,7 +51,7 @@ VARIANTS = {
         "loss.teacher=mean",
         "loss.distillation_temperature=2.0",
     ),
-    "early_state": ("policy.reads_after=1",),
+    "early_state": ("policy.reads_after=1", "model.exits=[1, 2]", "model.exit_readouts=true"),
 }
 FROZEN = ("training.freeze_backbone=true", "init_from=first")
 STAGES = (0, 1, 2, 3)

@@ -60,6 +60,11 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"stochastic_depth": 0.9, "final_norm": True, "tied_items": True},
     ),
     "exits": ("dense", {"kind": "none"}, {"exits": [1, 3, 4, 6], "stochastic_depth": 0.5}),
+    "readouts": (
+        "dense",
+        {"kind": "none"},
+        {"exits": [1, 3, 4, 6], "exit_readouts": True, "stochastic_depth": 0.5},
+    ),
     "early state": (
         "gathered",
         {
@@ -69,7 +74,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "reads_after": 2,
             "features": ["state", "length", "entropy"],
         },
-        {"exits": [2, 3, 5, 6]},
+        {"exits": [1, 3, 5, 6], "exit_readouts": True},
     ),
     "HSTU": (
         "dense",
@@ -91,7 +96,8 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         SASREC,
     ),
 }
-LOSSES = {"exits": {"exit_positions": 0.9, "distillation_ramp": 0.0}}
+EXIT_LOSS = {"exit_positions": 0.9, "distillation_ramp": 0.0}
+LOSSES = {"exits": EXIT_LOSS, "readouts": EXIT_LOSS}
 # Of a learned kind that has no entry above: as it is built by default.
 RUNS |= {
     kind: (execution_of(kind), {"kind": kind, **POLICY_OPTIONS.get(kind, {})}, {})
@@ -182,7 +188,7 @@ def gradient_on_rank(
     )
     if not call_every_block:
         gathered = network.stack.gathered
-        network.stack.gathered = lambda x, m, k, keep, _: gathered(x, m, k, keep, False)
+        network.stack.gathered = lambda x, m, k, keep, _, part: gathered(x, m, k, keep, False, part)
     run_step(settings, PLAN, engine, batches, comm, 0)
     after = engine.network_weights()
     return None if after is None else {name: before[name] - after[name] for name in after}
@@ -229,6 +235,7 @@ CASES = [
         ("stochastic depth", None),
         ("stochastic depth", 1),
         ("exits", 1),
+        ("readouts", 1),
         ("early state", None),
         ("HSTU", None),
         ("LiGR", None),

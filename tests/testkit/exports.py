@@ -41,6 +41,7 @@ def export_small_model(
     backbone: str = "nextitnet_plus",
     with_onnx: bool = False,
     exits: tuple[int, ...] | None = None,
+    readouts: bool | None = None,
     num_blocks: int = NUM_BLOCKS,
     width: int = WIDTH,
     names: list[str | None] | None = None,
@@ -48,7 +49,9 @@ def export_small_model(
 ) -> SkipRecNetwork:
     """Exports a small network; its items are "item 1", "2", "item 3" and so on."""
     network = build_network(
-        model_config(backbone, exits=exits, num_blocks=num_blocks, width=width),
+        model_config(
+            backbone, exits=exits, exit_readouts=readouts, num_blocks=num_blocks, width=width
+        ),
         policy_config(kind, **changes),
     )
     network.eval()

@@ -77,6 +77,7 @@ int main(int argc, char** argv) {
     shape.window = draw(1, 40);
     shape.positions_table = shape.backbone ? shape.window + draw(0, 5) : 0;
     shape.norms = draw(0, shape.blocks);
+    shape.readout_width = shape.norms ? draw(0, 2) * 5 : 0;
     shape.rule = draw(0, 3);
     shape.policy_width = shape.rule ? draw(1, 40) : 0;
     shape.reads_after = shape.rule && draw(0, 1) ? draw(0, shape.blocks - 1) : 0;
@@ -99,7 +100,7 @@ int main(int argc, char** argv) {
                2 * (3 * policy * policy + 3 * policy) + (policy + 1) * outputs;
     count += shape.blocks * (shape.backbone ? 5 * width * width + 6 * width + 2
                                             : 2 * (3 * width * width + 3 * width) + 1);
-    count += 2 * width * shape.norms;
+    count += 2 * width * shape.norms * (1 + shape.readout_width);
     bool is_wrong = draw(0, 9) == 0;
     std::vector<float> weights(count + (is_wrong ? 1 : 0));
     std::normal_distribution<float> normal(0, 0.2f);

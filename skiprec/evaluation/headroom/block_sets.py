@@ -103,10 +103,11 @@ def state_features(network: SkipRecNetwork, tiles: list[Tile]) -> Floats:
     parts = []
     for tile in tiles:
         history = embed_tile(network, tile)
-        x_BD = network.first_blocks(history, depth)[-1, : tile.num_real]
+        early = network.first_blocks(history, depth)
+        x_BD = early.x_TBD[-1, : tile.num_real]
         state_BD = F.layer_norm(x_BD, x_BD.shape[-1:])
         length_B1 = history.is_item_TB1[:, : tile.num_real].sum(0)
-        certainty_B2 = network.certainty(x_BD, depth)
-        part = [state_BD, state_BD.square(), certainty_B2, length_B1.log1p()]
+        certainty_B2 = network.certainty(network.output_after(early, last=True)[-1])
+        part = [state_BD, state_BD.square(), certainty_B2[: tile.num_real], length_B1.log1p()]
         parts.append(torch.cat(part, dim=1))
     return torch.cat(parts).double().cpu().numpy()

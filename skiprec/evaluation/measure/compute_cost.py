@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from skiprec.models.exits import ExitReadouts
 from skiprec.network import SkipRecNetwork
 from skiprec.ranking import top_items
 
@@ -106,11 +107,12 @@ def measure_cost(network: SkipRecNetwork, num_positions: int, k: int) -> Compute
     history = network.embed(items_BT, key_B, times_BW)
     x_TBD, context_TBC = history.x_TBD, history.context_TBC
     stack = network.stack
-    out_BD = network.encode(history, None, "dense")[-1]
+    out_BD = network.encode_last(history, None, "dense")
     block_L = tuple(
         count_flops(lambda i=index: stack.run_block(i, x_TBD, context_TBC, key_B))  # type: ignore[misc]
         for index in range(network.num_blocks)
     )
+    block_L = _with_readouts(network, block_L, x_TBD[-1:])
     # A policy that reads an early state runs the first blocks, which are no cost of its own.
     early = 0 if network.policy is None else network.policy.reads_after or 0
     return ComputeCost(
@@ -119,6 +121,17 @@ def measure_cost(network: SkipRecNetwork, num_positions: int, k: int) -> Compute
         block_L=block_L,
         head=count_flops(lambda: network.head(out_BD, partial(top_items, k=k))),
     )
+
+
+def _with_readouts(
+    network: SkipRecNetwork, block_L: tuple[int, ...], x_1BD: Tensor
+) -> tuple[int, ...]:
+    """The FLOPs of blocks, those before an exit with its readout, for exits that add up."""
+    if not isinstance(network.exits, ExitReadouts):
+        return block_L
+    readout = count_flops(lambda: network.exits(x_1BD, torch.tensor(0)))  # type: ignore[misc]
+    depths = set(network.model_config.exits or ())
+    return tuple(flops + readout * (place in depths) for place, flops in enumerate(block_L, 1))
 
 
 def count_flops(run: Callable[[], object]) -> int:

@@ -88,7 +88,7 @@ def score_full(network: SkipRecNetwork, tiles: list[Tile], exclude_seen: bool) -
     for tile in tiles:
         history, items_BW = embed_tile(network, tile), tile.batch.items_BW
         if network.exits is None:
-            x_MBD = network.encode(history, None, "dense")[-1:]
+            x_MBD = network.encode_last(history, None, "dense")[None]
         else:
             x_MBD = network.prefixes(history, depths)
         for arm, x_BD in zip(arms, x_MBD, strict=True):
@@ -139,7 +139,7 @@ def last_positions(
         torch.split(row_N, ROWS_AT_ONCE), torch.split(keep_NL, ROWS_AT_ONCE), strict=True
     ):
         repeated = history.select_rows(rows)
-        parts.append(network.encode(repeated, KeepDecision(keep, None), "gathered")[-1])
+        parts.append(network.encode_last(repeated, KeepDecision(keep, None), "gathered"))
     return torch.cat(parts)
 
 

@@ -225,7 +225,7 @@ class Requests:
         def run(index: int) -> object:
             place = index % len(self.items)
             decision = None if arm is None else self.decisions[arm][place]
-            return chosen.encode(self.histories[place], decision, execution)
+            return chosen.encode_last(self.histories[place], decision, execution)
 
         return run
 
@@ -234,7 +234,7 @@ class Requests:
 
         def run(index: int) -> object:
             history = self.histories[index % len(self.items)]
-            return self.network.encode(history, self.network.decide(history), "gathered")
+            return self.network.encode_last(history, self.network.decide(history), "gathered")
 
         return run
 

@@ -25,8 +25,6 @@ def why_not_native(network: SkipRecNetwork) -> str | None:
     backbone = network.model_config.backbone
     if backbone not in BACKBONES:
         return f"model.backbone={backbone!r} (it knows {', '.join(BACKBONES)})"
-    if network.model_config.exit_maps:
-        return "model.exit_maps"
     if network.model_config.cosine_temperature is not None:
         return "model.cosine_temperature"
     if network.embedding.table.weight.dtype != torch.float32:
@@ -145,6 +143,7 @@ def shape_of(network: SkipRecNetwork, window: int) -> Shape:
         policy_has_table=rule is not None and "policy.trunk.embedding.table.weight" in weights,
         sets=0 if rule is None else len(rule.set_sizes),
         reads_after=0 if rule is None else network.policy.reads_after or 0,  # type: ignore[union-attr]
+        readout_width=weights["exits.up_MDH"].shape[2] if config.exit_readouts else 0,
     )
 
 

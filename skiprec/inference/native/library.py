@@ -19,6 +19,7 @@ BF16_LEVELS = ("amx_bf16", "avx512_bf16")  # whose products of blocks are in bf1
 SHAPE_FIELDS = (
     *("backbone", "items", "width", "blocks", "window", "heads", "positions_table"),
     *("norms", "rule", "policy_width", "policy_has_table", "sets", "reads_after"),
+    "readout_width",
 )
 
 

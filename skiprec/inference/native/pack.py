@@ -52,6 +52,9 @@ def _parts(weights: Weights, shape: Shape) -> Iterator[NDArray[np.float32]]:
     for weight_D, bias_D in exit_norms(weights):
         yield weight_D
         yield bias_D
+    for up_DH, down_HD in readout_layers(weights):
+        yield up_DH
+        yield down_HD
     yield score_vectors(weights)
     yield weights["head.bias_V"]
 
@@ -63,6 +66,13 @@ def exit_norms(weights: Weights) -> list[tuple[NDArray[np.float32], NDArray[np.f
     if "head.norm.weight" in weights:
         return [(weights["head.norm.weight"], weights["head.norm.bias"])]
     return []
+
+
+def readout_layers(weights: Weights) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """The two layers of each readout, for exits that add up; else empty."""
+    if "exits.up_MDH" not in weights:
+        return []
+    return list(zip(weights["exits.up_MDH"], weights["exits.down_MHD"], strict=True))
 
 
 def score_vectors(weights: Weights) -> NDArray[np.float32]:

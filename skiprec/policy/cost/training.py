@@ -54,8 +54,10 @@ class Training(PolicyTraining):
         length_TB = (batch.input_BT != PADDING).t().cumsum(0)
         with torch.no_grad(), without_dropout(network):
             history = network.embed_batch(batch)
-            state_ND = network.first_blocks(history, depth)[is_fitted_TB]
-            certainty_N2 = network.certainty(state_ND, depth) if trunk.reads_scores else None
+            early = network.first_blocks(history, depth)
+            state_ND, certainty_N2 = early.x_TBD[is_fitted_TB], None
+            if trunk.reads_scores:
+                certainty_N2 = network.certainty(network.output_after(early)[is_fitted_TB])
         vector_ND = trunk.hidden(state_ND, length_TB[is_fitted_TB][:, None], certainty_N2)
         cost_NM = nested_costs_of_positions(network, batch, is_fitted_TB, self.policy.sizes)
         error_NM = (self.policy.costs(vector_ND) - cost_NM).square()

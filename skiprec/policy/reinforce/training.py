@@ -66,10 +66,10 @@ class Training(PolicyTraining):
         network = self.network
         with without_dropout(network):
             history = network.embed_batch(batch)
-            x_TBD = network.encode(history, KeepDecision(keep_BL, None), self.execution, True)
+            x_BD = network.encode_last(history, KeepDecision(keep_BL, None), self.execution, True)
         cut = self.options.reward_cut
         use = partial(target_hits, target_B=batch.target_BT[:, -1], cut=cut)
-        return reward(self.options, network.head(x_TBD[-1], use), keep_BL)
+        return reward(self.options, network.head(x_BD, use), keep_BL)
 
 
 def reward(options: Options, is_hit_B: Tensor, keep_BL: Tensor) -> Tensor:

@@ -41,6 +41,19 @@ def test_a_block_costs_its_products_that_reach_into_the_window() -> None:
     assert cost.head >= 2 * WIDTH * NUM_ITEMS
 
 
+def test_a_block_before_an_exit_that_adds_up_costs_its_readout_at_one_position() -> None:
+    plain, added = (
+        measure_cost(build_network(model_config(exits=(2, NUM_BLOCKS), **more)).eval(), T, k=5)
+        for more in ({}, {"exit_readouts": True})
+    )
+    hidden = 2 * WIDTH
+    # Two products; two LayerNorms (8) and the weights of one; relu; adding to the state.
+    readout = 2 * 2 * WIDTH * hidden + (2 * 8 + 1 + 1) * WIDTH + hidden
+    for place in range(NUM_BLOCKS):
+        expected = readout if place + 1 in (2, NUM_BLOCKS) else 0
+        assert added.block_L[place] - plain.block_L[place] == expected
+
+
 def attention(num_heads: int, num_queries_of_bias: int) -> int:
     """Queries, keys, values; two products of all pairs; per pair scale, bias, softmax (5)."""
     projections = 3 * 2 * T * WIDTH * WIDTH

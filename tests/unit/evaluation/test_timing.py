@@ -130,7 +130,7 @@ def test_stages_compute_what_they_claim() -> None:
                 keep_BL = sample.keep_ARL[POLICY_ARMS.index(arm_named(arm)), row_B]
                 return network.stack.masked(
                     history.x_TBD, history.is_item_TB1, history.key_B, keep_BL
-                )
+                )[-1]
 
             close = dict(rtol=1e-4, atol=1e-5)
             for arm in ("skiprec", "random", "fixed"):

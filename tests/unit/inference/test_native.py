@@ -50,6 +50,7 @@ class Case:
     policy_width: int = 6
     has_norm: bool = True
     has_exits: bool = False
+    add_up: bool = False
     is_tied: bool = False
     exclude_seen: bool = False
     threads: int = 1
@@ -63,6 +64,7 @@ class Case:
             num_blocks=self.blocks,
             final_norm=None if self.has_exits else self.has_norm,
             exits=self.exits if self.has_exits else None,
+            exit_readouts=True if self.has_exits and self.add_up else None,
             tied_items=self.is_tied or None,
             **options,
         )
@@ -105,6 +107,7 @@ CASES = st.builds(
     policy_width=st.integers(1, 40),
     has_norm=st.booleans(),
     has_exits=st.booleans(),
+    add_up=st.booleans(),
     is_tied=st.booleans(),
     exclude_seen=st.booleans(),
     threads=st.integers(1, 3),
@@ -150,6 +153,8 @@ def assert_same_answer(case: Case, level: str) -> None:
 @example(Case(policy=len(POLICIES) - 1, has_exits=True, window=40, rows=70, blocks=6))
 @example(Case(policy=len(POLICIES) - 2, has_exits=True, window=40, rows=70, blocks=6))
 @example(Case(backbone="sasrec_plus", window=70, channels=17))
+@example(Case(policy=len(POLICIES) - 3, has_exits=True, add_up=True, window=40, rows=70, blocks=6))
+@example(Case("sasrec_plus", policy=5, has_exits=True, add_up=True, rows=70, blocks=6))
 @given(case=CASES)
 def test_it_answers_what_pytorch_answers(level: str, case: Case) -> None:
     if level not in levels(native_library()):
@@ -170,7 +175,6 @@ def test_it_knows_every_backbone() -> None:
     ("changes", "message"),
     [
         ({"cosine_temperature": 0.1, "tied_items": True}, "model.cosine_temperature"),
-        ({"exits": (1, 3), "exit_maps": True}, "model.exit_maps"),
     ],
 )
 def test_a_head_that_it_does_not_know_is_refused_by_name(
@@ -199,8 +203,9 @@ def test_a_policy_that_it_does_not_know_is_refused_by_name(
 
 
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))
-def test_given_decisions_run_the_given_blocks(backbone: str) -> None:
-    case = Case(backbone=backbone, rows=20, blocks=4)
+@pytest.mark.parametrize("add_up", [False, True])
+def test_given_decisions_run_the_given_blocks(backbone: str, add_up: bool) -> None:
+    case = Case(backbone=backbone, rows=20, blocks=4, has_exits=add_up, add_up=add_up)
     network, items_BT = case.network(), case.histories()
     keep_BL = np.random.default_rng(0).random((case.rows, 4)) < 0.5
     keep_BL[0], keep_BL[1] = False, True

@@ -26,6 +26,12 @@ CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
         {"exits": (1, 2, 4)},
         {"reads_after": 1},
     ),
+    "exits that add up": (
+        "nextitnet_plus",
+        "cost",
+        {"exits": (1, 2, 4), "exit_readouts": True},
+        {"reads_after": 1},
+    ),
 }
 
 

@@ -44,14 +44,23 @@ def recommender(request: pytest.FixtureRequest, folder: Path) -> Recommender:
 @pytest.mark.parametrize("executor", ["native", "numpy"])
 @pytest.mark.parametrize("backbone", ["nextitnet", "sasrec_plus", "sasrec_plus_authors"])
 @pytest.mark.parametrize("kind", [*LEARNED, "none", "fixed", "keep_all"])
-@pytest.mark.parametrize("exits", [None, (1, 2, 4)])
+@pytest.mark.parametrize(
+    ("exits", "readouts"), [(None, None), ((1, 2, 4), None), ((1, 2, 4), True)]
+)
 def test_an_exported_model_answers_like_its_network(
-    tmp_path: Path, kind: str, backbone: str, executor: Any, exits: tuple[int, ...] | None
+    tmp_path: Path,
+    kind: str,
+    backbone: str,
+    executor: Any,
+    exits: tuple[int, ...] | None,
+    readouts: bool | None,
 ) -> None:
     if executor == "native":
         native_library()
     state: dict[str, Any] = {"reads_after": 1} if exits and kind in LEARNED else {}
-    network = export_small_model(tmp_path / "model", kind, backbone, exits=exits, **state)
+    network = export_small_model(
+        tmp_path / "model", kind, backbone, exits=exits, readouts=readouts, **state
+    )
     loaded = Recommender.load(tmp_path / "model", executor=executor)
     rows = [[1, 2, 3], [7], [9, 9, 30, 2, 5, 6]]
     answers = loaded.recommend(
@@ -240,10 +249,13 @@ def test_a_model_without_a_learned_policy_has_no_knob(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("executor", ["native", "numpy"])
-def test_exits_without_a_policy_are_a_knob(tmp_path: Path, executor: Any) -> None:
+@pytest.mark.parametrize("readouts", [None, True])
+def test_exits_without_a_policy_are_a_knob(
+    tmp_path: Path, executor: Any, readouts: bool | None
+) -> None:
     if executor == "native":
         native_library()
-    network = export_small_model(tmp_path / "model", "none", exits=(1, 2, 4))
+    network = export_small_model(tmp_path / "model", "none", exits=(1, 2, 4), readouts=readouts)
     loaded = Recommender.load(tmp_path / "model", executor=executor)
     assert [(point.keep, point.setting) for point in loaded.spec.curve] == [
         (0.25, 1.0),

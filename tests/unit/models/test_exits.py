@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from skiprec.evaluation.measure.timing import shallow_network
-from skiprec.models.exits import ExitNorms, depth_of
+from skiprec.models.exits import ExitNorms, ExitReadouts, depth_of
 from skiprec.network import SkipRecNetwork
 from skiprec.types import History, KeepDecision
 from tests.testkit.networks import (
@@ -23,27 +23,43 @@ ROWS = WINDOW - 1  # as many as positions, so that no mix-up of the two goes uns
 each_backbone = pytest.mark.parametrize("backbone", BACKBONE_NAMES)
 
 
-with_and_without_maps = pytest.mark.parametrize("maps", [None, True])
+each_kind = pytest.mark.parametrize("readouts", [None, True])
 
 
-def network_and_history(backbone: str, maps: bool | None) -> tuple[SkipRecNetwork, History]:
-    network = build_network(model_config(backbone, exits=EXITS, exit_maps=maps)).eval()
+def network_and_history(backbone: str, readouts: bool | None) -> tuple[SkipRecNetwork, History]:
+    network = build_network(model_config(backbone, exits=EXITS, exit_readouts=readouts)).eval()
     batch = random_batch(ROWS)
     return network, network.embed_batch(batch)
 
 
+def slow_output(network: SkipRecNetwork, history: History, kept: list[int]) -> torch.Tensor:
+    """The state after these blocks, through the norm of the first exit at or behind the last.
+
+    Exits that add up: the sum of the readouts of the states at the exits, up to that exit.
+    """
+    depth = kept[-1] + 1 if kept else 0
+    exit_ = next(number for number, exit_depth in enumerate(EXITS) if exit_depth >= depth)
+    if not isinstance(network.exits, ExitReadouts):
+        return slow_norm(network, exit_, slow_state(network, history, kept))
+    total = torch.zeros(())
+    for number in range(exit_ + 1):
+        x_TBD = slow_state(network, history, [index for index in kept if index < EXITS[number]])
+        hidden_TBH = F.layer_norm(x_TBD, x_TBD.shape[-1:]) @ network.exits.up_MDH[number]
+        added_TBD = hidden_TBH.clamp(min=0) @ network.exits.down_MHD[number]
+        total = total + slow_norm(network, number, x_TBD + added_TBD)
+    return total
+
+
 def slow_state(network: SkipRecNetwork, history: History, kept: list[int]) -> torch.Tensor:
-    """The state after these blocks, through the norm of the first exit at or behind the last."""
     x_TBD = history.x_TBD
     for index in kept:
         x_TBD = network.stack.run_block(index, x_TBD, history.context_TBC, history.key_B)
-    depth = kept[-1] + 1 if kept else 0
-    exit_ = next(number for number, exit_depth in enumerate(EXITS) if exit_depth >= depth)
+    return x_TBD
+
+
+def slow_norm(network: SkipRecNetwork, exit_: int, x_TBD: torch.Tensor) -> torch.Tensor:
     weight_D, bias_D = network.exits.weight_MD[exit_], network.exits.bias_MD[exit_]
-    normed_TBD = F.layer_norm(x_TBD, x_TBD.shape[-1:], weight_D, bias_D)
-    if network.exits.map_MDE is None:
-        return normed_TBD
-    return normed_TBD + normed_TBD @ network.exits.map_MDE[exit_]
+    return F.layer_norm(x_TBD, x_TBD.shape[-1:], weight_D, bias_D)
 
 
 def test_a_row_leaves_behind_its_last_kept_block() -> None:
@@ -54,46 +70,48 @@ def test_a_row_leaves_behind_its_last_kept_block() -> None:
 
 
 @each_backbone
-@with_and_without_maps
+@each_kind
 @pytest.mark.parametrize("kept", [[], [0], [1], [0, 1], [0, 2], [*range(NUM_BLOCKS)]], ids=str)
 @pytest.mark.parametrize("execution", ["masked", "gathered"])
 def test_every_execution_ends_with_the_norm_of_the_row(
-    backbone: str, maps: bool | None, kept: list[int], execution: str
+    backbone: str, readouts: bool | None, kept: list[int], execution: str
 ) -> None:
-    network, history = network_and_history(backbone, maps)
+    network, history = network_and_history(backbone, readouts)
     keep_BL = torch.ones(ROWS, NUM_BLOCKS)
     keep_BL[1] = 0
     keep_BL[1, kept] = 1  # one row among rows of another depth
     found_TBD = network.encode(history, KeepDecision(keep_BL, None), execution, True)
-    torch.testing.assert_close(found_TBD[:, 1], slow_state(network, history, kept)[:, 1])
+    torch.testing.assert_close(found_TBD[:, 1], slow_output(network, history, kept)[:, 1])
     everything = [*range(NUM_BLOCKS)]
-    torch.testing.assert_close(found_TBD[:, 0], slow_state(network, history, everything)[:, 0])
+    torch.testing.assert_close(found_TBD[:, 0], slow_output(network, history, everything)[:, 0])
+    last_BD = network.encode_last(history, KeepDecision(keep_BL, None), execution, True)
+    torch.testing.assert_close(last_BD, found_TBD[-1])
 
 
 @each_backbone
-@with_and_without_maps
+@each_kind
 def test_prefixes_states_and_shallow_networks_are_the_same_exits(
-    backbone: str, maps: bool | None
+    backbone: str, readouts: bool | None
 ) -> None:
-    network, history = network_and_history(backbone, maps)
+    network, history = network_and_history(backbone, readouts)
     states_MTBD = network.states(history, None, EXITS)
     last_MBD = network.prefixes(history, (0, *EXITS))
     for number, depth in enumerate(EXITS):
-        expected_TBD = slow_state(network, history, [*range(depth)])
+        expected_TBD = slow_output(network, history, [*range(depth)])
         torch.testing.assert_close(states_MTBD[number], expected_TBD)
         torch.testing.assert_close(last_MBD[1 + number], expected_TBD[-1])
         shallow_TBD = shallow_network(network, depth).encode(history, None, "dense")
         torch.testing.assert_close(shallow_TBD, expected_TBD)
-    torch.testing.assert_close(last_MBD[0], slow_state(network, history, [])[-1])
+    torch.testing.assert_close(last_MBD[0], slow_output(network, history, [])[-1])
     assert (states_MTBD[0] - states_MTBD[1]).abs().max() > 1e-2, "the control: exits differ"
 
 
 @each_backbone
-@with_and_without_maps
+@each_kind
 def test_states_under_stochastic_depth_are_those_of_gathered(
-    backbone: str, maps: bool | None
+    backbone: str, readouts: bool | None
 ) -> None:
-    network, history = network_and_history(backbone, maps)
+    network, history = network_and_history(backbone, readouts)
     generator = torch.Generator().manual_seed(1)
     keep_BL = torch.randint(0, 2, (ROWS, NUM_BLOCKS), generator=generator).float()
     keep_BL[:, -1] = 1  # so that the row leaves at the last exit
@@ -102,9 +120,9 @@ def test_states_under_stochastic_depth_are_those_of_gathered(
     torch.testing.assert_close(last_TBD, network.encode(history, decision, "gathered", True))
 
 
-@with_and_without_maps
-def test_a_decision_at_each_position_has_a_norm_at_each_position(maps: bool | None) -> None:
-    network, history = network_and_history("nextitnet_plus", maps)
+@each_kind
+def test_a_decision_at_each_position_has_a_norm_at_each_position(readouts: bool | None) -> None:
+    network, history = network_and_history("nextitnet_plus", readouts)
     keep_BL = torch.ones(ROWS, NUM_BLOCKS)
     keep_BL[2, 1:] = 0
     keep_TBL = keep_BL.expand(len(history.x_TBD), -1, -1)

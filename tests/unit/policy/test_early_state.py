@@ -37,21 +37,28 @@ EXITS = (1, 2, NUM_BLOCKS)
 
 
 def network_with(
-    kind: str, backbone: str = "nextitnet_plus", exits: tuple[int, ...] | None = None
+    kind: str,
+    backbone: str = "nextitnet_plus",
+    exits: tuple[int, ...] | None = None,
+    readouts: bool | None = None,
 ) -> SkipRecNetwork:
     sizes: dict[str, Any] = {"nest_sizes": (2, 3)} if kind == "cost" else {}
     policy = policy_config(kind, reads_after=EARLY, **sizes)
-    return build_network(model_config(backbone, exits=exits), policy).eval()
+    return build_network(model_config(backbone, exits=exits, exit_readouts=readouts), policy).eval()
 
 
 @pytest.mark.parametrize("kind", LEARNED)
 @pytest.mark.parametrize("backbone", BACKBONE_NAMES)
-@pytest.mark.parametrize("exits", [None, EXITS])
+@pytest.mark.parametrize(("exits", "readouts"), [(None, None), (EXITS, None), (EXITS, True)])
 @pytest.mark.parametrize("execution", ["masked", "gathered"])
 def test_running_on_from_the_state_gives_what_running_all_gives(
-    kind: str, backbone: str, exits: tuple[int, ...] | None, execution: str
+    kind: str,
+    backbone: str,
+    exits: tuple[int, ...] | None,
+    readouts: bool | None,
+    execution: str,
 ) -> None:
-    network = network_with(kind, backbone, exits)
+    network = network_with(kind, backbone, exits, readouts)
     batch = random_batch(12)
     with torch.inference_mode():
         history = network.embed_batch(batch)
@@ -101,13 +108,14 @@ def test_the_policy_reads_the_last_state_and_the_length_and_nothing_else() -> No
     torch.testing.assert_close(decision.cost_BM, output_BM - output_BM[:, -1:])
 
 
-def test_the_certainty_is_that_of_the_scores_of_the_state() -> None:
-    network = build_network(model_config(exits=EXITS))
-    x_ND = torch.randn(7, network.model_config.width)
-    found_N2 = network.certainty(x_ND, EARLY)
-    normed_ND = F.layer_norm(
-        x_ND, x_ND.shape[-1:], network.exits.weight_MD[1], network.exits.bias_MD[1]
-    )
+@pytest.mark.parametrize("readouts", [None, True])
+def test_the_certainty_is_that_of_the_scores_of_the_state(readouts: bool | None) -> None:
+    network = build_network(model_config(exits=EXITS, exit_readouts=readouts)).eval()
+    history = network.embed_batch(random_batch(7))
+    early = network.first_blocks(history, EARLY)
+    found_N2 = network.certainty(network.output_after(early, last=True)[-1])
+    normed_ND = network.prefixes(history, (EARLY,))[0]
+    torch.testing.assert_close(network.output_after(early)[-1], normed_ND)
     prob_NV = (normed_ND @ network.head.weight_VD.t() + network.head.bias_V).softmax(1)
     for prob_V, (entropy, margin) in zip(prob_NV, found_N2.tolist(), strict=True):
         assert entropy == pytest.approx(-sum(p * math.log(p) for p in prob_V.tolist()), rel=1e-4)
@@ -138,7 +146,7 @@ def test_a_policy_reads_the_features_that_it_names(
     # The third row gets the state of the first, so that their lengths alone differ.
     x_TBD = decision.early.x_TBD[:, [0, 1, 0]]
     asks = network.policy.reads_scores
-    certainty_B2 = network.certainty(x_TBD[-1], EARLY) if asks else None
+    certainty_B2 = network.certainty(x_TBD[-1]) if asks else None
     state = replace(history, x_TBD=x_TBD, certainty_B2=certainty_B2)
     cost_BM = network.policy(state, None).cost_BM
     assert (not torch.equal(cost_BM[0], cost_BM[1])) == ("state" in moves)

@@ -38,7 +38,7 @@ CONFIGS = {name: run_config(name) for name in ("none", *POLICY_NAMES)} | {
     "last position": run_config(loss__last_position_weight=0.7),
     "stochastic depth": run_config(model__stochastic_depth=0.5, model__dropout=0.3),
     "exits": run_config(model__exits=EXITS, model__dropout=0.3),
-    "exits, maps": run_config(model__exits=EXITS, model__exit_maps=True),
+    "exits, readouts": run_config(model__exits=EXITS, model__exit_readouts=True),
     "exits, sampled": run_config(
         model__exits=EXITS,
         model__stochastic_depth=0.5,

@@ -149,6 +149,7 @@ bool check_shape(const Shape& s) {
       {"policy_has_table", s.policy_has_table, 0, s.reads_after ? 0 : 1},
       {"sets", s.sets, s.rule == 3 ? 1 : 0, 65536},
       {"reads_after", s.reads_after, 0, s.rule ? s.blocks - 1 : 0},
+      {"readout_width", s.readout_width, 0, s.norms ? MAX_WIDTH : 0},
   };
   for (const Bound& bound : bounds)
     if (bound.value < bound.low || bound.value > bound.high) {

@@ -11,7 +11,8 @@ struct Shape {
   int32_t backbone, items, width, blocks, window, heads, positions_table;
   int32_t norms;  // before the scores: none, one for all rows, or one for each exit
   int32_t rule, policy_width, policy_has_table, sets;
-  int32_t reads_after;  // blocks that a policy runs before it reads their state; 0: the history
+  int32_t reads_after;    // blocks that a policy runs before it reads their state; 0: the history
+  int32_t readout_width;  // channels of the hidden layer of exits that add up; 0: norms alone
 };
 
 // Lists that belong to a shape.

@@ -29,6 +29,7 @@ constexpr size_t TILE_BYTES = 1 << 19;  // of their rows: they stay in the secon
 #include "top_items.h"
 #include "model.h"
 #include "workspace.h"
+#include "readouts.h"
 #include "run_blocks.h"
 
 // Adds the time since the last call to one part.
@@ -174,6 +175,10 @@ bool run_tile(const Model& m, Workspace& w, const Request& request, int first, i
   int positions_of[TILE_ROWS], undecided = 0;
   Undecided user[TILE_ROWS];
   memset(w.early.has_run, 0, rows);
+  if (m.exits.hidden) {
+    memset(w.readout.sum, 0, (size_t)rows * m.stride * sizeof(float));
+    memset(w.readout.next, 0, rows * sizeof(int));
+  }
   for (int r = 0; r < rows; r++) {
     History history = history_of(request, s, first + r);
     positions_of[r] = history.positions;
@@ -197,6 +202,8 @@ bool run_tile(const Model& m, Workspace& w, const Request& request, int first, i
            w.conv, w.policy);
   if (undecided) watch.add_to(POLICY_PART);
   memcpy(request.keep_out + (size_t)first * s.blocks, w.keep, (size_t)rows * s.blocks);
+  for (int r = 0; m.exits.hidden && r < rows; r++)
+    w.readout.last[r] = m.exits.of(last_kept(w.keep + (size_t)r * s.blocks, s.blocks));
   if (s.backbone == CONVOLUTIONS)
     run_conv_blocks(m, w, positions_of, rows);
   else
@@ -211,9 +218,11 @@ bool run_tile(const Model& m, Workspace& w, const Request& request, int first, i
       continue;
     }
     const float* x = w.x + r * row_floats + (size_t)(positions - 1) * m.stride;
-    if (m.exits.count) {
+    if (m.exits.hidden)
+      memcpy(last, w.readout.sum + (size_t)r * m.stride, m.stride * sizeof(float));
+    else if (m.exits.count) {
       int depth = last_kept(w.keep + (size_t)r * s.blocks, s.blocks);
-      norm_row<STORE>(x, s.width, m.exits.of(depth), 1.0f, last);
+      norm_row<STORE>(x, s.width, m.exits.norm[m.exits.of(depth)], 1.0f, last);
     } else
       memcpy(last, x, m.stride * sizeof(float));
   }

@@ -74,21 +74,24 @@ inline size_t count_weights(const Shape& s) {
   size_t block =
       s.backbone == CONVOLUTIONS ? 2 * conv_floats(width) + 1 : 5 * width * width + 6 * width + 2;
   total += s.blocks * block;
-  total += (size_t)s.norms * 2 * width;
+  total += (size_t)s.norms * 2 * width * (1 + s.readout_width);
   return total + items * width + items;
 }
 
-// Where rows leave the network: behind some depths, each with a norm of its own.
+// Where rows leave the network: behind some depths, each with a norm of its own. Exits that add up
+// also have a hidden layer each, and a row is scored by the sum of their readouts, up to its own.
 struct Exits {
   const Norm* norm;
   const int32_t* depth;
-  int count;
+  int count, hidden, hidden_stride;  // channels of the hidden layer; 0: exits do not add up
+  float *const *up, *const *down;    // packed matrices of each exit
+  Norm plain;
 
-  // The norm of a row that runs `size` blocks: of the exit at this depth, or the next.
-  const Norm& of(int size) const {
+  // The exit of a row that runs `size` blocks: at this depth, or the next.
+  int of(int size) const {
     int e = 0;
     while (e < count - 1 && depth[e] < size) e++;
-    return norm[e];
+    return e;
   }
 };
 
@@ -148,6 +151,19 @@ struct Reader {
     if (s.norms) memcpy(copied, depths, (size_t)s.norms * 4);
     result.norm = norms;
     result.depth = copied;
+    result.hidden = s.readout_width;
+    result.hidden_stride = round_up(s.readout_width, LANES);
+    if (!s.readout_width) return result;
+    float** up = (float**)take(memory, (size_t)s.norms * sizeof(float*));
+    float** down = (float**)take(memory, (size_t)s.norms * sizeof(float*));
+    failed |= !up || !down;
+    for (int e = 0; !failed && e < s.norms; e++) {
+      up[e] = matrix(s.width, s.readout_width, FLOAT32);
+      down[e] = matrix(s.readout_width, s.width, FLOAT32);
+    }
+    result.up = up;
+    result.down = down;
+    result.plain = plain_norm(s.width);
     return result;
   }
 

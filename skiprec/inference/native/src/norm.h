@@ -9,9 +9,9 @@ struct Norm {
 };
 
 // What happens to the normalised row.
-enum Then { STORE, STORE_RELU, ADD_RELU };
+enum Then { STORE, STORE_RELU, ADD, ADD_RELU };
 
-// to = norm(x), relu(norm(x)), or to + scale * relu(norm(x)). `to` may be `x`.
+// to = norm(x), relu(norm(x)), to + norm(x), or to + scale * relu(norm(x)). `to` may be `x`.
 template <Then THEN>
 inline void norm_row(const float* x, int width, Norm norm, float scale, float* to) {
   int padded = round_up(width, LANES);
@@ -29,7 +29,8 @@ inline void norm_row(const float* x, int width, Norm norm, float scale, float* t
   Vec factor = all(1.0f / __builtin_sqrtf(variance / width + NORM_EPSILON));
   for (int j = 0; j < padded; j += LANES) {
     Vec y = (load(x + j) - all(mean)) * factor * load(norm.gamma + j) + load(norm.beta + j);
-    if (THEN != STORE) y = larger(y, Vec{});
+    if (THEN == STORE_RELU || THEN == ADD_RELU) y = larger(y, Vec{});
+    if (THEN == ADD) y = load(to + j) + y;
     if (THEN == ADD_RELU) y = load(to + j) + all(scale) * y;
     store(to + j, y);
   }

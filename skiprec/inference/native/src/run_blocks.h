@@ -58,6 +58,11 @@ void run_early_blocks(const Model& m, Workspace& w, const int* positions, int ro
       longest = positions[r] > longest ? positions[r] : longest;
     }
     run_conv_block(m, w, l, middle, out, users, longest);
+    if (int e = added_exit(m, l + 1); e >= 0)
+      read_exit(m, w.readout, e, rows, [&](int r) -> const float* {
+        if (!w.early.has_run[r]) return nullptr;
+        return early_rows(m, w.early.state, l, r) + (size_t)(positions[r] - 1) * m.stride;
+      });
   }
 }
 
@@ -118,6 +123,7 @@ void run_conv_blocks(const Model& m, Workspace& w, const int* positions, int row
       copy_rows(early_plan(m, w, l, r).out, early_rows(m, w.early.state, l, r),
                 w.x + (size_t)r * row_floats, m.stride);
     }
+    read_exit_behind(m, w, l + 1, positions, rows);
   }
 }
 
@@ -129,11 +135,17 @@ AttentionShape attention_shape(const Model& m) {
 // The first blocks of the rows whose policy reads their state, at all positions.
 void run_early_attention(const Model& m, Workspace& w, const int* positions, int rows) {
   size_t row_floats = (size_t)m.shape.window * m.stride;
-  for (int l = 0; l < m.shape.reads_after; l++)
+  for (int l = 0; l < m.shape.reads_after; l++) {
     for (int r = 0; r < rows; r++)
       if (w.early.has_run[r])
         run_attention_block(w.x + r * row_floats, attention_shape(m), positions[r], 0,
                             m.attention_blocks[l], w.attention);
+    if (int e = added_exit(m, l + 1); e >= 0)
+      read_exit(m, w.readout, e, rows, [&](int r) -> const float* {
+        if (!w.early.has_run[r]) return nullptr;
+        return w.x + r * row_floats + (size_t)(positions[r] - 1) * m.stride;
+      });
+  }
 }
 
 void run_attention_blocks(const Model& m, Workspace& w, const int* positions, int rows) {
@@ -142,7 +154,7 @@ void run_attention_blocks(const Model& m, Workspace& w, const int* positions, in
   int left[TILE_ROWS] = {};  // kept blocks that a row has not run yet
   for (int r = 0; r < rows; r++)
     for (int l = 0; l < s.blocks; l++) left[r] += w.keep[(size_t)r * s.blocks + l];
-  for (int l = 0; l < s.blocks; l++)
+  for (int l = 0; l < s.blocks; l++) {
     for (int r = 0; r < rows; r++) {
       if (!w.keep[(size_t)r * s.blocks + l] || !positions[r]) continue;
       if (w.early.has_run[r] && l < s.reads_after) {
@@ -153,4 +165,6 @@ void run_attention_blocks(const Model& m, Workspace& w, const int* positions, in
       run_attention_block(w.x + (size_t)r * s.window * m.stride, shape, positions[r], first_out,
                           m.attention_blocks[l], w.attention);
     }
+    read_exit_behind(m, w, l + 1, positions, rows);
+  }
 }

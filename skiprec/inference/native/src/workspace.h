@@ -21,6 +21,15 @@ struct EarlyBlocks {
   uint8_t* has_run;       // [tile]
 };
 
+// The sums of readouts, for exits that add up.
+struct ReadoutScratch {
+  float* sum;                   // [tile, stride]
+  float *normed, *hidden;       // [tile, stride], [tile, stride of the hidden layer]
+  int *next, *last;             // [tile]: the exits that a row reads next, and at the end
+  const float **state, **rows;  // [tile]
+  float** out;
+};
+
 struct Workspace {
   const Model* model;
   Memory memory;
@@ -36,6 +45,7 @@ struct Workspace {
   ConvScratch conv;
   AttentionScratch attention;
   PolicyScratch policy;
+  ReadoutScratch readout;
   Search* search;
   uint8_t* excluded;  // [USERS_AT_ONCE, bytes of the bits]
   float* largest;
@@ -151,6 +161,15 @@ void* make_workspace(const void* of_model) {
   w->policy.vectors = floats(tile * policy_stride);
   w->policy.outputs = floats(tile * round_up(model->policy.outputs + 1, LANES));
   w->policy.every = w->every;
+  size_t readouts = s.readout_width ? tile : 0;
+  w->readout.sum = floats(readouts * stride);
+  w->readout.normed = floats(readouts * stride);
+  w->readout.hidden = floats(readouts * model->exits.hidden_stride);
+  w->readout.next = (int*)bytes(readouts * sizeof(int));
+  w->readout.last = (int*)bytes(readouts * sizeof(int));
+  w->readout.state = (const float**)bytes(readouts * sizeof(float*));
+  w->readout.rows = (const float**)bytes(readouts * sizeof(float*));
+  w->readout.out = (float**)bytes(readouts * sizeof(float*));
   w->search = (Search*)bytes(USERS_AT_ONCE * sizeof(Search));
   w->excluded = (uint8_t*)bytes(USERS_AT_ONCE * bytes_of_bits(s.items));
   if (failed) {
