@@ -74,7 +74,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "reads_after": 2,
             "features": ["state", "length", "entropy"],
         },
-        {"exits": [1, 3, 5, 6], "exit_readouts": True},
+        {"exits": [1, 2, 5, 6], "exit_readouts": True},
     ),
     "HSTU": (
         "dense",
