@@ -17,7 +17,7 @@ from cluster.runs.folder import provenance
 from cluster.runs.publish import publish
 from cluster.runs.storage import open_storage, upload
 from skiprec.checkpoints.network import load_network
-from skiprec.config.files import apply_overrides, parse_config
+from skiprec.config.files import saved_config
 from skiprec.config.run import RunConfig
 from skiprec.data.batching import evenly_spaced_rows
 from skiprec.data.halves import rows_to_validate
@@ -67,7 +67,7 @@ def evaluation_config(run_folder: Path, overrides: list[str]) -> RunConfig:
             f"--set {foreign[0]}: the run is trained already; only {', '.join(OVERRIDABLE)}… can "
             "be set for its evaluation"
         )
-    return parse_config(apply_overrides(json.loads(saved.read_text()), overrides), str(saved))
+    return saved_config(saved, overrides)
 
 
 def evaluate_run(config: RunConfig, run_folder: Path, command: str) -> Path:

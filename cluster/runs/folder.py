@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from skiprec.config.files import changed_keys, config_hash, deciding_keys
+from skiprec.config.files import changed_keys, config_hash, deciding_keys, saved_config
 from skiprec.config.run import RunConfig
 from skiprec.durable import make_folder, write_text_durably
 
@@ -64,8 +64,7 @@ def _make_folder(folder: Path) -> None:
 
 def changed_configuration(config: RunConfig) -> list[str]:
     """One line for each key that differs from the configuration in the run's folder."""
-    saved = (config.folder / "config.json").read_text()
-    old = RunConfig.model_validate(json.loads(saved))
+    old = saved_config(config.folder / "config.json")
     return changed_keys(deciding_keys(old), deciding_keys(config))
 
 

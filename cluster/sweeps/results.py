@@ -17,7 +17,7 @@ from cluster.evaluation.evaluate import evaluate_run
 from cluster.sweeps.sweep import KIND, SweepConfig, settings_of
 from cluster.sweeps.trial import SweepPlan
 from cluster.sweeps.trial_rows import HeldOutNumbers, TrialLine, TrialRow
-from skiprec.config.files import config_toml
+from skiprec.config.files import config_toml, saved_config
 from skiprec.config.run import RunConfig
 from skiprec.durable import write_text_durably
 from skiprec.evaluation.measure.arms import SKIPREC
@@ -139,8 +139,7 @@ def publish_sweep(sweep: SweepConfig, root: str, folder: Path, command: str) -> 
 
 
 def _config(root: str, row: TrialRow) -> RunConfig:
-    saved = (Path(root) / row["run"] / "config.json").read_text()
-    return RunConfig.model_validate(json.loads(saved))
+    return saved_config(Path(root) / row["run"] / "config.json")
 
 
 def _test(report: Report) -> HeldOutNumbers:

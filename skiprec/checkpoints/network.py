@@ -1,6 +1,5 @@
 """Reading the network of a run from its best checkpoint."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from skiprec.checkpoints.catalogue import ItemMatch, Neighbours, moved
 from skiprec.checkpoints.files import WEIGHTS, best_good
+from skiprec.config.files import saved_config
 from skiprec.config.model import ModelConfig
 from skiprec.config.run import RunConfig
 from skiprec.models.growth import Growth, grown
@@ -32,7 +32,7 @@ def load_network(run_folder: Path) -> tuple[RunConfig, SkipRecNetwork]:
             f"{run_folder} is not a run folder (no config.json); expected <root>/<name> of a "
             "trained run"
         )
-    config = RunConfig.model_validate(json.loads(config_file.read_text()))
+    config = saved_config(config_file)
     path = best_good(run_folder / "checkpoints")
     weights = load_file(path / WEIGHTS)
     num_items = len(weights["embedding.table.weight"]) - 1

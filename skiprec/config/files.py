@@ -107,6 +107,28 @@ def parse_config(tree: dict[str, Any], source: str) -> RunConfig:
         raise ValueError(f"{source}: " + "\n".join(explain(RunConfig, error))) from None
 
 
+def saved_config(file: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunConfig:
+    """The configuration in the `config.json` of a run, perhaps of an older version.
+
+    A key that was removed since, and that the run had not set, is left out.
+
+    Raises:
+        ValueError: one line for each error, which names its key; among them removed keys with a
+            value.
+    """
+    tree = json.loads(file.read_text())
+    try:
+        RunConfig.model_validate(tree)
+    except ValidationError as error:
+        for detail in error.errors():
+            if detail["type"] == "extra_forbidden" and detail["input"] is None:
+                section = tree
+                for name in detail["loc"][:-1]:
+                    section = section.get(name, section)  # a union's member is not in the tree
+                section.pop(detail["loc"][-1], None)
+    return parse_config(apply_overrides(tree, overrides), str(file))
+
+
 def config_toml(config: RunConfig) -> str:
     """The text of a TOML file from which `load_config` reads an equal configuration."""
     tree = config.model_dump(mode="json", exclude_none=True)

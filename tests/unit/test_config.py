@@ -1,5 +1,6 @@
 """Configurations cannot lie: unknown keys, options without effect and wrong values are errors."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from skiprec.config.files import (
     config_hash,
     deciding_keys,
     load_config,
+    saved_config,
 )
 from skiprec.config.run import RunConfig, backbone_config
 from tests.testkit.configs import COST, GUMBEL, PLAIN, REINFORCE, config
@@ -301,3 +303,17 @@ def test_the_backbone_s_run_trains_every_block_without_a_policy() -> None:
 
 def test_a_run_s_folder_is_its_name_under_its_root() -> None:
     assert config("root=a/b", "name=c").folder == Path("a/b/c")
+
+
+def test_a_saved_configuration_may_have_keys_that_were_removed_since(tmp_path: Path) -> None:
+    saved = config(*GUMBEL)
+    file = tmp_path / "config.json"
+    tree = json.loads(saved.model_dump_json())
+    tree["model"]["gone"] = tree["gone"] = tree["policy"]["gone"] = None
+    file.write_text(json.dumps(tree))
+    assert saved_config(file) == saved
+    assert saved_config(file, ["evaluation.max_rows=7"]).evaluation.max_rows == 7
+    tree["model"]["gone"] = True
+    file.write_text(json.dumps(tree))
+    with pytest.raises(ValueError, match=r"config\.json: unknown key 'model\.gone'"):
+        saved_config(file)
