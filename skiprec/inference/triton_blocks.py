@@ -85,9 +85,10 @@ class TritonStack(BlockStack):
         if torch.is_grad_enabled():
             raise ValueError("the Triton kernel has no gradients; call it under inference_mode")
         T, B, D = x_TBD.shape
-        of_part_BL = torch.zeros_like(keep_BL)
-        of_part_BL[:, part] = keep_BL[:, part]
-        keep_BL = of_part_BL
+        if len(self._indices(part)) < len(self.blocks):
+            of_part_BL = torch.zeros_like(keep_BL)
+            of_part_BL[:, part] = keep_BL[:, part]
+            keep_BL = of_part_BL
         weight_LPDE, vector_LPD, scale_L, dilation_L = (getattr(self, name) for name in PACKED)
         padded = weight_LPDE.shape[-1]
         x_BTD = torch.zeros(B, T, padded, device=x_TBD.device)

@@ -206,7 +206,7 @@ class BlockStack(nn.Module):
                 x_TBD = self.run_block(index, x_TBD, context_TBC, key_B)
         return torch.cat([x_TBD, *reversed(finished)], dim=1).index_select(1, row_B.argsort())
 
-    def _indices(self, part: slice = EVERY) -> range:
+    def _indices(self, part: slice) -> range:
         return range(len(self.blocks))[part]
 
     def _branch(self, index: int, x_TBD: Tensor, context_TBC: Tensor, key_B: Tensor) -> Tensor:
