@@ -63,7 +63,12 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "readouts": (
         "dense",
         {"kind": "none"},
-        {"exits": [1, 3, 4, 6], "exit_readouts": True, "stochastic_depth": 0.5},
+        {
+            "exits": [1, 3, 4, 6],
+            "exit_readouts": True,
+            "stochastic_depth": 0.5,
+            "initial_scale": 20.0,  # a norm of small states would have gradients of 20
+        },
     ),
     "early state": (
         "gathered",
@@ -195,13 +200,8 @@ def gradient_on_rank(
 
 
 def worst_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
-    """The largest difference; of a weight whose gradient is above 1, relative to the gradient."""
     assert found.keys() == expected.keys()
-    return max(
-        (found[name] - expected[name]).abs().max().item()
-        / max(1.0, expected[name].abs().max().item())
-        for name in expected
-    )
+    return max((found[name] - expected[name]).abs().max().item() for name in expected)
 
 
 @pytest.mark.parametrize(
