@@ -275,6 +275,17 @@ def test_sequences(tmp_path: Path, content_hash: str, name: str, block_bytes: in
     assert build(tmp_path, file, source, block_bytes=block_bytes).content_hash == content_hash
 
 
+def test_sequences_in_an_encoding_that_the_recipe_names(tmp_path: Path) -> None:
+    source = {"kind": "sequences", "first_field_is_user": True}
+    text = "".join(f"{user} Äpfel {' '.join(items)}\n" for user, items in by_user().items())
+    hashes = set()
+    for encoding in ("utf-8", "latin-1"):
+        file = tmp_path / f"{encoding}.txt"
+        file.write_bytes(text.encode(encoding))
+        hashes.add(build(tmp_path, file, source | {"encoding": encoding}).content_hash)
+    assert len(hashes) == 1
+
+
 def test_sequences_without_users_are_named_by_file_and_line(tmp_path: Path) -> None:
     train = write(tmp_path / "train.txt", "1 2 3\n\n2 3 1\n")
     test = write(tmp_path / "test.txt", "3 2 1\n")
