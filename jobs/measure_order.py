@@ -81,6 +81,7 @@ def main(argv: list[str]) -> int:
         "data_content": manifest.content_hash,
         "split": args.split,
         "rows": f"{len(measured.user_R):,} of {measured.all_held_out_rows:,}",
+        "targets_never_trained_on": f"{measured.unseen_targets:,} of {len(measured.user_R):,}",
         "train_rows": f"{measured.train_rows:,} of {measured.all_train_rows:,}",
         "items": manifest.num_items,
         "window": manifest.window,

@@ -42,9 +42,6 @@ class InputInfo(Frozen):
     sha256: str
 
 
-_NOT_LEFT_OUT = {"rows_read", "bad_rows", "partial_dates"}
-
-
 class Counts(Frozen):
     """The numbers of rows, users, items and interactions that a build read and left out."""
 
@@ -65,21 +62,44 @@ class Counts(Frozen):
     partial_dates: int = 0  # rows with a day or month that is unknown: the first one is taken
 
     def describe(self) -> str:
-        """One line with the interactions read and each other count that is above zero."""
-        skipped = [
-            f"{count:,} interactions in bad rows ({reason})"
-            for reason, count in self.bad_rows.items()
-        ]
-        left_out = [
-            f"{count:,} {name.replace('_', ' ')}"
-            for name, count in self.model_dump(exclude=_NOT_LEFT_OUT).items()
+        """One line: the interactions read, and those dropped by reason. The rest is kept."""
+        dropped = [f"{count:,} in bad rows ({why})" for why, count in self.bad_rows.items()]
+        for count, of in (
+            (self.filtered_rows, "in filtered rows"),
+            (self.cut_users_interactions, f"of {_plural(self.cut_users, 'cut user')}"),
+            (self.filtered_items_interactions, f"of {_plural(self.filtered_items, 'rare item')}"),
+            (self.dropped_repeats, "repeats"),
+            (
+                self.short_histories_interactions,
+                f"of {_plural(self.short_histories, 'user')} with a short history",
+            ),
+        ):
+            dropped += [f"{count:,} {of}"] if count else []
+        asides = [
+            _plural(count, noun)
+            for count, noun in (
+                (self.partial_dates, "partial date"),
+                (self.empty_files, "empty file"),
+            )
             if count
         ]
-        partial = f"; {self.partial_dates:,} partial dates" if self.partial_dates else ""
-        return (
-            f"{self.rows_read:,} interactions read{partial}; "
-            f"left out: {', '.join(skipped + left_out) or 'nothing'}"
-        )
+        read = _plural(self.rows_read, "interaction") + " read"
+        read += f" ({', '.join(asides)})" if asides else ""
+        return f"{read}; dropped: {', '.join(dropped) or 'none'}"
+
+    def describe_kept(self) -> list[str]:
+        """What is kept, but not in each kind of row; empty if all of it is."""
+        lines = []
+        if self.leftover_interactions:
+            lines.append(f"{self.leftover_interactions:,} interactions are in no row")
+        if self.users_without_evaluation:
+            users = _plural(self.users_without_evaluation, "user")
+            lines.append(f"{users} only in train")
+        return lines
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 class Manifest(Frozen):
@@ -112,11 +132,12 @@ class Manifest(Frozen):
         repeats = self.profile.repeats if self.profile else 0
         density = (self.num_interactions - repeats) / (self.num_users * self.num_items)
         rows = ", ".join(f"{info.rows:,} {split}" for split, info in self.splits.items())
+        interactions = _plural(self.num_interactions, "interaction")
+        users, items = _plural(self.num_users, "user"), _plural(self.num_items, "item")
         lines = [
             self.counts.describe(),
-            f"{self.num_interactions:,} interactions of {self.num_users:,} users with "
-            f"{self.num_items:,} items (density {density:.2%})",
-            f"rows: {rows}",
+            f"kept: {interactions} of {users} with {items} (density {density:.2%})",
+            "; ".join((f"rows: {rows}", *self.counts.describe_kept())),
         ]
         return "\n".join(lines + (self.profile.describe() if self.profile else []))
 

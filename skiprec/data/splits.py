@@ -22,7 +22,7 @@ class _Ends(Section):
 
     evaluation_ends: Literal["last", "random", "all"] = "last"
     """Where the rows of validation and test end. `last`: at the last item of a history (of a period
-    with `by_time`); `by_user` and `given` have further rows, each a window before. `random` and
+    with `by_time`); with `by_user` and `given` the windows before it are rows, too. `random` and
     `all`: anywhere, as requests do."""
     max_ends: Annotated[int, Field(ge=1)] | None = None
     """Most rows of a user in validation, and in test, drawn by a keyed hash. None: one with

@@ -18,6 +18,8 @@ def locate_columns(wanted: tuple[str, ...], header: list[str], where: str) -> di
             count = "twice" if column in names else "nowhere"
             near = closest(column, names)
             hint = f"; did you mean {near!r}?" if near and count == "nowhere" else ""
+            if len(names) == 1 and column in names[0] and not names[0].isidentifier():
+                hint = "; the line holds one field: name what separates them with --separator"
             raise ValueError(
                 f"{where}: expected a column {column!r}, found it {count} among "
                 f"{cut(', '.join(header))}{hint}"

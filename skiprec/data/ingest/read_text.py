@@ -76,7 +76,7 @@ def read_text(
         problem = explain(file, source, layout, _judge(source, layout), reason)
         raise ValueError(problem) from error
     if has_line_ends_in_fields or ends_in_quotes(last_line, source):
-        refuse_swallowed_lines(file, source, layout)
+        refuse_swallowed_lines(file, source, layout, _judge(source, layout))
     if not rows:
         raise EmptyInputError(f"{file} has a header and no rows; expected {expectation(source)}")
     if len(tally.bad_rows) > bad_before and tally.first_bad_row is None:

@@ -8,6 +8,7 @@ import csv
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from skiprec.data.ingest.columns import cut
@@ -16,6 +17,8 @@ from skiprec.data.ingest.recipe import TextSource
 from skiprec.data.ingest.text_stream import lines_of
 
 WRONG_WIDTH = "wrong number of fields"
+_CLOSES_LATE = "closes in the middle of another field"
+_IF_RIGHT = "; if the field is right, convert the file to Parquet"
 
 # Judges rows by their fields: the index and the reason of the first bad one, None if all are good.
 Judge = Callable[[list[list[str]]], tuple[int, str] | None]
@@ -94,15 +97,18 @@ def _is_strict(lines: list[str], source: TextSource) -> bool:
     return True
 
 
-def refuse_swallowed_lines(file: RawFile, source: TextSource, layout: Layout) -> None:
+def refuse_swallowed_lines(file: RawFile, source: TextSource, layout: Layout, judge: Judge) -> None:
     """Raises ValueError if a quote that nobody meant has made one field of several rows.
 
     Such a quote is open at the end of the file, or text follows the quote that closed it, or its
-    field holds whole rows: text that splits as the table does. Text in which the fields of a table
-    fit by chance is told by the other fields with line ends, which do not fit.
+    field holds whole rows, which are told from text by their time. Without a column of times, they
+    are told by their separators; text in which the fields of a table fit by chance is then told by
+    the other fields with line ends, which do not fit.
     """
     rows_of: dict[int, int] = {}  # line on which a field opens that looks like rows: how many
     others = 0
+    has_times = source.time_column is not None
+    rows_in = partial(_timed_rows_in, judge=judge) if has_times else _split_rows_in
     for row in slow_rows(file, source):
         if row.is_open:
             line = row.line + sum(field.count("\n") for field in row.fields[:-1])
@@ -110,36 +116,52 @@ def refuse_swallowed_lines(file: RawFile, source: TextSource, layout: Layout) ->
         line = row.line
         for index, field in enumerate(row.fields):
             if "\n" in field:
-                swallowed = _rows_in(field, index, layout.num_fields, source.delimiter)
+                swallowed = rows_in(row.fields, index, layout.num_fields, source.delimiter)
                 others += not swallowed
                 if swallowed:
                     rows_of[line] = swallowed
                 elif not row.is_strict:
-                    problem = "closes in the middle of another field"
-                    raise ValueError(_stray_quote(file, line, problem))
+                    raise ValueError(_stray_quote(file, line, _CLOSES_LATE))
             line += field.count("\n")
     for line, count in rows_of.items():
-        if not others or count >= 2:
-            raise ValueError(_stray_quote(file, line, f"has swallowed {count} whole rows"))
+        if has_times or not others or count >= 2:
+            rows = "a whole row" if count == 1 else f"{count} whole rows"
+            raise ValueError(_stray_quote(file, line, f"has swallowed {rows}", _IF_RIGHT))
 
 
-def _rows_in(field: str, index: int, num_fields: int, separator: str) -> int:
-    """How many rows of the table a field holds that opened as field `index`; 0 if it is text.
+def _timed_rows_in(
+    fields: list[str], index: int, num_fields: int, separator: str, judge: Judge
+) -> int:
+    """How many rows of the table field `index` has swallowed; 0 if it is text.
 
     It then holds the rest of the row in which it opened, whole rows, and the fields of the row in
-    which a second quote closed it.
+    which a second quote closed it. If there are whole rows, the two ends may hold anything.
     """
-    first, *whole, last = field.split("\n")
+
+    def is_row(cells: list[str]) -> bool:
+        return len(cells) == num_fields and judge([cells]) is None
+
+    first, *whole, last = fields[index].split("\n")
+    if num_whole := sum(is_row(line.split(separator)) for line in whole):
+        return num_whole + 1
+    opened = [*fields[:index], *first.split(separator)]
+    closed = [*last.split(separator), *fields[index + 1 :]]
+    return int(not any(whole) and is_row(opened) and is_row(closed))
+
+
+def _split_rows_in(fields: list[str], index: int, num_fields: int, separator: str) -> int:
+    """As `_timed_rows_in`, by the number of separators: all parts of the field must fit."""
+    first, *whole, last = fields[index].split("\n")
     found = [first.count(separator), *(line.count(separator) for line in whole if line)]
     expected = [num_fields - 1 - index] + [num_fields - 1] * (len(found) - 1)
     return len(found) if found == expected and last.count(separator) == index else 0
 
 
-def _stray_quote(file: RawFile, line: int, problem: str) -> str:
+def _stray_quote(file: RawFile, line: int, problem: str, more: str = "") -> str:
     return (
         f"{file} line {line}: a field that opens with a double quote here {problem}; expected a "
         "closing quote on the same line: if quotes are ordinary characters in this file, give "
-        "--no-quotes (source.quoted = false)"
+        f"--no-quotes (source.quoted = false){more}"
     )
 
 
@@ -194,6 +216,8 @@ def _misshapen(file: RawFile, source: TextSource, layout: Layout, row: Row) -> s
         line = row.line + sum(field.count("\n") for field in row.fields[:-1])
         return _stray_quote(file, line, "is not closed before the end of the file")
     if len(row.fields) != layout.num_fields:
+        if not row.is_strict:
+            return _stray_quote(file, row.line, _CLOSES_LATE)
         numbers = f"expected {layout.num_fields}, found {len(row.fields)}"
         return f"{file} line {row.line}: {WRONG_WIDTH}: {numbers}"
     return None

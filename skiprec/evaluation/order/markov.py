@@ -79,6 +79,10 @@ class MarkovModel:
                     item_N = next_RT[is_whole_RT][is_wanted_N].astype(np.int64)
                     sums.add(place_N[is_wanted_N] * (self._num_items + 1) + item_N)
 
+    def is_counted(self, item_R: Ints) -> Bools:
+        """Whether the items are in the training rows that were counted."""
+        return self._count_V[item_R] > 0
+
     def ranks(self, target_R: Ints) -> tuple[Longs, Doubles]:
         """`rank_RK` (from 1) and `nats_RK` of the targets, for the orders 0..max_order."""
         followers = [

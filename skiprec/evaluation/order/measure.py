@@ -22,12 +22,14 @@ class OrderMeasured:
     """The ranks of the targets of held-out rows by models of the orders 0 to K - 1, and the sample.
 
     `length_R` counts the items of the user before the target, also those beyond the window.
+    `unseen_targets` of the targets are in no training row that was counted.
     """
 
     rank_RK: Longs
     nats_RK: npt.NDArray[np.float64]
     user_R: Ints
     length_R: Ints
+    unseen_targets: int
     train_rows: int
     all_train_rows: int
     all_held_out_rows: int
@@ -56,12 +58,14 @@ def measure_order(data: Path, split: str, max_rows: int, max_train_items: int) -
     train_rows = max(1, max_train_items // train.window)
     train_R = evenly_spaced_rows(train.num_rows, train_rows)
     model.count(_blocks(train, train_R))
-    rank_RK, nats_RK = model.ranks(rows.items_RW[:, -1])
+    target_R = rows.items_RW[:, -1]
+    rank_RK, nats_RK = model.ranks(target_R)
     return OrderMeasured(
         rank_RK,
         nats_RK,
         rows.user_R,
         rows.end_R - 1,
+        int((~model.is_counted(target_R)).sum()),
         len(train_R),
         train.num_rows,
         held_out.num_rows,

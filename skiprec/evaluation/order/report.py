@@ -96,11 +96,22 @@ def order_report(measured: OrderMeasured, conditions: dict[str, object]) -> Orde
             }
         )
     best = max(range(2, num_orders), key=lambda order: orders[order]["hr@10"])
+    # Whether each order is ahead of order 0, which is popularity.
+    over_popularity = {
+        metric: [
+            interval(
+                resampled_NC[:, part * num_orders + order] - resampled_NC[:, part * num_orders]
+            )[0]
+            > 0
+            for order in range(num_orders)
+        ]
+        for part, metric in enumerate(("hr@10", "mrr@20"))
+    }
     return {
         "orders": orders,
         "best_order": best,
         "by_length": _by_length(measured, hit_RK, best),
-        "statement": _statement(orders, len(np.unique(measured.user_R))),
+        "statement": _statement(orders, measured, over_popularity),
         "conditions": conditions,
     }
 
@@ -125,25 +136,40 @@ def _by_length(measured: OrderMeasured, hit_RK: NDArray[np.float64], best: int) 
     return lines
 
 
-def _statement(orders: list[OrderRow], num_users: int) -> str:
+def _statement(
+    orders: list[OrderRow], measured: OrderMeasured, over_popularity: dict[str, list[bool]]
+) -> str:
+    num_users, num_rows = len(np.unique(measured.user_R)), len(measured.user_R)
+    if measured.unseen_targets > num_rows / 2:
+        return (
+            f"Not measured: {measured.unseen_targets:,} of {num_rows:,} targets are in no training "
+            "row, so no context tells them; expected targets that were trained on: look at the "
+            "split of the data."
+        )
     if num_users < LEAST_USERS:
         return (
             f"Rows of {num_users} users were held out, too few to say whether order tells "
             f"anything; expected {LEAST_USERS} users or more: build the data with more test rows."
         )
     for metric, name in (("hr@10", "HR@10"), ("mrr@20", "MRR@20")):
-        numbers, is_order = _gain_of(orders, metric, name)
+        numbers, is_order = _gain_of(orders, metric, name, over_popularity[metric])
         if is_order:
             return f"Order beyond the last item is there to be learned: {numbers}; depth may pay."
-    numbers, _ = _gain_of(orders, "hr@10", "HR@10")
+    numbers, _ = _gain_of(orders, "hr@10", "HR@10", over_popularity["hr@10"])
     return (
         f"Counting shows no order beyond the last item: {numbers}. Depth may still pay, since "
         "counts of long contexts are sparse, but expect a shallow network to be as good."
     )
 
 
-def _gain_of(orders: list[OrderRow], metric: str, name: str) -> tuple[str, bool]:
-    """The best longer context against the last item alone, in words; whether that is order."""
+def _gain_of(
+    orders: list[OrderRow], metric: str, name: str, over_popularity: list[bool]
+) -> tuple[str, bool]:
+    """The best longer context against the last item alone, in words; whether that is order.
+
+    It must be ahead of popularity as well: where the last item tells less than nothing, a longer
+    context that is seldom found is better than it.
+    """
     rows = [cast(dict[str, Any], row) for row in orders]
     best = max(rows[2:], key=lambda row: row[metric])
     gain, (low, high) = best[f"{metric}_minus_order_1"], best[f"{metric}_minus_order_1_interval"]
@@ -152,7 +178,8 @@ def _gain_of(orders: list[OrderRow], metric: str, name: str) -> tuple[str, bool]
         f"the last {best['order']} items reach {name} {best[metric]:.3f}, the last one alone "
         f"{last:.3f} ({gain:+.3f} [{low:+.3f}, {high:+.3f}])"
     )
-    return numbers, low > 0 and gain >= LEAST_GAIN * last
+    is_ahead = low > 0 and over_popularity[best["order"]]
+    return numbers, is_ahead and gain >= LEAST_GAIN * last
 
 
 def order_markdown(report: OrderReport) -> str:

@@ -31,6 +31,7 @@ from skiprec.evaluation.measure.scoring import SHARED_COLUMN, TOP
 from skiprec.evaluation.measure.timing import WARMUP_ROUNDS, Times
 from skiprec.evaluation.report.by_length import accuracy_by_length
 from skiprec.evaluation.report.schema import (
+    METRIC,
     METRICS,
     SPEEDUPS,
     Conditions,
@@ -92,7 +93,8 @@ def make_report(measured: Measured, conditions: MeasuredConditions) -> Report:
     rivals = (*RIVALS, *exits) if has_policy else ()
     report: Report = {
         "rows": _rows(measured, summary, has_policy, None if batch is None else timing[batch]),
-        "differences": [_difference(summary, rival) for rival in rivals],
+        "differences": [_difference(summary, SKIPREC, rival) for rival in rivals],
+        "over_baseline": _over_baseline(summary, SKIPREC if has_policy else FULL_BACKBONE),
         "frontier": _frontier(summary, measured) if has_policy else None,
         "policy": _policy(measured, conditions["num_items"]) if has_policy else None,
         "by_length": accuracy_by_length(measured.table),
@@ -125,8 +127,15 @@ def _timing(batch: int, times: Times, keep_frac: float | None) -> Timing:
     return cold
 
 
-def _difference(summary: Summary, rival: Arm) -> Difference:
-    return {"of": SKIPREC.name, "minus": rival.name, **summary.difference(SKIPREC, rival)}
+def _difference(summary: Summary, arm: Arm, rival: Arm) -> Difference:
+    return {"of": arm.name, "minus": rival.name, **summary.difference(arm, rival)}
+
+
+def _over_baseline(summary: Summary, network: Arm) -> Difference:
+    """The difference to the best of the baselines without a network."""
+    baselines = [arm for arm in BASELINES if arm in summary.arms]
+    best = max(baselines, key=lambda arm: summary.mean[arm, METRIC])
+    return _difference(summary, network, best)
 
 
 def _frontier(summary: Summary, measured: Measured) -> Frontier:

@@ -319,11 +319,13 @@ class LengthRow(_LengthRange):
 class Report(TypedDict):
     """The contents of `report.json`. Without a policy, `frontier` and `policy` are None.
 
-    Early reports have no `by_length`.
+    `over_baseline` is the network minus the best baseline without one. Early reports have neither
+    it nor `by_length`.
     """
 
     rows: list[Row]
     differences: list[Difference]
+    over_baseline: NotRequired[Difference]
     frontier: Frontier | None
     policy: PolicyNumbers | None
     by_length: NotRequired[list[LengthRow]]

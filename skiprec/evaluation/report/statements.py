@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from skiprec.evaluation.measure.arms import (
-    BASELINES,
     FIXED,
     FRONTIER,
     FULL_BACKBONE,
@@ -43,7 +42,7 @@ def statements(report: Report, caution: str | None) -> list[str]:
     """
     rows = {row["name"]: row for row in report["rows"]}
     policy = report["policy"]
-    sentences = [_against_baselines(rows)]
+    sentences = [_against_baselines(rows, report["over_baseline"])]
     if policy is not None:
         sentences += [_personal(report, policy), *([caution] if caution else []), *_curve(report)]
         sentences += [_against_full(report)]
@@ -51,17 +50,16 @@ def statements(report: Report, caution: str | None) -> list[str]:
     return sentences
 
 
-def _against_baselines(rows: dict[str, Row]) -> str:
-    network = rows.get(SKIPREC.name, rows[FULL_BACKBONE.name])
-    baselines = [rows[arm.name] for arm in BASELINES if arm.name in rows]
-    best = max(baselines, key=_metric)
+def _against_baselines(rows: dict[str, Row], over_baseline: Difference) -> str:
+    network, best = over_baseline["of"], over_baseline["minus"]
+    low, high = _metric_interval(over_baseline)
     text = (
-        f"{best['name']} reaches MRR@20 {_metric(best):.4f}, "
-        f"{network['name']} {_metric(network):.4f}"
+        f"{best} reaches MRR@20 {_metric(rows[best]):.4f}, {network} {_metric(rows[network]):.4f} "
+        f"({with_interval(_metric(over_baseline), (low, high), '+.4f')})"
     )
-    if _metric(network) > _metric(best):
+    if low > 0:
         return f"The network is ahead of the best baseline without one: {text}."
-    if _metric(network) == _metric(best):
+    if high >= 0:
         return f"The network ties with the best baseline without one and has shown nothing: {text}."
     return f"THE NETWORK LOSES to a baseline without one and so has shown nothing: {text}."
 

@@ -117,14 +117,27 @@ def test_a_quote_that_nobody_meant_is_named(tmp_path: Path, block_bytes: int) ->
     check(30, open_quote, message=r"line 32: .* is not closed before the end")
     two = ('u1,i1,3,"Weird', *lines[3:6], 'u1,i1,3,"Al"')
     check(4, *two, message=r"line 6: .* has swallowed 4 whole rows; .*--no-quotes")
-    check(4, 'u1,i1,3,"Weird', 'u1,i1,3,"Al"', message=r"line 6: .* has swallowed 1 whole rows")
+    check(4, 'u1,i1,3,"Weird', 'u1,i1,3,"Al"', message=r"line 6: .* has swallowed a whole row")
+    two = ('u1,i1,3,"Weird, live', *lines[3:6], 'u1,i1,3,Al, "')  # commas at both ends
+    path = write(tmp_path, *lines[:4], *two, *lines[4:], header=header)
+    refuse(path, TEXT, r"line 6: .* has swallowed 4 whole rows", block_bytes=block_bytes)
+    beside = ('u1,i1,3,"one\nsong"', 'u1,i1,3,"Weird', 'u1,i1,3,Al"')  # a good one before
+    path = write(tmp_path, *lines[:4], *beside, *lines[4:], header=header)
+    refuse(path, TEXT, r"line 8: .* has swallowed a whole row", block_bytes=block_bytes)
     stray = ['u1,i1,3,"Weird, the', 'u1,i1,3,"Al"']  # the comma hides that this is a whole row
     path = write(tmp_path, *lines[:4], *stray, *lines[4:], header=header)
     refuse(path, TEXT, r"line 6: .* closes in the middle of another", block_bytes=block_bytes)
+    stray = ['u1,i1,3,"Weird', *lines[3:6], 'u1,i1,3,"Al, D"']  # it leaves too many fields
+    path = write(tmp_path, *lines[:4], *stray, *lines[4:], header=header)
+    refuse(path, TEXT, r"line 6: .* closes in the middle of another", block_bytes=block_bytes)
     # Control: titles with line ends that nobody would take for rows.
-    titles = ['u1,i1,3,"one\ntwo, three"', 'u1,i1,3,"say ""four""\n\nfive"']
+    titles = [
+        'u1,i1,3,"one\ntwo, three"',
+        'u1,i1,3,"good\nFast, cheap, simple, nice"',
+        'u1,i1,3,"say ""four""\n\nfive"',
+    ]
     path = write(tmp_path, *lines, *titles, header=header)
-    assert build(path, TEXT, block_bytes=1 << 20).counts.rows_read == 32
+    assert build(path, TEXT, block_bytes=1 << 20).counts.rows_read == 33
 
 
 @pytest.mark.parametrize("block_bytes", [64, 1 << 20])
@@ -140,7 +153,7 @@ def test_a_quote_that_nobody_meant_in_the_first_column_is_named(
 
     check(
         [*lines[:4], '"5 inch,u1,i1,3', '"nice","u1","i2","4"', *lines[4:]],
-        r"line 6: .* has swallowed 1 whole rows; .*--no-quotes",
+        r"line 6: .* has swallowed a whole row; .*--no-quotes",
     )
     check(
         [*lines[:4], '"5 inch,u1,i1,3', *lines[4:9], '",u1,i1,3', *lines[9:]],
@@ -157,6 +170,8 @@ def test_a_missing_column_names_the_nearest(tmp_path: Path) -> None:
     refuse(path, TEXT, r"log\.csv line 1: expected a column 'user'.*did you mean 'userid'")
     path = write(tmp_path, "a,b,c,d", header="user,item,time,user")
     refuse(path, TEXT, "found it twice")
+    path = write(tmp_path, *GOOD, header="user,item,time")
+    refuse(path, TEXT | {"separator": ";"}, r"holds one field: .* with --separator")
 
 
 def test_column_numbers_without_a_header(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The pipeline against a slow and obvious build of the same recipe, in plain Python."""
 
 import json
+import re
 import tempfile
 from collections import Counter, defaultdict
 from itertools import pairwise
@@ -166,6 +167,10 @@ def read_table(path: Path) -> list[tuple[Any, ...]]:
     return list(zip(*columns, strict=True))
 
 
+def number_of(text: str) -> int:
+    return int(text.partition(" ")[0].replace(",", ""))
+
+
 def fast_build(folder: Path, rows: list[Any], recipe: Recipe, **sizes: int) -> dict[str, Any]:
     inputs = {"train": [], "test": []}
     for part in inputs:
@@ -181,6 +186,10 @@ def fast_build(folder: Path, rows: list[Any], recipe: Recipe, **sizes: int) -> d
     )
     verify_files(output, manifest)
     assert not (output / "scratch").exists()
+    # What is printed adds up: read - dropped = kept.
+    read, dropped, kept = re.split("; dropped: |\nkept: ", manifest.describe())
+    lost = 0 if dropped == "none" else sum(map(number_of, dropped.split(", ")))
+    assert number_of(read) - lost == number_of(kept) == manifest.num_interactions
     return {
         "rows": {
             split: [

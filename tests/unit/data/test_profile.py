@@ -27,10 +27,9 @@ def test_every_line_of_a_small_log(tmp_path: Path) -> None:
     ]  # fmt: skip
     split = {"kind": "by_time", "validation_from": "2024-02-01", "test_from": "2024-03-01"}
     assert said_of(tmp_path, lines, split) == [
-        "11 interactions read; 1 partial dates; left out: 1 short histories, 1 short histories "
-        "interactions",
+        "11 interactions read (1 partial date); dropped: 1 of 1 user with a short history",
         # Of 10 interactions, 5 are distinct pairs of 2 users and 3 items.
-        "10 interactions of 2 users with 3 items (density 83.33%)",
+        "kept: 10 interactions of 2 users with 3 items (density 83.33%)",
         "rows: 2 train, 1 validation, 2 test",
         "items of a user: min 4, 10 % 4, 25 % 4, 50 % 6, 75 % 6, 90 % 6, max 6",
         "repeats: 5 interactions with an item that the user had before, 2 directly after it",

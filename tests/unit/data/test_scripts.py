@@ -46,7 +46,7 @@ def test_build_interactions_on_the_command_line(log: Path, tmp_path: Path) -> No
     manifest = read_manifest(out)
     assert (manifest.name, manifest.window, manifest.num_users) == ("out", 5, 9)
     assert manifest.counts.filtered_rows == 50
-    assert "200 interactions read; left out: 50 filtered rows" in said
+    assert "200 interactions read; dropped: 50 in filtered rows" in said
     again = run("build_interactions.py", "--input", log, *columns, *more, "--output", out, code=1)
     assert again.startswith(f"error: {out} already exists")
 

@@ -15,7 +15,8 @@ from jobs.measure_order import main
 from skiprec.data.ingest import build_dataset, make_recipe
 from skiprec.evaluation.order import markov
 from skiprec.evaluation.order.markov import MarkovModel
-from skiprec.evaluation.order.report import OrderReport
+from skiprec.evaluation.order.measure import OrderMeasured
+from skiprec.evaluation.order.report import OrderReport, order_report
 
 NUM_ITEMS, WINDOW, MAX_ORDER = 6, 5, 3
 
@@ -132,6 +133,36 @@ def test_order_is_found_where_every_list_of_ten_has_the_item(tmp_path: Path) -> 
 def test_few_users_are_too_few_to_say(tmp_path: Path) -> None:
     statement = statement_of(build(tmp_path, True, num_users=40), tmp_path / "o")
     assert "too few to say" in statement
+
+
+def test_targets_that_were_never_trained_on_measure_nothing(tmp_path: Path) -> None:
+    lines = [f"u{user} " + " ".join(f"i{user}-{n}" for n in range(8)) for user in range(40)]
+    (tmp_path / "log.txt").write_text("\n".join(lines))
+    content = {
+        "name": "t",
+        "window": 8,
+        "source": {"kind": "sequences", "first_field_is_user": True},
+        "split": {"kind": "leave_one_out"},
+    }
+    recipe = make_recipe(content, {}, "t")
+    build_dataset(recipe, [tmp_path / "log.txt"], tmp_path / "d", progress=str)
+    statement = statement_of(tmp_path / "d", tmp_path / "o")
+    assert statement.startswith("Not measured: 40 of 40 targets are in no training row")
+
+
+def test_what_is_not_ahead_of_popularity_is_no_order() -> None:
+    """A last item that tells less than nothing is easy to beat, by a context seldom found."""
+
+    def statement(popular: int) -> str:
+        rank_RK = np.full((200, 3), 99)
+        rank_RK[:30, 2] = 1
+        rank_RK[30:62, 0] = popular
+        rows = np.arange(200)
+        measured = OrderMeasured(rank_RK, np.ones((200, 3)), rows, rows, 0, 9, 9, 200)
+        return order_report(measured, {})["statement"]
+
+    assert statement(99).startswith("Order beyond the last item is there")
+    assert statement(1).startswith("Counting shows no order")
 
 
 def test_the_results_need_a_folder_before_anything_is_counted(
