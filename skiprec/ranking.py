@@ -98,15 +98,27 @@ def row_cross_entropy(x_ND: Tensor, scores: Scores, *, target_N: Tensor) -> Tens
 
     The scores are computed in chunks of rows.
     """
-    size = max(1, MAX_SCORES // scores.num_items)
     parts = [
         F.cross_entropy(
-            scores.columns(x_ND[start : start + size].float(), 0, scores.num_items),
-            (target_N[start : start + size] - 1).clamp(min=0),
+            scores.columns(x_ND[rows].float(), 0, scores.num_items),
+            (target_N[rows] - 1).clamp(min=0),
             reduction="none",
         )
-        for start in range(0, max(1, len(x_ND)), size)
+        for rows in _row_chunks(len(x_ND), scores.num_items)
     ]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def lost_reciprocal_rank(x_ND: Tensor, scores: Scores, *, target_N: Tensor) -> Tensor:
+    """`[N]`: minus what each row adds to MRR@20, which is 1 / rank up to rank 20.
+
+    A row without a target (0) has 0.
+    """
+    parts = []
+    for rows in _row_chunks(len(x_ND), scores.num_items):
+        rank_N = target_ranks(x_ND[rows], scores, target_B=target_N[rows])
+        parts.append(torch.where((rank_N >= 1) & (rank_N <= 20), -1 / rank_N, 0.0))
     return torch.cat(parts)
 
 
@@ -117,10 +129,9 @@ def certainty(x_ND: Tensor, scores: Scores) -> Tensor:
     The margin is log p of the best item minus that of the second best. The scores are computed in
     chunks of rows.
     """
-    size = max(1, MAX_SCORES // scores.num_items)
     parts = []
-    for start in range(0, max(1, len(x_ND)), size):
-        some_ND = x_ND[start : start + size].float()
+    for rows in _row_chunks(len(x_ND), scores.num_items):
+        some_ND = x_ND[rows].float()
         log_prob_NV = scores.columns(some_ND, 0, scores.num_items).log_softmax(1)
         entropy_N = -(log_prob_NV.exp() * log_prob_NV).sum(1)
         best_N2 = log_prob_NV.topk(min(2, scores.num_items), dim=1).values

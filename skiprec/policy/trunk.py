@@ -52,6 +52,11 @@ class PolicyTrunk(nn.Module):
         return vector_BD
 
 
+# Features that are one number go from 0 to about this: the logarithm of 50 items, and entropy and
+# margin of the scores of some thousand items, in nats.
+USUAL_MAXIMUM = {"length": 4.0, "entropy": 8.0, "margin": 5.0}
+
+
 class StateTrunk(nn.Module):
     """Turns the state after the first blocks into one vector for each row: one hidden layer.
 
@@ -72,9 +77,19 @@ class StateTrunk(nn.Module):
         return "entropy" in self.features or "margin" in self.features
 
     def reset_parameters(self, generator: torch.Generator) -> None:
-        """Draws the layer."""
-        nn.init.xavier_uniform_(self.project.weight, generator=generator)
+        """Draws the layer. Without the state, each unit bends at a random point of the usual range.
+
+        With biases of 0 all units would bend where the numbers are 0. Their sum would then be a
+        straight line in the length, and depth can be worth most at middle lengths.
+        """
+        weight_HF = self.project.weight
+        nn.init.xavier_uniform_(weight_HF, generator=generator)
         nn.init.zeros_(self.project.bias)
+        if "state" not in self.features:
+            maximum_F = torch.tensor([USUAL_MAXIMUM[feature] for feature in self.features])
+            point_HF = torch.rand(weight_HF.shape, generator=generator) * maximum_F
+            with torch.no_grad():
+                self.project.bias.sub_((weight_HF * point_HF).sum(1))
 
     def forward(self, history: History) -> Tensor:
         """`[B, D]`: the vectors of the last positions."""

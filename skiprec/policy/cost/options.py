@@ -13,9 +13,9 @@ class Options(LearnedSection):
     """The policy predicts the cost of running fewer blocks for each user, and weighs it by a price.
 
     It is trained by supervision. The cost of the first n blocks is their cross-entropy at the last
-    position minus the cross-entropy of all N blocks. (With `reads_after`, rows
-    shorter than the window also teach the costs at their earlier positions.) Serving runs the n
-    blocks with the smallest predicted cost + price * n / N, in nats.
+    position minus the cross-entropy of all N blocks, in nats, or what they lose of MRR@20
+    (`cost_in`). (With `reads_after`, rows shorter than the window also teach the costs at their
+    earlier positions.) Serving runs the n blocks with the smallest predicted cost + price * n / N.
     """
 
     has_price_knob: ClassVar[bool] = True
@@ -24,6 +24,9 @@ class Options(LearnedSection):
     """Predict the cost of running fewer blocks."""
     nest_sizes: tuple[PositiveInt, ...] = Field(min_length=1)
     """Numbers n, rising: the first n blocks are an offered set, beside the set of all blocks."""
+    cost_in: Literal["reciprocal_rank"] | None = None
+    """What a cost is measured in. `reciprocal_rank`: how much smaller 1 / rank of the target is, 0
+    behind rank 20, which is what the row takes from MRR@20. None: cross-entropy, in nats."""
     target_keep_frac: float = Field(0.5, gt=0, le=1)
     """Largest share of block calls that is kept. Each validation sets the price to reach it on the
     validation rows; `evaluation.keep_frac` changes it without training."""

@@ -5,6 +5,7 @@ blocks that each row ran. The predictor learns from the costs of all sets. The b
 step computes these costs, with dropout off and without gradient.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -16,8 +17,11 @@ from skiprec.policy.cost.options import Options
 from skiprec.policy.prices import price_for
 from skiprec.policy.training import DecideRows, PolicyTraining
 from skiprec.policy.trunk import StateTrunk
-from skiprec.ranking import row_cross_entropy
+from skiprec.ranking import lost_reciprocal_rank, row_cross_entropy
 from skiprec.types import PADDING, Batch, KeepDecision, Pass
+
+# From states, scores and `target_N` to what each row costs.
+RowCost = Callable[..., Tensor]
 
 
 class Training(PolicyTraining):
@@ -37,13 +41,17 @@ class Training(PolicyTraining):
             return self._loss_of_positions(batch, decision.early.depth, pass_)
         predicted_BM = decision.cost_BM
         assert predicted_BM is not None
-        cost_BM = nested_costs(self.network, batch, self.policy.sizes)
+        cost_BM = nested_costs(self.network, batch, self.policy.sizes, self._row_cost)
         error_BM = (predicted_BM - cost_BM).square()
         loss = self.options.cost_weight * error_BM.mean(1).sum() / pass_.num_rows
         return loss, {
             "cost_error": error_BM.detach().mean(1).sum(),
             "cost_of_smallest": cost_BM[:, 0].sum(),
         }
+
+    @property
+    def _row_cost(self) -> RowCost:
+        return row_cross_entropy if self.options.cost_in is None else lost_reciprocal_rank
 
     def _loss_of_positions(
         self, batch: Batch, depth: int, pass_: Pass
@@ -59,7 +67,9 @@ class Training(PolicyTraining):
             if trunk.reads_scores:
                 certainty_N2 = network.certainty(network.output_after(early)[is_fitted_TB])
         vector_ND = trunk.hidden(state_ND, length_TB[is_fitted_TB][:, None], certainty_N2)
-        cost_NM = nested_costs_of_positions(network, batch, is_fitted_TB, self.policy.sizes)
+        cost_NM = nested_costs_of_positions(
+            network, batch, is_fitted_TB, self.policy.sizes, self._row_cost
+        )
         error_NM = (self.policy.costs(vector_ND) - cost_NM).square()
         assert pass_.num_targets is not None
         assert pass_.num_rows is not None
@@ -83,10 +93,15 @@ class Training(PolicyTraining):
 
 
 @torch.no_grad()
-def nested_costs(network: SkipRecNetwork, batch: Batch, sizes: tuple[int, ...]) -> Tensor:
-    """`[B, M]`: the cost of the first n blocks for each n in `sizes`, in nats; 0 without a target.
+def nested_costs(
+    network: SkipRecNetwork,
+    batch: Batch,
+    sizes: tuple[int, ...],
+    row_cost: RowCost = row_cross_entropy,
+) -> Tensor:
+    """`[B, M]`: the cost of the first n blocks for each n in `sizes`; 0 without a target.
 
-    The cost is the cross-entropy at the last position minus the cross-entropy of all blocks.
+    It is the `row_cost` at the last position minus that of all blocks.
 
     Args:
         sizes: numbers of blocks, rising; the last one is all blocks.
@@ -94,9 +109,9 @@ def nested_costs(network: SkipRecNetwork, batch: Batch, sizes: tuple[int, ...]) 
     target_B = batch.target_BT[:, -1]
     with without_dropout(network):
         x_MBD = network.prefixes(network.embed_batch(batch), sizes)
-    use = partial(row_cross_entropy, target_N=target_B.repeat(len(sizes)))
-    entropy_MB = network.head(x_MBD.flatten(0, 1), use).view(len(sizes), -1)
-    cost_MB: Tensor = entropy_MB - entropy_MB[-1]
+    use = partial(row_cost, target_N=target_B.repeat(len(sizes)))
+    value_MB = network.head(x_MBD.flatten(0, 1), use).view(len(sizes), -1)
+    cost_MB: Tensor = value_MB - value_MB[-1]
     return torch.where(target_B == PADDING, 0.0, cost_MB).t()
 
 
@@ -119,13 +134,17 @@ def fitted_positions(batch: Batch, counts_from_the_end: bool) -> Tensor:
 
 @torch.no_grad()
 def nested_costs_of_positions(
-    network: SkipRecNetwork, batch: Batch, is_fitted_TB: Tensor, sizes: tuple[int, ...]
+    network: SkipRecNetwork,
+    batch: Batch,
+    is_fitted_TB: Tensor,
+    sizes: tuple[int, ...],
+    row_cost: RowCost = row_cross_entropy,
 ) -> Tensor:
     """`[N, M]`: as `nested_costs`, at some scored positions, in the order of time, then rows."""
     target_N = batch.target_BT.t()[is_fitted_TB]
     with without_dropout(network):
         x_MTBD = network.states(network.embed_batch(batch), None, sizes)
-    use = partial(row_cross_entropy, target_N=target_N.repeat(len(sizes)))
+    use = partial(row_cost, target_N=target_N.repeat(len(sizes)))
     x_ND = x_MTBD[:, is_fitted_TB].flatten(0, 1)
-    entropy_MN: Tensor = network.head(x_ND, use).view(len(sizes), len(target_N))
-    return (entropy_MN - entropy_MN[-1]).t()
+    value_MN: Tensor = network.head(x_ND, use).view(len(sizes), len(target_N))
+    return (value_MN - value_MN[-1]).t()

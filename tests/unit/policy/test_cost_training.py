@@ -1,5 +1,7 @@
 """Training of the cost policy: the measured costs, and which weights get a gradient."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from skiprec import ranking
 from skiprec.network import SkipRecNetwork
 from skiprec.policy.cost.training import nested_costs
 from skiprec.policy.training import policy_training
-from skiprec.ranking import row_cross_entropy
+from skiprec.ranking import lost_reciprocal_rank, row_cross_entropy
 from skiprec.training.objective import Objective
 from skiprec.types import PADDING, Batch, KeepDecision, Pass
 from tests.testkit.networks import (
@@ -32,8 +34,19 @@ def network_with(**options: Any) -> SkipRecNetwork:
     return build_network(model_config(dropout=0.5), policy_config("cost", **options)).train()
 
 
+def lost_rank(score_BV: Tensor, target_B: Tensor) -> Tensor:
+    """Minus 1 / rank of one target, 0 behind rank 20, by sorting."""
+    order = sorted(range(NUM_ITEMS), key=lambda item: (-float(score_BV[0, item]), item))
+    rank = 1 + order.index(int(target_B))
+    return torch.tensor(-1 / rank if rank <= 20 else 0.0)
+
+
 @torch.no_grad()
-def slow_costs(network: SkipRecNetwork, batch: Batch) -> Tensor:
+def slow_costs(
+    network: SkipRecNetwork,
+    batch: Batch,
+    cost: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+) -> Tensor:
     """The costs from running each set as its own decision, row by row, masked, without dropout."""
     network.eval()
     rows = []
@@ -45,7 +58,7 @@ def slow_costs(network: SkipRecNetwork, batch: Batch) -> Tensor:
             keep_BL = (torch.arange(4) < size).float()[None]
             x_TBD = network.encode(history, KeepDecision(keep_BL, None), "masked")
             score_BV = x_TBD[-1] @ network.head.weight_VD.t() + network.head.bias_V
-            entropies.append(F.cross_entropy(score_BV, one.items_BW[:, -1] - 1))
+            entropies.append(cost(score_BV, one.items_BW[:, -1] - 1))
         rows.append(torch.stack(entropies) - entropies[-1])
     network.train()
     return torch.stack(rows)
@@ -63,6 +76,36 @@ def test_costs_are_those_of_each_set_run_by_itself(
     torch.testing.assert_close(actual_BM, slow_costs(network, batch), rtol=1e-4, atol=1e-5)
     assert (actual_BM[:, -1] == 0).all()
     assert actual_BM[:, 0].std() > 0.1, "the costs of rows must differ"
+
+
+@pytest.mark.parametrize("max_scores", [1, 7 * NUM_ITEMS, 2**24])
+def test_costs_can_be_what_a_row_loses_of_the_mrr(
+    max_scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "MAX_SCORES", max_scores)
+    network, batch = network_with(), random_batch(30)
+    actual_BM = nested_costs(network, batch, SIZES, lost_reciprocal_rank)
+    torch.testing.assert_close(actual_BM, slow_costs(network, batch, lost_rank))
+    assert (actual_BM != 0).any(0).tolist() == [True, True, False]
+    use = partial(lost_reciprocal_rank, target_N=torch.tensor([0]))
+    assert network.head(torch.ones(1, 8), use).tolist() == [0], "a row without a target"
+
+
+def test_the_policy_learns_the_costs_in_which_it_is_asked_to_learn_them() -> None:
+    batch = random_batch(20)
+    errors = []
+    for cost_in, row_cost in ((None, row_cross_entropy), ("reciprocal_rank", lost_reciprocal_rank)):
+        config = run_config("cost", policy__cost_in=cost_in)
+        network = build_network(config.model, config.policy)
+        sums = Objective(network, config)(batch, loss_pass(batch))
+        decision = network.decide(network.embed_batch(batch), 0.5)
+        assert decision is not None
+        assert decision.cost_BM is not None
+        cost_BM = nested_costs(network, batch, network.policy.sizes, row_cost)
+        expected = (decision.cost_BM - cost_BM).square().mean(1).sum().item()
+        assert sums["cost_error"].item() == pytest.approx(expected, rel=1e-5)
+        errors.append(expected)
+    assert errors[0] != pytest.approx(errors[1], rel=0.1)
 
 
 def test_a_row_without_a_target_costs_nothing() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from skiprec.evaluation.measure.compute_cost import measure_cost
 from skiprec.inference.executor import recommend
@@ -267,3 +268,30 @@ def test_a_policy_that_is_certain_of_every_block_keeps_them_at_every_setting() -
 def test_the_initial_scale_leaves_the_norms_of_exits_alone() -> None:
     network = build_network(model_config(exits=EXITS, initial_scale=3.0), awake=False)
     assert (network.exits.weight_MD == 1).all()
+
+
+def fitted(features: tuple[str, ...], value_BF: Tensor, cost_B: Tensor) -> Tensor:
+    """What a trunk with a linear head says after 500 steps of Adam on these rows."""
+    trunk = StateTrunk(features, 32, 4)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(0)
+    trunk.reset_parameters(generator)
+    head = torch.nn.Linear(32, 1)
+    torch.nn.init.normal_(head.weight, std=0.02, generator=generator)
+    torch.nn.init.zeros_(head.bias)
+    optimizer = torch.optim.Adam([*trunk.parameters(), *head.parameters()], 3e-3)
+    for _ in range(500):
+        found_B = head(trunk.hidden(torch.zeros(len(cost_B), 4), value_BF[:, :1], value_BF))[:, 0]
+        optimizer.zero_grad()
+        (found_B - cost_B).square().mean().backward()
+        optimizer.step()
+    return found_B.detach()
+
+
+@pytest.mark.parametrize("feature", ["length", "entropy"])
+def test_a_policy_can_learn_that_depth_pays_in_the_middle(feature: str) -> None:
+    """On games of chess depth is worth most behind 10 to 25 moves, and little elsewhere."""
+    length_B = torch.arange(1.0, 50.0)
+    x_B = length_B if feature == "length" else 8 * length_B / 49
+    cost_B = torch.exp(-((x_B / x_B.max() - 0.3).square()) / 0.05)
+    found_B = fitted((feature,), torch.stack([x_B, torch.zeros(49)], 1), cost_B)
+    assert (found_B - cost_B).square().mean() < 0.08 * cost_B.var()
