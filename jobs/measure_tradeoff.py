@@ -107,7 +107,7 @@ def main(argv: list[str]) -> int:
         "split": arguments.split,
         "rows": f"{len(measured.user_R):,}",
         "batch": timing.batch,
-        "timed_histories": timing.histories,
+        "timed_histories_in_each_round": timing.histories,
         "rounds": timing.rounds,
         "executor": measured.executor,
         "cpu": cpu_model(),

@@ -43,10 +43,10 @@ from skiprec.inference.saved_model import (
 )
 from skiprec.inference.to_onnx import refuse_without_packages, write_onnx
 from skiprec.network import SkipRecNetwork
-from skiprec.policy.prices import price_for
+from skiprec.policy.prices import price_for, shares_between
 from skiprec.types import PADDING
 
-CURVE_SHARES = np.linspace(0, 1, 17)[1:]  # of the blocks; points of the operating curve
+CURVE_POINTS = 17
 SELF_TEST_ROWS = 8
 
 
@@ -166,11 +166,14 @@ def measure_curve(
     rule: str,
     validation: Validation,
 ) -> tuple[CurvePoint, ...]:
-    """The policy at settings that keep 1/16, 2/16, … of the blocks of these rows, or nearly so."""
+    """The policy at settings that keep some shares of the blocks of these rows, or nearly so.
+
+    They are 1/16, 2/16, …, or for nested sets lie between their sizes.
+    """
     numbers_RK = _numbers(network, validation)
     item_N, end_B = validation.flat
     points: dict[float, CurvePoint] = {}
-    for share in CURVE_SHARES.tolist():
+    for share in _curve_shares(network, rule):
         setting = _setting_for(network, rule, numbers_RK, share)
         answer = model.recommend(item_N, end_B, 20, False, None, setting)
         point = _point(answer, setting, validation)
@@ -197,13 +200,22 @@ def _point(answer: Answer, setting: float, validation: Validation) -> CurvePoint
     return CurvePoint(float(answer.keep_BL.mean()), setting, mrr, float(hit_RK.any(1).mean()))
 
 
+def _curve_shares(network: SkipRecNetwork, rule: str) -> list[float]:
+    if rule == "cheapest_set":
+        return shares_between(_sizes(network), CURVE_POINTS)
+    return [place / (CURVE_POINTS - 1) for place in range(1, CURVE_POINTS)]
+
+
+def _sizes(network: SkipRecNetwork) -> torch.Tensor:
+    return torch.tensor(network.policy.linear_rule.set_sizes)  # type: ignore[union-attr]
+
+
 def _setting_for(
     network: SkipRecNetwork, rule: str, numbers_RK: NDArray[np.float32], share: float
 ) -> float:
     """A setting of the rule with which these rows keep at most a share of the blocks."""
     if rule == "cheapest_set":
-        sizes = torch.tensor(network.policy.linear_rule.set_sizes)  # type: ignore[union-attr]
-        return price_for(torch.from_numpy(numbers_RK), sizes, share)
+        return price_for(torch.from_numpy(numbers_RK), _sizes(network), share)
     return float(np.quantile(numbers_RK, 1 - share, method="higher")) if share < 1 else -1e9
 
 

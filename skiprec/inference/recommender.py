@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,11 @@ class Recommender:
         self._popular_V = np.argsort(-model.count_V, kind="stable")
         share_V = model.count_V / max(1, model.count_V.sum())
         self._share_V = share_V.astype(np.float32)
+        self._curve = sorted(self.spec.curve, key=lambda point: point.keep)
+        self._keep_of_point = [point.keep for point in self._curve]
+        blocks = self.spec.shape["blocks"]
+        # By depth, the decision to run the first blocks, as a batch of one row.
+        self._first_1L = [np.arange(blocks)[None] < depth for depth in range(blocks + 1)]
         if executor is None:
             executor = "native" if find_library() else "numpy"
             if executor == "numpy":
@@ -266,25 +272,21 @@ class Recommender:
         spec = self.spec
         if keep is not None and not 0 <= keep <= 1:
             raise ValueError(f"expected keep from 0 to 1, a share of the blocks, got {keep}")
+        chooses_nothing = spec.shape["rule"] == RUN_ALL
         if keep == 1:
-            return np.ones((rows, spec.shape["blocks"]), np.bool_), 0.0
+            return None if chooses_nothing else _repeated(self._first_1L[-1], rows), 0.0
         if keep is None and spec.constant_keep:
             return np.tile(np.array(spec.constant_keep), (rows, 1)), 0.0
         if keep is None:
             return None, spec.setting
-        if not spec.curve:
+        if not self._curve:
             raise ValueError(
                 f"keep={keep} needs a learned policy or exits, and this model has neither (policy "
                 f"{spec.policy!r}); leave keep out"
             )
-        point = max(
-            (point for point in spec.curve if point.keep <= keep),
-            key=lambda point: point.keep,
-            default=spec.curve[0],
-        )
-        if spec.shape["rule"] == RUN_ALL:  # the points are exits, and a setting is a depth
-            is_first_L = np.arange(spec.shape["blocks"]) < point.setting
-            return np.tile(is_first_L, (rows, 1)), 0.0
+        point = self._curve[max(0, bisect_right(self._keep_of_point, keep) - 1)]
+        if chooses_nothing:  # the points are exits, and a setting is a depth
+            return _repeated(self._first_1L[math.ceil(point.setting)], rows), 0.0
         return None, point.setting
 
     def _popular(
@@ -317,6 +319,10 @@ class Recommender:
                     f"expected the scores {case['scores'][:3]}…, got {answer.scores[:3]}…; export "
                     "the model again, and report this"
                 )
+
+
+def _repeated(keep_1L: NDArray[np.bool_], rows: int) -> NDArray[np.bool_]:
+    return keep_1L if rows == 1 else np.repeat(keep_1L, rows, 0)
 
 
 def _name(item: Any, row: int | None) -> str:

@@ -47,7 +47,7 @@ class PriceKnob(Knob):
         self.served = float(policy.price_1)
 
     def points(self, numbers_RK: Numbers) -> list[OperatingPoint]:
-        """See `Knob`. The prices are chosen so that the kept shares are evenly spaced."""
+        """See `Knob`. Between neighbouring sets there are as many points as between others."""
         block_L = np.arange(int(self.size_M[-1]))
         return [
             OperatingPoint(price, block_L < size_R.numpy()[:, None])

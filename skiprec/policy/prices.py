@@ -1,4 +1,4 @@
-"""Choosing among nested sets of blocks by a price. Costs and prices are in nats."""
+"""Choosing among nested sets of blocks by a price, which is in the unit of the costs."""
 
 import numpy as np
 import torch
@@ -25,13 +25,14 @@ def price_for(cost_RM: Tensor, size_M: Tensor, keep_frac: float) -> float:
     larger than `keep_frac`, the result is a price at which every row takes the smallest set.
     """
     low, high = -1.0, 1.0
-    while _kept(cost_RM, size_M, low) <= keep_frac and low > -1e6:
+    most = keep_frac * int(size_M[-1])
+    while _mean_size(cost_RM, size_M, low) <= most and low > -1e6:
         low *= 4
-    while _kept(cost_RM, size_M, high) > keep_frac and high < 1e6:
+    while _mean_size(cost_RM, size_M, high) > most and high < 1e6:
         high *= 4
     for _ in range(60):
         middle = (low + high) / 2
-        if _kept(cost_RM, size_M, middle) > keep_frac:
+        if _mean_size(cost_RM, size_M, middle) > most:
             low = middle
         else:
             high = middle
@@ -41,13 +42,23 @@ def price_for(cost_RM: Tensor, size_M: Tensor, keep_frac: float) -> float:
 def choices_by_price(
     cost_RM: Tensor, size_M: Tensor, num_points: int
 ) -> list[tuple[float, Tensor]]:
-    """`(price, size_R)` at prices whose kept shares are evenly spaced between smallest and all."""
-    smallest = float(size_M[0] / size_M[-1])
-    shares = np.linspace(smallest, 1, num_points + 2)[1:-1]
-    prices = [price_for(cost_RM, size_M, share) for share in shares.tolist()]
+    """`(price, size_R)` at prices whose kept shares lie between the smallest set and all blocks."""
+    shares = shares_between(size_M, num_points + 2)[1:-1]
+    prices = [price_for(cost_RM, size_M, share) for share in shares]
     return [(p, size_M[cheapest(cost_RM, size_M, torch.tensor([p]))]) for p in prices]
 
 
-def _kept(cost_RM: Tensor, size_M: Tensor, price: float) -> float:
+def shares_between(size_M: Tensor, num: int) -> list[float]:
+    """`num` shares of all blocks, from the smallest set to 1, as many between any two neighbours.
+
+    So a nest of 2, 4, 8, …, 64 blocks has as many of them between 2 and 4 as between 32 and 64.
+    """
+    place_N = np.linspace(0, len(size_M) - 1, num)
+    size_N = np.interp(place_N, np.arange(len(size_M)), size_M.numpy())
+    shares: list[float] = (size_N / int(size_M[-1])).tolist()
+    return shares
+
+
+def _mean_size(cost_RM: Tensor, size_M: Tensor, price: float) -> float:
     choice_R = cheapest(cost_RM, size_M, cost_RM.new_tensor([price]))
-    return float((size_M[choice_R] / size_M[-1]).double().mean())
+    return float(size_M[choice_R].double().mean())

@@ -112,13 +112,12 @@ def measure_cost(network: SkipRecNetwork, num_positions: int, k: int) -> Compute
         count_flops(lambda i=index: stack.run_block(i, x_TBD, context_TBC, key_B))  # type: ignore[misc]
         for index in range(network.num_blocks)
     )
-    block_L = _with_readouts(network, block_L, x_TBD[-1:])
     # A policy that reads an early state runs the first blocks, which are no cost of its own.
     early = 0 if network.policy is None else network.policy.reads_after or 0
     return ComputeCost(
         embedding=count_flops(lambda: network.embed(items_BT, key_B, times_BW)),
         policy=count_flops(lambda: network.decide(history)) - sum(block_L[:early]),
-        block_L=block_L,
+        block_L=_with_readouts(network, block_L, x_TBD[-1:]),
         head=count_flops(lambda: network.head(out_BD, partial(top_items, k=k))),
     )
 

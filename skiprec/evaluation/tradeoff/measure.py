@@ -12,9 +12,11 @@ from skiprec.data.batching import evenly_spaced_rows
 from skiprec.data.shards import ShardSet
 from skiprec.evaluation.answers import CUT, Answers, Floats, histories_of, original_ids
 from skiprec.inference.recommender import Executor, Recommender
+from skiprec.keyed_random import mix, permutation
 
 ROWS_AT_ONCE = 4096
 WARM_UP_ROUNDS = 2
+ORDER_SEED = 20261130
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,11 @@ class ModelPoint:
 
 @dataclass(frozen=True)
 class Timing:
-    """How times are taken: some histories, in calls of `batch`, in rounds over all points."""
+    """How times are taken: in rounds over all points, each with as many other histories.
+
+    The rounds together have histories enough that a policy keeps as many blocks in them as in all
+    rows.
+    """
 
     histories: int = 256
     batch: int = 1
@@ -85,7 +91,7 @@ def measure_tradeoff(
         for start in range(0, len(row_R), ROWS_AT_ONCE):
             answers.add(rows.items_RW[start : start + ROWS_AT_ONCE], exclude_seen=False)
         found.append(answers)
-    timed_R = evenly_spaced_rows(len(row_R), timing.histories)
+    timed_R = evenly_spaced_rows(len(row_R), timing.histories * timing.rounds)
     histories = histories_of(rows.items_RW[timed_R], ids).to_pylist()
     return TradeoffMeasured(
         [point for point, _ in points],
@@ -119,20 +125,20 @@ def _times(
     timing: Timing,
     progress: Callable[[str], None],
 ) -> Floats:
-    """`[N, P]`: each round asks every point for the same histories, so disturbances hit all."""
-    calls = [
-        histories[start : start + timing.batch] for start in range(0, len(histories), timing.batch)
-    ]
+    """`[N, P]`: a round asks every point for the same histories, so disturbances hit all."""
+    every = timing.rounds if len(histories) >= timing.rounds else 1
     rounds = []
     for number in range(-WARM_UP_ROUNDS, timing.rounds):
         progress(f"times: round {max(0, number + 1)} of {timing.rounds}")
+        asked = histories[number % every :: every]
+        calls = [asked[start : start + timing.batch] for start in range(0, len(asked), timing.batch)]
         times_P = np.zeros(len(points))
-        for place in np.roll(np.arange(len(points)), number):
+        for place in permutation(mix(ORDER_SEED, number + WARM_UP_ROUNDS), len(points)):
             point, model = points[place]
             start_s = time.perf_counter()
             for call in calls:
                 model.recommend(call, k=CUT, exclude_seen=False, keep=point.keep)
-            times_P[place] = 1000 * (time.perf_counter() - start_s) / len(histories)
+            times_P[place] = 1000 * (time.perf_counter() - start_s) / len(asked)
         if number >= 0:
             rounds.append(times_P)
     return np.stack(rounds)

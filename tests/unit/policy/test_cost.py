@@ -173,3 +173,11 @@ def test_the_price_is_not_rounded_in_a_bfloat16_network(kind: str) -> None:
     assert network.policy.price_1.item() == pytest.approx(1.1, abs=1e-5)
     keep_BL = decide(network, random_batch(5), None).keep_BL
     assert ((keep_BL == 0) | (keep_BL == 1)).all()
+
+
+def test_a_share_of_exactly_the_smallest_set_has_a_price_that_means_something() -> None:
+    size_M = torch.tensor([2, 4, 6])
+    cost_BM = torch.tensor([[0.3, 0.1, 0.0], [0.2, 0.05, 0.0]])
+    price = price_for(cost_BM, size_M, 1 / 3)
+    # The first row takes 2 blocks instead of 4 from a price of 0.6 on: 0.3 + p / 3 = 0.1 + 2 p / 3.
+    assert price == pytest.approx(0.6, rel=1e-5)

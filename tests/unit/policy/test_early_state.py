@@ -233,12 +233,25 @@ def test_the_policy_is_fitted_on_states_without_dropout() -> None:
     assert errors[0] == errors[1]
 
 
-def test_the_first_blocks_are_no_cost_of_the_policy() -> None:
-    network = network_with("gumbel")
-    plain = measure_cost(build_network(model_config()).eval(), WINDOW - 1, 5)
-    cost = measure_cost(network, WINDOW - 1, 5)
-    assert cost.block_L == plain.block_L
-    assert 0 < cost.policy < plain.block_L[0]
+@pytest.mark.parametrize(("exits", "readouts"), [(None, None), (EXITS, None), (EXITS, True)])
+def test_the_first_blocks_are_no_cost_of_the_policy(
+    exits: tuple[int, ...] | None, readouts: bool | None
+) -> None:
+    model = model_config(exits=exits, exit_readouts=readouts)
+    plain = measure_cost(build_network(model).eval(), WINDOW - 1, 5)
+    policies = {
+        features: policy_config("cost", reads_after=EARLY, nest_sizes=(2, 3), features=features)
+        for features in (("state", "length"), ("length", "entropy"))
+    }
+    found = {
+        features: measure_cost(build_network(model, policy).eval(), WINDOW - 1, 5)
+        for features, policy in policies.items()
+    }
+    for cost in found.values():
+        assert cost.block_L == plain.block_L
+    by_state, by_entropy = (cost.policy for cost in found.values())
+    assert 0 < by_state < plain.block_L[0]
+    assert by_entropy - by_state > 0.5 * plain.head, "it asks the head"
 
 
 def test_a_given_decision_runs_from_the_embedding() -> None:
