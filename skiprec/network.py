@@ -178,9 +178,9 @@ class SkipRecNetwork(nn.Module):
         x_TBD = early.x_TBD[positions]
         if self.exits is None:
             return x_TBD
-        output_TBD: Tensor = self.exits(x_TBD, self._exit_of(early.depth))
+        output_TBD: Tensor = self.exits(x_TBD, self.exits.number_of(early.depth))
         for exit_, before_TBD in enumerate(early.passed):
-            output_TBD = output_TBD + self.exits(before_TBD[positions], torch.tensor(exit_))
+            output_TBD = output_TBD + self.exits(before_TBD[positions], exit_)
         return output_TBD
 
     def certainty(self, output_ND: Tensor) -> Tensor:
@@ -237,7 +237,7 @@ class SkipRecNetwork(nn.Module):
         x_MBD = self.stack.prefixes(history.x_TBD, history.context_TBC, history.key_B, sizes)
         if self.exits is None:
             return x_MBD
-        normed_MBD: Tensor = self.exits(x_MBD, self._exit_of(sizes)[:, None])
+        normed_MBD: Tensor = self.exits(x_MBD, self._exits_of(sizes)[:, None])
         return normed_MBD
 
     def states(
@@ -261,7 +261,7 @@ class SkipRecNetwork(nn.Module):
         )
         if self.exits is None:
             return x_MTBD
-        normed_MTBD: Tensor = self.exits(x_MTBD, self._exit_of(sizes)[:, None, None])
+        normed_MTBD: Tensor = self.exits(x_MTBD, self._exits_of(sizes)[:, None, None])
         return normed_MTBD
 
     def _readouts(
@@ -298,9 +298,9 @@ class SkipRecNetwork(nn.Module):
             start = end
             if end not in sizes and end not in self._added_exits:
                 continue
-            exit_ = self._exit_of(end)
+            exit_ = self.exits.number_of(end)
             readout_TBD = self.exits(x_TBD[-1:] if last else x_TBD, exit_)
-            output_TBD = total + torch.where(exit_ <= exit_B1, readout_TBD, 0.0)
+            output_TBD = total + torch.where(exit_B1 >= exit_, readout_TBD, 0.0)
             if end in sizes:
                 outputs[end] = output_TBD
             if end in self._added_exits:
@@ -314,14 +314,14 @@ class SkipRecNetwork(nn.Module):
             return ()
         return tuple(depth for depth in self.model_config.exits or () if depth <= self.num_blocks)
 
-    def _exit_of(self, depth: int | tuple[int, ...]) -> Tensor:
+    def _exits_of(self, depths: tuple[int, ...]) -> Tensor:
         assert self.exits is not None
-        return self.exits.exit_of(torch.tensor(depth, device=self.device))
+        return self.exits.exit_of(torch.tensor(depths, device=self.device))
 
     def _exits_of_rows(self, keep_NBL: Tensor | None) -> Tensor:
         """The numbers of the exits at which rows leave; None: every row runs all blocks."""
         if keep_NBL is None:
-            return self._exit_of(self.num_blocks)
+            return self._exits_of((self.num_blocks,))[0]
         assert self.exits is not None
         return self.exits.exit_of(depth_of(keep_NBL))
 

@@ -9,6 +9,7 @@ from cluster.runs.folder import provenance
 from skiprec.checkpoints.network import load_network
 from skiprec.config.run import RunConfig
 from skiprec.data.batching import evenly_spaced_rows
+from skiprec.data.halves import rows_to_validate
 from skiprec.data.manifest import read_manifest
 from skiprec.data.shards import ShardSet
 from skiprec.inference.export import export_model, validation_rows
@@ -34,7 +35,8 @@ def export_run(
     refuse_other_items(run_folder, network.num_items, data)
     manifest = read_manifest(data)
     shards = ShardSet.open(data, "validation")
-    row_R = evenly_spaced_rows(shards.num_rows, config.training.validation_rows)
+    held_out = rows_to_validate(data, config.training)  # those that the policy was not fitted on
+    row_R = evenly_spaced_rows(held_out.num_rows, config.training.validation_rows)
     if not len(row_R):
         raise ValueError(f"{data} has no validation rows; build the data with more users")
     with pa.memory_map(str(data / manifest.items.name)) as mapped:
@@ -52,7 +54,7 @@ def export_run(
         config.name,
         shards.window - 1,
         items,
-        validation_rows(shards, row_R),
+        validation_rows(held_out, row_R),
         made_by,
         output,
         lambda text: say(f"[{config.name}] {text}"),

@@ -73,7 +73,12 @@ def _open_sweep(
     """
     ensure_data(home.data)
     shards = ShardSet.open(Path(home.data.path), "train")
-    num_rows = rows_to_train(Path(home.data.path), home.training).num_rows
+    num_rows = {
+        fit_on: rows_to_train(
+            Path(home.data.path), home.training.model_copy(update={"fit_on": fit_on})
+        ).num_rows
+        for fit_on in _fits(sweep, trees)
+    }
     dimensions = sweep.dimensions(list(trees))
     corners = [
         trial_config(sweep, trees, drawn, sweep.name, num_rows)
@@ -129,6 +134,14 @@ def _corners(dimensions: Space, kinds: list[str]) -> Iterator[dict[str, Any]]:
         for key, choices in values.items():
             for value in choices:
                 yield start | {key: value}
+
+
+def _fits(sweep: SweepConfig, trees: dict[str, dict[str, Any]]) -> set[str | None]:
+    """The values of `training.fit_on` that a trial may have."""
+    spaces = (sweep.space, *sweep.space_of.values())
+    searched = [space.get("training.fit_on", ()) for space in spaces]
+    of_trees = [tree.get("training", {}).get("fit_on") for tree in trees.values()]
+    return {*of_trees, *(value for choices in searched for value in choices)}
 
 
 def _check_copies(corners: list[RunConfig], num_items: int) -> None:

@@ -166,7 +166,7 @@ def trial_config(
     trees: dict[str, dict[str, Any]],
     drawn: dict[str, Any],
     name: str,
-    num_rows: int,
+    num_rows: dict[str | None, int],
 ) -> RunConfig:
     """The configuration of a trial's run.
 
@@ -174,7 +174,8 @@ def trial_config(
         trees: the base configuration for each kind of policy.
         drawn: a value for each dimension of the sweep.
         name: the name of the run.
-        num_rows: number of rows of the training split; epochs are counted in them.
+        num_rows: number of rows that a trial is trained on, for each `training.fit_on` that a trial
+            may have; epochs are counted in them.
 
     Raises:
         ValueError: the configuration with these settings is not valid.
@@ -183,11 +184,12 @@ def trial_config(
     settings = settings_of(drawn, kind)
     overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     tree = apply_overrides(trees[kind], [*overrides, f"name={json.dumps(name)}"])
-    rows = parse_config(tree, "the sweep").training.global_batch_rows
+    training = parse_config(tree, "the sweep").training
+    rows = training.global_batch_rows
     # Budgets are in samples. The rows of a step may be searched, so steps follow from them.
     steps = max(1, sweep.max_samples // rows)
     budget = {
-        "epochs": (steps - 0.5) * rows / num_rows,
+        "epochs": (steps - 0.5) * rows / num_rows[training.fit_on],
         "validate_every_steps": max(1, sweep.report_samples // rows),
         "checkpoint_every_steps": None,
     }

@@ -46,8 +46,8 @@ class SweepPlan:
     """The sweep's configuration."""
     trees: dict[str, dict[str, Any]]
     """The base configuration for each kind of policy, before a trial's settings."""
-    num_rows: int
-    """Number of rows of the training split."""
+    num_rows: dict[str | None, int]
+    """Number of rows that a trial is trained on, for each `training.fit_on` of a trial."""
     num_items: int
     """Number of items of the dataset."""
     history_length: int

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from skiprec.data.halves import SomeRows
 from skiprec.data.shards import ShardSet
 from skiprec.durable import make_folder
 from skiprec.inference.executor import embed_requests
@@ -64,7 +65,7 @@ class Validation:
         return np.concatenate(self.histories), ends
 
 
-def validation_rows(shards: ShardSet, row_R: NDArray[np.int64]) -> Validation:
+def validation_rows(shards: ShardSet | SomeRows, row_R: NDArray[np.int64]) -> Validation:
     """The histories and targets of some rows."""
     items_RW = shards.take(row_R).items_RW
     histories = [row[:-1][row[:-1] != PADDING] for row in items_RW]

@@ -19,21 +19,26 @@ class ExitNorms(nn.Module):
 
     def __init__(self, depths: tuple[int, ...], width: int):
         super().__init__()
+        self.depths = depths
         self.weight_MD = nn.Parameter(torch.ones(len(depths), width))
         self.bias_MD = nn.Parameter(torch.zeros(len(depths), width))
         self.register_buffer("depth_M", torch.tensor(depths), persistent=False)
 
+    def number_of(self, depth: int) -> int:
+        """The number of the exit at this depth, or the next; nothing waits for the device."""
+        return sum(depth > other for other in self.depths)
+
     def exit_of(self, depth_N: Tensor) -> Tensor:
-        """The number of the exit for rows that run this many blocks: at this depth, or the next."""
+        """As `number_of`, for rows that run so many blocks."""
         # Not searchsorted, which the exporter to ONNX does not know.
         return (depth_N.unsqueeze(-1) > self.depth_M).sum(-1)
 
-    def forward(self, x_ND: Tensor, exit_N: Tensor) -> Tensor:
+    def forward(self, x_ND: Tensor, exit_N: Tensor | int) -> Tensor:
         """The states, each after the norm of its exit.
 
         Args:
             x_ND: states, with any dimensions in front of D.
-            exit_N: numbers of exits; their dimensions broadcast to those in front of D.
+            exit_N: numbers of exits, whose dimensions broadcast to those in front of D; or of one.
         """
         x_ND = F.layer_norm(x_ND, x_ND.shape[-1:])
         return torch.addcmul(self.bias_MD[exit_N], x_ND, self.weight_MD[exit_N])
@@ -57,12 +62,12 @@ class ExitReadouts(ExitNorms):
         nn.init.normal_(self.up_MDH, std=self.up_MDH.shape[1] ** -0.5, generator=generator)
         nn.init.zeros_(self.down_MHD)
 
-    def forward(self, x_ND: Tensor, exit_N: Tensor) -> Tensor:
+    def forward(self, x_ND: Tensor, exit_N: Tensor | int) -> Tensor:
         """The readout of one exit.
 
         Args:
             x_ND: states there, with any dimensions in front of D.
-            exit_N: the number of the exit, without dimensions.
+            exit_N: the number of the exit; one for all states.
         """
         hidden_NH = F.relu(F.layer_norm(x_ND, x_ND.shape[-1:]) @ self.up_MDH[exit_N])
         return super().forward(x_ND + hidden_NH @ self.down_MHD[exit_N], exit_N)

@@ -128,7 +128,7 @@ def _with_readouts(
     """The FLOPs of blocks, those before an exit with its readout, for exits that add up."""
     if not isinstance(network.exits, ExitReadouts):
         return block_L
-    readout = count_flops(lambda: network.exits(x_1BD, torch.tensor(0)))  # type: ignore[misc]
+    readout = count_flops(lambda: network.exits(x_1BD, 0))  # type: ignore[misc]
     depths = set(network.model_config.exits or ())
     return tuple(flops + readout * (place in depths) for place, flops in enumerate(block_L, 1))
 

@@ -78,12 +78,13 @@ def advice(report: Report, verdict: str) -> str:
             )
             break
     points = [] if report["frontier"] is None else report["frontier"]["learned"]
-    above = sum(interval_of(point["minus_hull"], METRIC)[0] > 0 for point in points)
+    intervals = [interval_of(point["minus_hull"], METRIC) for point in points]
+    above, below = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
     text += (
         f" Depth by user is above the best coin between two exits at {above} of {len(points)} "
-        "settings of its price"
+        f"settings of its price, and below it at {below}"
     )
-    if above:
+    if 2 * above >= len(points) > 0 == below:  # one or two of many may be above by chance
         return text + ", so users differ in a way that the policy sees."
     if verdict.startswith(NO_DEPTH):
         return text + ", as expected where depth is worth nothing."

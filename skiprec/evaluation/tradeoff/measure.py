@@ -131,7 +131,9 @@ def _times(
     for number in range(-WARM_UP_ROUNDS, timing.rounds):
         progress(f"times: round {max(0, number + 1)} of {timing.rounds}")
         asked = histories[number % every :: every]
-        calls = [asked[start : start + timing.batch] for start in range(0, len(asked), timing.batch)]
+        calls = [
+            asked[start : start + timing.batch] for start in range(0, len(asked), timing.batch)
+        ]
         times_P = np.zeros(len(points))
         for place in permutation(mix(ORDER_SEED, number + WARM_UP_ROUNDS), len(points)):
             point, model = points[place]

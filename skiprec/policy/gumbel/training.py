@@ -132,6 +132,8 @@ class Training(PolicyTraining):
     def _guide(self, batch: Batch, prob_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Sum over easy rows of the mean of -log P(skip) over the second half of the blocks.
 
+        Of these, only blocks that the policy decides about count.
+
         The second result is the number of easy rows. A row is easy if the first half of the blocks
         ranks its target among the best `GUIDE_CUT` items at the last position.
         """
@@ -142,7 +144,8 @@ class Training(PolicyTraining):
             x_BD = network.prefixes(history, (half,))[0]
             use = partial(target_hits, target_B=batch.target_BT[:, -1], cut=GUIDE_CUT)
             is_easy_B: Tensor = network.head(x_BD, use)
-        log_skip_BL = (1 - prob_BL[:, half:]).clamp(min=TINY).log()
+        decided = max(half, self.options.reads_after or 0)  # those before run for every row
+        log_skip_BL = (1 - prob_BL[:, decided:]).clamp(min=TINY).log()
         return -(log_skip_BL.mean(1) * is_easy_B).sum(), is_easy_B.sum()
 
 

@@ -65,10 +65,23 @@ def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: 
 def test_a_trial_is_the_configuration_with_its_settings_and_its_budget_in_samples() -> None:
     trees = {"gumbel": read_tree(SMOKE)}
     drawn = {"training.learning_rate": 0.005, "training.global_batch_rows": 32}
-    trial = trial_config(sweep(), trees, drawn, "s-00000", num_rows=644)
+    trial = trial_config(sweep(), trees, drawn, "s-00000", num_rows={None: 644})
     assert (trial.name, trial.training.learning_rate) == ("s-00000", 0.005)
     assert trial.training.epochs * 644 / 32 == pytest.approx(640 / 32 - 0.5)  # 20 steps
     assert trial.training.validate_every_steps == 128 // 32
+
+
+def test_a_trial_that_is_fitted_on_fewer_rows_takes_as_many_samples() -> None:
+    trees = {
+        "gumbel": read_tree(SMOKE),
+        "cost": read_tree(REPOSITORY / "jobs/configs/chess/cost_state.toml"),
+    }
+    num_rows: dict[str | None, int] = {None: 644, "held_out": 40}
+    for kind, rows in (("gumbel", 644), ("cost", 40)):
+        drawn = {"policy.kind": kind, "training.global_batch_rows": 32}
+        trial = trial_config(sweep(), trees, drawn, "s-00000", num_rows)
+        assert trial.policy.kind == kind
+        assert trial.training.epochs * rows / 32 == pytest.approx(640 / 32 - 0.5)
 
 
 def test_a_kind_of_policy_draws_its_own_keys() -> None:
@@ -85,9 +98,9 @@ def test_a_kind_of_policy_draws_its_own_keys() -> None:
     }
     assert both.dimensions(list(trees)).keys() == {"policy.kind", *drawn}
     assert "reinforce:policy.gamma" not in both.dimensions(["gumbel"])
-    trial = trial_config(both, trees, drawn | {"policy.kind": "reinforce"}, "s-1", 644)
+    trial = trial_config(both, trees, drawn | {"policy.kind": "reinforce"}, "s-1", {None: 644})
     assert (trial.policy.kind, trial.policy.gamma) == ("reinforce", 2.0)  # type: ignore[union-attr]
-    trial = trial_config(both, trees, drawn | {"policy.kind": "gumbel"}, "s-1", 644)
+    trial = trial_config(both, trees, drawn | {"policy.kind": "gumbel"}, "s-1", {None: 644})
     assert trial.policy.target_keep_frac == 0.3  # type: ignore[union-attr]
 
 

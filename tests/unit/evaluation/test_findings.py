@@ -11,11 +11,10 @@ def row(name: str, mrr: float, keep: float, speed: float | None = 1.0) -> dict[s
     return {"name": name, "mrr@20": mrr, "keep_frac": keep, "speedup_end_to_end": speed}
 
 
-def report(rows: list[dict[str, Any]], num_blocks: int, above: int = 0) -> Any:
-    points = [
-        {"minus_hull": {"mrr@20": 0.0, "mrr@20_interval": (0.001 if n < above else -0.001, 0.002)}}
-        for n in range(8)
-    ]
+def report(rows: list[dict[str, Any]], num_blocks: int, above: int = 0, below: int = 0) -> Any:
+    intervals = [(0.001, 0.002)] * above + [(-0.002, -0.001)] * below
+    intervals += [(-0.001, 0.002)] * (8 - len(intervals))
+    points = [{"minus_hull": {"mrr@20": 0.0, "mrr@20_interval": each}} for each in intervals]
     return {
         "rows": [row("popularity", 0.01, 0.0, None), *rows],
         "conditions": {"num_blocks": num_blocks},
@@ -70,9 +69,17 @@ def test_the_shallowest_exit_within_one_percent_is_named() -> None:
 
 def test_where_no_exit_is_good_enough_it_says_so() -> None:
     deep = [{**one, "mrr@20": 0.2} if one["name"] == "full_backbone" else one for one in EXITS]
-    text = advice(report(deep, 16, above=3), "Depth PAYS on this data: …")
+    text = advice(report(deep, 16, above=4), "Depth PAYS on this data: …")
     assert text.startswith("No exit for everyone is within 1%")
-    assert "at 3 of 8 settings of its price, so users differ" in text
+    assert "at 4 of 8 settings of its price, and below it at 0, so users differ" in text
+
+
+@pytest.mark.parametrize(("above", "below"), [(3, 0), (5, 1)])
+def test_few_points_above_or_some_below_are_no_reason_to_serve_a_policy(
+    above: int, below: int
+) -> None:
+    text = advice(report(EXITS, 16, above, below), "Depth PAYS on this data: …")
+    assert f"at {above} of 8 settings of its price, and below it at {below}, so serve" in text
 
 
 def test_without_depth_a_policy_that_gains_nothing_is_no_surprise() -> None:
