@@ -19,7 +19,7 @@ from skiprec.config.files import config_hash
 from skiprec.config.run import RunConfig
 from skiprec.durable import write_text_durably
 from skiprec.evaluation.measure.arms import FULL_BACKBONE, SKIPREC
-from skiprec.evaluation.report.schema import METRIC, interval_of, value_of
+from skiprec.evaluation.report.schema import METRIC, Conditions, interval_of, value_of
 from skiprec.observability.curves import (
     Curve,
     convergence_figure,
@@ -209,14 +209,15 @@ def _notes(results_of: Results, overrides: list[str], command: str) -> list[str]
     conditions = every[0]["conditions"]
     commits = sorted({str(result["trained_by"]["commit"])[:10] for result in every})
     timed = f"times at batch {conditions['batch']}" if conditions["batch"] else "no times taken"
-    on_gpu = conditions["device"] != "cpu"
-    machine = f"{conditions['device']}, {conditions['cpu']}" if on_gpu else conditions["cpu"]
+    machines = sorted({_machine(result["conditions"]) for result in every})
+    precisions = sorted({_precision(result["config"]) for result in every})
     notes = [
         f"command: `{command}`",
         f"{conditions['rows']:,} rows of the {conditions['split']} split "
         f"({conditions['split_kind']}), {conditions['num_items']:,} items, "
         f"{conditions['history_length']} inputs; ranked against all items",
-        f"{machine}, {conditions['threads']} thread(s), {conditions['dtype']}; {timed}",
+        f"{' and '.join(machines)}, {conditions['threads']} thread(s); trained in "
+        f"{' and '.join(precisions)}, evaluated in {conditions['dtype']}; {timed}",
         f"commit(s) of training: {', '.join(commits)}",
         "MFLOPs: of one row, from item ids to the list; FLOPs and end to end: how many times less "
         "than all blocks of the row's own net",
@@ -231,6 +232,16 @@ def _notes(results_of: Results, overrides: list[str], command: str) -> list[str]
             "keeps; fixed sets: the most kept blocks, of the two sizes next to the policy's mean"
         )
     return notes + ([f"overrides: {' '.join(overrides)}"] if overrides else [])
+
+
+def _precision(config: dict[str, Any]) -> str:
+    precision: str = config["training"]["precision"]
+    return precision
+
+
+def _machine(conditions: Conditions) -> str:
+    on_gpu = conditions["device"] != "cpu"
+    return f"{conditions['device']}, {conditions['cpu']}" if on_gpu else conditions["cpu"]
 
 
 def _convergence(runs: list[Run], results: Path) -> list[str]:
