@@ -57,12 +57,14 @@ def draw_frontier(
     if served is not None:
         _personal(above, [served[0]], "", 8, "by user, as served")
         _personal(below, [served[1]], "", 8, None)
-    for (name, (x, y)), marker in zip(others.items(), "sD^vPX", strict=False):
-        above.plot(x, y, marker, color=INK, markersize=5, linestyle="", label=name)
-    # The axis starts near the compared points; sets that are far worse would squeeze these.
+    # The axis starts near the compared points; what is far worse would squeeze these.
     shown = [point for point, _ in [*curve, *([] if served is None else [served])]]
-    bottom = min([i[0] for _, _, i in shown or sets] + [y for _, y in others.values()])
-    top = above.get_ylim()[1]
+    lowest, top = min(i[0] for _, _, i in shown or sets), above.get_ylim()[1]
+    near = [y for _, y in others.values() if y > lowest - (top - lowest)]
+    bottom = min([lowest, *near])
+    for (name, (x, y)), marker in zip(others.items(), "sD^vPX", strict=False):
+        label = name if y >= bottom else f"{name} ({y:.3f}, below)"
+        above.plot(x, y, marker, color=INK, markersize=5, linestyle="", label=label)
     above.set_ylim(bottom - 0.08 * (top - bottom), top)
     below.axhline(0, color=KEPT, linewidth=1.5)
     below.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=17))

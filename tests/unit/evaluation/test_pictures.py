@@ -70,6 +70,9 @@ def test_what_is_above_the_frontier_is_drawn_above_its_line() -> None:
     assert 0 < above.get_ylim()[0] < 0.015
     legend = {text.get_text() for text in above.get_legend().get_texts()}
     assert {"fixed sets", "random"} < legend
+    far = draw_frontier(sets, [0, 4], curve, served, {"random": (3.5, -1.0)}, "a title").axes[0]
+    assert far.get_ylim()[0] > 0, "what is far below is named, and squeezes nothing"
+    assert "random (-1.000, below)" in {text.get_text() for text in far.get_legend().get_texts()}
     bare = draw_frontier(sets, [0, 4], [], None, {}, "a title")
     assert figure_to_array(bare).shape == figure_to_array(figure).shape
 
