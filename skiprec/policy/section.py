@@ -64,8 +64,9 @@ class LearnedSection(PolicySection):
     reads_after: int | None = Field(None, ge=1)
     """Number of first blocks that run for every row before the policy decides about the others. It
     then reads the last position's state behind them, by one hidden layer of `width` units, instead
-    of the history by a network of its own. Where the backbone is trained, too, the policy's
-    gradient reaches these blocks. None: the policy reads the history."""
+    of the history by a network of its own. Where the backbone is trained, too, the gradient of
+    `gumbel` and `reinforce` reaches these blocks; that of `cost` does not. None: the policy reads
+    the history."""
     features: tuple[Feature, ...] | None = Field(None, min_length=1)
     """What the policy reads after the first blocks: `state`, the normalised state; `length`, the
     logarithm of the number of items; `entropy` and `margin` of the scores that the head gives to

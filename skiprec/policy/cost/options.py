@@ -33,7 +33,8 @@ class Options(LearnedSection):
     explore_frac: float = Field(0.5, ge=0, le=1)
     """Probability that a training row runs a random offered set instead of the cheapest one."""
     cost_weight: float = Field(1.0, gt=0)
-    """Weight of the squared error of the predicted costs in the loss."""
+    """Weight of the squared error of the predicted costs in the loss: the mean over rows and sets,
+    or with `reads_after` the sum over the positions that teach, divided by all scored positions."""
 
     @model_validator(mode="after")
     def _sizes_rise(self) -> Self:
