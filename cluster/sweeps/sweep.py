@@ -40,7 +40,9 @@ class Range(Section):
         return self
 
 
-Choices = tuple[bool | int | float | str, ...]
+Value = bool | int | float | str
+# A choice may be a list, such as sizes. Searchers know no lists, so they get it as text.
+Choices = tuple[Value | tuple[Value, ...], ...]
 Space = dict[str, Range | Choices]
 
 
@@ -135,8 +137,27 @@ class SweepConfig(Section):
         choice: Space = {KIND: tuple(kinds)} if len(kinds) > 1 else {}
         spaces = self._all_spaces().items()
         return choice | {
-            key: v for key, v in spaces if ":" not in key or key.split(":")[0] in kinds
+            key: values if isinstance(values, Range) else tuple(map(_searchable, values))
+            for key, values in spaces
+            if ":" not in key or key.split(":")[0] in kinds
         }
+
+    def setting(self, key: str, value: Any) -> str:
+        """The override that gives a key of the configuration a drawn value."""
+        choices = self._all_spaces().values()
+        lists = {
+            _searchable(choice)
+            for values in choices
+            if isinstance(values, tuple)
+            for choice in values
+            if isinstance(choice, tuple)
+        }
+        is_list = isinstance(value, str) and value in lists
+        return f"{key}={value if is_list else json.dumps(value)}"
+
+
+def _searchable(choice: Value | tuple[Value, ...]) -> Value:
+    return json.dumps(choice) if isinstance(choice, tuple) else choice
 
 
 def load_sweep(path: Path) -> SweepConfig:
@@ -182,7 +203,7 @@ def trial_config(
     """
     kind = drawn.get(KIND) or next(iter(trees))
     settings = settings_of(drawn, kind)
-    overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    overrides = [sweep.setting(key, value) for key, value in settings.items()]
     tree = apply_overrides(trees[kind], [*overrides, f"name={json.dumps(name)}"])
     training = parse_config(tree, "the sweep").training
     rows = training.global_batch_rows

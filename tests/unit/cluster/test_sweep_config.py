@@ -84,6 +84,18 @@ def test_a_trial_that_is_fitted_on_fewer_rows_takes_as_many_samples() -> None:
         assert trial.training.epochs * rows / 32 == pytest.approx(640 / 32 - 0.5)
 
 
+def test_a_choice_may_be_a_list() -> None:
+    lists = sweep(space={"policy.nest_sizes": [[2, 4], [4, 8]], "policy.width": [16]})
+    drawable = lists.dimensions(["cost"])["policy.nest_sizes"]
+    assert drawable == ("[2, 4]", "[4, 8]"), "searchers know no lists"
+    trees = {"cost": read_tree(REPOSITORY / "jobs/configs/chess/cost_state.toml")}
+    for text, sizes in zip(drawable, [(2, 4), (4, 8)], strict=True):
+        drawn = {"policy.nest_sizes": text, "policy.width": 16}
+        trial = trial_config(lists, trees, drawn, "s-00000", {"held_out": 40})
+        assert trial.policy.nest_sizes == sizes
+        assert trial.policy.width == 16
+
+
 def test_a_kind_of_policy_draws_its_own_keys() -> None:
     gumbel, rl = {"policy.target_keep_frac": [0.3]}, {"policy.gamma": [2.0]}
     both = sweep(space_of={"gumbel": gumbel, "reinforce": rl})
