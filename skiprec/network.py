@@ -52,8 +52,10 @@ class SkipRecNetwork(nn.Module):
         self.num_blocks = len(blocks)
         self.exits = None
         if model.exits is not None:
-            make_exits = ExitReadouts if model.exit_readouts else ExitNorms
-            self.exits = make_exits(model.exits, model.width)
+            self.exits = ExitNorms(model.exits, model.width)
+            if model.exit_readouts:
+                hidden = (model.exit_readout_width or 2) * model.width
+                self.exits = ExitReadouts(model.exits, model.width, hidden)
         self.head = (
             TiedItemHead(self.embedding, model.head_has_norm, model.cosine_temperature)
             if model.tied_items

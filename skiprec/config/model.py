@@ -39,7 +39,7 @@ class ModelConfig(Section):
     None: no times."""
     final_norm: bool | None = None
     """Whether a LayerNorm stands between the last block and the item scores. None: no norm."""
-    exits: tuple[PositiveInt, ...] | None = Field(None, min_length=2)
+    exits: tuple[PositiveInt, ...] | None = Field(None, min_length=1)
     """Depths, rising, at which a row may leave the network, each with a LayerNorm of its own before
     the one head; the last one is `num_blocks`. A network without a policy is trained to be good at
     all of them (see `[loss]`). None: rows leave after the last block."""
@@ -47,6 +47,9 @@ class ModelConfig(Section):
     """Whether exits add up: each one reads its state by a hidden layer and a LayerNorm of its own,
     and a row is scored by the sum of the readouts up to the exit at which it leaves. Only with
     `exits`. None: a row is scored by its last state after the LayerNorm of its exit."""
+    exit_readout_width: int | None = Field(None, ge=1)
+    """Channels of the hidden layer of an exit, for each channel of the state. Only with
+    `exit_readouts`. None: 2."""
     tied_items: bool | None = None
     """Whether items are scored by the same vectors that the network reads. None: the scores have a
     table of their own, as in the authors' code."""
@@ -60,6 +63,14 @@ class ModelConfig(Section):
     """Probability that a training row leaves out the last block, in a run without a policy. The
     probability grows linearly over the blocks, from 0 before the first. None: no block is left
     out."""
+
+    @model_validator(mode="after")
+    def _a_width_needs_readouts(self) -> Self:
+        if self.exit_readout_width is not None and not self.exit_readouts:
+            raise ValueError(
+                "model.exit_readout_width has no effect without model.exit_readouts; remove it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _exits_rise_to_all_blocks(self) -> Self:

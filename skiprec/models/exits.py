@@ -48,14 +48,14 @@ class ExitReadouts(ExitNorms):
     """Exits that add up: a row is scored by the sum of the readouts of its exit and those before.
 
     The readout of exit m is `norm_m(x + relu(normed(x) U_m) V_m)`, where x is the state there. So a
-    deeper exit corrects what the exits before it say, and the state need not say it all again. The
-    hidden layer has the width of the state: wider ones gain nothing (docs/experiments.md).
+    deeper exit corrects what the exits before it say, and the state need not say it all again.
+    `hidden` is the number of channels of the hidden layers.
     """
 
-    def __init__(self, depths: tuple[int, ...], width: int):
+    def __init__(self, depths: tuple[int, ...], width: int, hidden: int):
         super().__init__(depths, width)
-        self.up_MDH = nn.Parameter(torch.empty(len(depths), width, width))
-        self.down_MHD = nn.Parameter(torch.empty(len(depths), width, width))
+        self.up_MDH = nn.Parameter(torch.empty(len(depths), width, hidden))
+        self.down_MHD = nn.Parameter(torch.empty(len(depths), hidden, width))
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draws the first layers; the second ones start at 0, so a readout starts as a norm."""

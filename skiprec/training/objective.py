@@ -91,7 +91,7 @@ class Objective(nn.Module):
         return {"loss": loss, **sums}
 
     def _trains_exits(self, decision: KeepDecision | None, pass_: Pass) -> bool:
-        if self.network.exits is None or decision is not None:
+        if decision is not None or len(self.config.model.exits or ()) < 2:
             return False
         assert pass_.progress is not None
         return are_trained(self.config.loss, pass_.progress)

@@ -46,8 +46,9 @@ def test_a_block_before_an_exit_that_adds_up_costs_its_readout_at_one_position()
         measure_cost(build_network(model_config(exits=(2, NUM_BLOCKS), **more)).eval(), T, k=5)
         for more in ({}, {"exit_readouts": True})
     )
+    hidden = 2 * WIDTH
     # Two products; two LayerNorms (8) and the weights of one; relu; adding to the state.
-    readout = 2 * 2 * WIDTH * WIDTH + (2 * 8 + 1 + 1) * WIDTH + WIDTH
+    readout = 2 * 2 * WIDTH * hidden + (2 * 8 + 1 + 1) * WIDTH + hidden
     for place in range(NUM_BLOCKS):
         expected = readout if place + 1 in (2, NUM_BLOCKS) else 0
         assert added.block_L[place] - plain.block_L[place] == expected
