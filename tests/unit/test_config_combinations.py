@@ -71,6 +71,7 @@ from tests.testkit.configs import BUDGET, COST, GUMBEL, REINFORCE, config
             "expected rising depths, of which the last is model.num_blocks=16",
         ),
         (("model.exits=[8, 2, 16]",), "expected rising depths"),
+        (("model.exits=[2, 16]", "model.exit_readout_width=1"), "remove it"),
         (("model.exits=[2, 16]", "model.final_norm=false"), "remove model.final_norm"),
         (
             (*GUMBEL, "model.exits=[2, 16]", "loss.exit_weight=1"),

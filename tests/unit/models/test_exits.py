@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from skiprec.evaluation.measure.timing import shallow_network
+from skiprec.inference.executor import recommend
 from skiprec.models.exits import ExitNorms, ExitReadouts, depth_of
 from skiprec.network import SkipRecNetwork
 from skiprec.types import History, KeepDecision
@@ -30,6 +31,26 @@ def network_and_history(backbone: str, readouts: bool | None) -> tuple[SkipRecNe
     network = build_network(model_config(backbone, exits=EXITS, exit_readouts=readouts)).eval()
     batch = random_batch(ROWS)
     return network, network.embed_batch(batch)
+
+
+@pytest.mark.parametrize(("asked", "times"), [(None, 2), (1, 1), (3, 3)])
+def test_the_width_of_a_readout_is_asked_for(asked: int | None, times: int) -> None:
+    model = model_config(exits=EXITS, exit_readouts=True, exit_readout_width=asked)
+    exits = build_network(model).exits
+    assert exits.up_MDH.shape == (3, model.width, times * model.width)
+    assert exits.down_MHD.shape == (3, times * model.width, model.width)
+
+
+def test_one_exit_without_a_hidden_layer_is_the_norm_before_the_head() -> None:
+    one = build_network(model_config(exits=(NUM_BLOCKS,))).eval()
+    normed = build_network(model_config(final_norm=True)).eval()
+    with torch.no_grad():
+        one.exits.weight_MD[0], one.exits.bias_MD[0] = 1.5, 0.25
+        normed.head.norm.weight.fill_(1.5)
+        normed.head.norm.bias.fill_(0.25)
+    batch = random_batch(ROWS)
+    found, expected = (recommend(network, batch.input_BT, 5, False)[1] for network in (one, normed))
+    torch.testing.assert_close(found, expected)
 
 
 def slow_output(network: SkipRecNetwork, history: History, kept: list[int]) -> torch.Tensor:
