@@ -44,10 +44,9 @@ def test_the_width_of_a_readout_is_asked_for(asked: int | None, times: int) -> N
 def test_one_exit_without_a_hidden_layer_is_the_norm_before_the_head() -> None:
     one = build_network(model_config(exits=(NUM_BLOCKS,))).eval()
     normed = build_network(model_config(final_norm=True)).eval()
-    with torch.no_grad():
-        one.exits.weight_MD[0], one.exits.bias_MD[0] = 1.5, 0.25
-        normed.head.norm.weight.fill_(1.5)
-        normed.head.norm.bias.fill_(0.25)
+    shared = {name: value for name, value in one.state_dict().items() if "exits" not in name}
+    norm = {"head.norm.weight": one.exits.weight_MD[0], "head.norm.bias": one.exits.bias_MD[0]}
+    normed.load_state_dict(shared | norm)
     batch = random_batch(ROWS)
     found, expected = (recommend(network, batch.input_BT, 5, False)[1] for network in (one, normed))
     torch.testing.assert_close(found, expected)
