@@ -87,7 +87,7 @@ class StateTrunk(nn.Module):
         nn.init.zeros_(self.project.bias)
         if "state" not in self.features:
             maximum_F = torch.tensor([USUAL_MAXIMUM[feature] for feature in self.features])
-            point_HF = torch.rand(weight_HF.shape, generator=generator) * maximum_F
+            point_HF = torch.empty_like(weight_HF).uniform_(generator=generator) * maximum_F
             with torch.no_grad():
                 self.project.bias.sub_((weight_HF * point_HF).sum(1))
 
