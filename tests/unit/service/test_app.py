@@ -164,12 +164,17 @@ def wait_for(condition: Any) -> None:
 
 def test_a_full_queue_and_a_late_request_are_told_when_to_come_again(folder: Path) -> None:
     with serving(folder, max_waiting=4, max_histories=4, deadline_ms=150) as (service, address):
-        real, goes_on = service.dispatcher._answer, threading.Event()
-        service.dispatcher._answer = lambda *given: goes_on.wait(10) and real(*given)
+        real, began, goes_on = service.dispatcher._answer, threading.Event(), threading.Event()
+
+        def slow(*given: Any) -> Any:
+            began.set()
+            goes_on.wait(10)
+            return real(*given)
+
+        service.dispatcher._answer = slow
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(ask, address, {"histories": [[]]})
-            wait_for(lambda: service.dispatcher.rows_waiting == 0 and not first.done())
-            time.sleep(0.05)
+            assert began.wait(10)
             late = pool.submit(ask, address, {"histories": [[]] * 3})
             wait_for(lambda: service.dispatcher.rows_waiting == 3)
             refused = ask(address, {"histories": [[]] * 2})
