@@ -26,6 +26,7 @@ BOUND = 1.6
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {"model": {"final_norm": True}},
     "exits": {"model": {"exits": EXITS}},
+    "exits that add up": {"model": {"exits": EXITS, "exit_readouts": True}},
     "exits, all of them at all positions": {
         "model": {"exits": EXITS},
         "loss": {"exits_per_step": "all", "exit_positions": 1.0},
