@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from skiprec.data.shards import ShardSet
+from skiprec.evaluation.tradeoff import measure
 from skiprec.evaluation.tradeoff.measure import (
     ModelPoint,
     Timing,
@@ -243,3 +244,28 @@ def test_what_is_wrong_is_said(
     options = {"--models": [str(models[0])], "--data": [str(data)]} | changes
     assert run(*(part for name, values in options.items() for part in (name, *values))) == 2
     assert message in capsys.readouterr().err
+
+
+class Asked:
+    """Stands for a model, and notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+
+    def recommend(self, call: list[list[str]], **_: object) -> None:
+        self.calls.append([history[0] for history in call])
+
+
+def test_every_round_asks_all_models_for_the_same_histories_and_the_next_for_others() -> None:
+    histories = [[str(number)] for number in range(7)]
+    models = [Asked(), Asked()]
+    points: list[Any] = [(ModelPoint(name, None), m) for name, m in zip("ab", models, strict=True)]
+    times_NP = measure._times(points, histories, Timing(batch=2, rounds=3), lambda _: None)
+    assert times_NP.shape == (3, 2)
+    assert models[0].calls == models[1].calls
+    rounds = [["0", "3"], ["6"], ["1", "4"], ["2", "5"]]
+    assert models[0].calls[-4:] == rounds
+    few = [Asked()]
+    one: list[Any] = [(ModelPoint("a", None), few[0])]
+    measure._times(one, histories[:2], Timing(batch=2, rounds=3), lambda _: None)
+    assert few[0].calls == [["0", "1"]] * 5, "with few histories every round has all"
