@@ -182,8 +182,11 @@ def test_equal_rows_tell_nothing_and_two_certain_halves_tell_one_bit() -> None:
     assert 0.01 < sum_over_passes(unsure_BL, (6,)).item() / 6 < 0.5 * log(2)
 
 
-def test_the_guide_pulls_at_the_deeper_half_of_easy_rows_alone() -> None:
-    config = run_config("gumbel", policy__guide_weight=0.4)
+@pytest.mark.parametrize(("reads_after", "first"), [(None, 2), (1, 2), (3, 3)])
+def test_the_guide_pulls_at_the_deeper_half_of_easy_rows_alone(
+    reads_after: int | None, first: int
+) -> None:
+    config = run_config("gumbel", policy__guide_weight=0.4, policy__reads_after=reads_after)
     network, batch = build_network(config.model, config.policy), random_batch(60)
     generator = torch.Generator().manual_seed(0)
     prob_BL = torch.rand(60, NUM_BLOCKS, generator=generator).requires_grad_()
@@ -194,9 +197,9 @@ def test_the_guide_pulls_at_the_deeper_half_of_easy_rows_alone() -> None:
     is_easy_B = easy_rows(network, batch)
     assert 3 < is_easy_B.sum() < 57
     assert sums["guide_easy_frac"] == is_easy_B.sum()
-    # d/dp of -log(1 - p), over 2 deep blocks and 60 rows.
-    expected_BL = 0.4 / (1 - prob_BL.detach()) / 2 / 60 * is_easy_B[:, None]
-    expected_BL[:, :2] = 0
+    # d/dp of -log(1 - p), over the deep blocks that are decided about, and 60 rows.
+    expected_BL = 0.4 / (1 - prob_BL.detach()) / (NUM_BLOCKS - first) / 60 * is_easy_B[:, None]
+    expected_BL[:, :first] = 0
     torch.testing.assert_close(prob_BL.grad, expected_BL)
 
 
