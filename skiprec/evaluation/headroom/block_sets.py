@@ -1,6 +1,7 @@
 """Results of sets of blocks at the last position, and the features that predict them."""
 
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,22 @@ from skiprec.models.stack import BlockStack
 from skiprec.network import SkipRecNetwork
 from skiprec.ranking import row_cross_entropy
 from skiprec.types import PADDING, History
+
+# The prediction can bend at histories of these lengths: depth may pay most for some in between.
+BENDS = tuple(2**power for power in range(1, 11))
+
+
+class Features(NamedTuple):
+    """What the regression reads of some rows, `[R, F]`.
+
+    Args:
+        weight_F: what a feature is multiplied by once it is standardised. All channels of the
+            vectors together weigh as much as one number: with a weight of its own for each, a
+            regression on a few thousand rows learns their noise.
+    """
+
+    value_RF: Floats
+    weight_F: Floats
 
 
 @torch.inference_mode()
@@ -76,38 +93,58 @@ def measure_sets(
 
 
 @torch.inference_mode()
-def history_features(network: SkipRecNetwork, tiles: list[Tile]) -> Floats:
-    """`[R, 2 D + 1]`: the mean item embedding, that of the last item, and log(1 + length).
+def history_features(network: SkipRecNetwork, tiles: list[Tile]) -> Features:
+    """The mean item embedding, that of the last item, and the length of the history.
 
     These are the embeddings of the items alone, without those that a backbone adds to them.
     """
-    parts = []
+    vectors, numbers = [], []
     for tile in tiles:
         item_BT = tile.batch.input_BT[: tile.num_real].to(network.device)
-        length_B1 = (item_BT != PADDING).sum(1, keepdim=True)
+        length_B = (item_BT != PADDING).sum(1)
         x_BTD = network.embedding(item_BT)  # zero at padding
-        mean_BD = x_BTD.sum(1) / length_B1.clamp(min=1)
-        parts.append(torch.cat([mean_BD, x_BTD[:, -1], length_B1.log1p()], dim=1))
-    return torch.cat(parts).double().cpu().numpy()
+        mean_BD = x_BTD.sum(1) / length_B.clamp(min=1)[:, None]
+        vectors.append(torch.cat([mean_BD, x_BTD[:, -1]], dim=1))
+        numbers.append(_length_with_bends(length_B))
+    return _features(vectors, numbers)
 
 
 @torch.inference_mode()
-def state_features(network: SkipRecNetwork, tiles: list[Tile]) -> Floats:
-    """`[R, 2 D + 3]`: what is known of a row at the first exit.
+def state_features(network: SkipRecNetwork, tiles: list[Tile]) -> Features:
+    """What is known of a row at the first exit.
 
-    The normalised state of its last position and the squares of it, entropy and margin of the
-    scores there, and log(1 + length).
+    The normalised state of its last position, entropy and margin of the scores there, the squares
+    of all these, and the length of the history.
     """
     assert network.exits is not None
     depth = int(network.exits.depth_M[0])
-    parts = []
+    vectors, numbers = [], []
     for tile in tiles:
         history = embed_tile(network, tile)
         early = network.first_blocks(history, depth)
         x_BD = early.x_TBD[-1, : tile.num_real]
         state_BD = F.layer_norm(x_BD, x_BD.shape[-1:])
-        length_B1 = history.is_item_TB1[:, : tile.num_real].sum(0)
         certainty_B2 = network.certainty(network.output_after(early, last=True)[-1])
-        part = [state_BD, state_BD.square(), certainty_B2[: tile.num_real], length_B1.log1p()]
-        parts.append(torch.cat(part, dim=1))
-    return torch.cat(parts).double().cpu().numpy()
+        certainty_B2 = certainty_B2[: tile.num_real]
+        length_B = history.is_item_TB1[:, : tile.num_real].sum((0, 2))
+        vectors.append(torch.cat([state_BD, state_BD.square()], dim=1))
+        numbers.append(
+            torch.cat([certainty_B2, certainty_B2.square(), _length_with_bends(length_B)], dim=1)
+        )
+    return _features(vectors, numbers)
+
+
+def _length_with_bends(length_B: Tensor) -> Tensor:
+    """`[B, 1 + bends]`: log(1 + length), and its part beyond each of `BENDS`."""
+    log_B1 = length_B[:, None].double().log1p()
+    bend_N = torch.tensor(BENDS, dtype=torch.float64, device=log_B1.device).log1p()
+    return torch.cat([log_B1, (log_B1 - bend_N).clamp(min=0)], dim=1)
+
+
+def _features(vectors: list[Tensor], numbers: list[Tensor]) -> Features:
+    """From the channels of vectors, and the numbers, of each tile."""
+    vector_RC, number_RN = torch.cat(vectors).double(), torch.cat(numbers).double()
+    num_channels = vector_RC.shape[1]
+    weight_F = np.ones(num_channels + number_RN.shape[1])
+    weight_F[:num_channels] = num_channels**-0.5
+    return Features(torch.cat([vector_RC, number_RN], dim=1).cpu().numpy(), weight_F)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from skiprec.evaluation.headroom.block_sets import Features
 from skiprec.evaluation.headroom.regression import correlation_interval, fit_ridge, lower_half
 from skiprec.evaluation.headroom.schema import (
     AllGains,
@@ -41,7 +42,7 @@ class SetsOfRows:
     """
 
     size_S: NDArray[np.int64]
-    feature_RF: Floats
+    features: Features
     entropy_RS: Floats
     rank_RS: Floats
     user_R: NDArray[np.int32]
@@ -50,6 +51,19 @@ class SetsOfRows:
     def cost_RS(self) -> Floats:
         """Cross-entropy minus that of all blocks, nats; the last column is 0."""
         return self.entropy_RS - self.entropy_RS[:, -1:]
+
+    @property
+    def mrr_RS(self) -> Floats:
+        """What each row adds to MRR@20."""
+        value_RS: Floats = metric_values(torch.from_numpy(self.rank_RS.astype(np.int64)))[
+            METRIC
+        ].numpy()
+        return value_RS
+
+    @property
+    def loss_RS(self) -> Floats:
+        """What a row loses of MRR@20 against all blocks; the last column is 0."""
+        return self.mrr_RS[:, -1:] - self.mrr_RS
 
 
 def headroom_report(
@@ -86,18 +100,19 @@ def headroom_report(
 
 
 class _HeldOut:
-    """The held-out rows, the costs predicted for them, and one set of resampled users."""
+    """The held-out rows, the losses predicted for them, and one set of resampled users."""
 
     def __init__(self, fit: SetsOfRows, held: SetsOfRows) -> None:
         self.fit, self.held = fit, held
         self.every_size: list[int] = held.size_S.tolist()
         self.column_of = {size: column for column, size in enumerate(self.every_size)}
-        self.ridge = fit_ridge(fit.feature_RF, fit.cost_RS[:, :-1], fit.user_R)
-        predicted_RS = self.ridge.predict(held.feature_RF)
+        value_RF, weight_F = fit.features
+        self.ridge = fit_ridge(value_RF, weight_F, fit.loss_RS[:, :-1], fit.user_R)
+        predicted_RS = self.ridge.predict(held.features.value_RF)
         self.predicted_RS = np.concatenate([predicted_RS, np.zeros((len(predicted_RS), 1))], axis=1)
-        self.mrr_RS = _reciprocal_ranks(held)
+        self.mrr_RS = held.mrr_RS
         # The hull is chosen on other rows than it is measured on, so that neither side is favoured.
-        mean_S = _reciprocal_ranks(fit).mean(0).tolist()
+        mean_S = fit.mrr_RS.mean(0).tolist()
         self.hull = hull_sizes(dict(zip(self.every_size, mean_S, strict=True)))
         self.bootstrap = UserBootstrap(held.user_R)
         size_S = torch.from_numpy(held.size_S)
@@ -130,15 +145,15 @@ class _HeldOut:
         }
 
     def predicted_set(self, size: int) -> PredictedSet:
-        """One set of the nest, and how well its cost is predicted from the history."""
+        """One set of the nest, and how well its loss is predicted."""
         column = self.column_of[size]
         fit_rows = {"cost_nats_fit_rows": self.fit.cost_RS[:, column].mean()}
         record = cast(PredictedSet, {**self.nested_set(size), **fit_rows})
         if size == self.every_size[-1]:
             return record
-        cost_R, predicted_R = self.held.cost_RS[:, column], self.predicted_RS[:, column]
-        correlation, bounds = correlation_interval(self.bootstrap, predicted_R, cost_R)
-        record["cost_nats_std"] = cost_R.std()
+        loss_R, predicted_R = self.held.loss_RS[:, column], self.predicted_RS[:, column]
+        correlation, bounds = correlation_interval(self.bootstrap, predicted_R, loss_R)
+        record["cost_nats_std"] = self.held.cost_RS[:, column].std()
         record["penalty"] = self.ridge.penalty_M[column]
         record["correlation"] = correlation
         record["correlation_interval"] = bounds
@@ -147,8 +162,8 @@ class _HeldOut:
     def pair(self, shallow: int, deep: int) -> Pair:
         """The half of the rows with the lower predicted loss gets the shallow set."""
         below, above = self.column_of[shallow], self.column_of[deep]
-        loss_R = self.predicted_RS[:, below] - self.predicted_RS[:, above]
-        size_R = np.where(lower_half(loss_R), shallow, deep)
+        predicted_R = self.predicted_RS[:, below] - self.predicted_RS[:, above]
+        size_R = np.where(lower_half(predicted_R), shallow, deep)
         chosen_R = self._of_size(self.mrr_RS, size_R)
         # The expectation of a coin at the same rate, so that no single toss adds noise.
         random_R = bracket([shallow, deep], size_R.mean()).mix(
@@ -165,7 +180,7 @@ class _HeldOut:
         }
 
     def curve(self) -> list[PricedPoint]:
-        """Each row by the set with the least predicted cost + price * share of the blocks."""
+        """Each row by the set with the least predicted loss + price * share of the blocks."""
         return [
             {
                 "price": price,
@@ -206,12 +221,6 @@ class _HeldOut:
             "minus_hull": self.accuracy(self._gain(self.mrr_RS, size_R, self.hull)),
             "nats_minus_frontier": cost,
         }
-
-
-def _reciprocal_ranks(rows: SetsOfRows) -> Floats:
-    rank_RS = torch.from_numpy(rows.rank_RS.astype(np.int64))
-    value_RS: Floats = metric_values(rank_RS)[METRIC].numpy()
-    return value_RS
 
 
 def headroom_statements(report: HeadroomReport) -> list[str]:

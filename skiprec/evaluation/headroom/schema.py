@@ -20,7 +20,7 @@ class NestedSet(Accuracy):
 
 @with_config(COMPLETE)
 class PredictedSet(NestedSet):
-    """How well the cost of a set can be predicted. The set of all blocks costs nothing."""
+    """How well a set's loss of MRR@20 is predicted. The set of all blocks loses nothing."""
 
     cost_nats_fit_rows: float
     cost_nats_std: NotRequired[float]
@@ -65,7 +65,7 @@ class Pair(Accuracy, AllGains):
 
 @with_config(COMPLETE)
 class PricedPoint(Accuracy, AllGains):
-    """Each row by the set with the least predicted cost + price * share of the blocks."""
+    """Each row by the set with the least predicted loss of MRR@20 + price * share of the blocks."""
 
     price: float
     kept_blocks: float

@@ -39,7 +39,7 @@ def headroom_markdown(report: HeadroomReport) -> str:
 def headroom_tables(report: HeadroomReport) -> list[str]:
     """The lines of the tables of sizes, pairs and the curve; 95 % intervals over users."""
     fit_rows = f"cost in nats, {report['conditions']['fit_split']} rows"
-    lines = ["Sets of the nest, on held-out rows; correlation of predicted with true cost:", ""]
+    lines = ["Sets of the nest, on held-out rows; correlation of predicted with true loss:", ""]
     lines += markdown_table(
         ("blocks", "MRR@20", "cost in nats", fit_rows, "correlation"),
         [
@@ -79,7 +79,7 @@ def headroom_tables(report: HeadroomReport) -> list[str]:
         ],
         padded=True,
     )
-    text = "Each user by the least predicted cost + price * share of the blocks"
+    text = "Each user by the least predicted loss of MRR@20 + price * share of the blocks"
     lines += ["", f"{text}; nats are minus the frontier, too:", ""]
     lines += markdown_table(
         ("price", "mean blocks", "MRR@20", "minus the frontier", "minus its hull", "nats"),

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from skiprec.evaluation.headroom import block_sets
 from skiprec.evaluation.headroom import regression as headroom
 from skiprec.evaluation.headroom.block_sets import (
+    BENDS,
+    Features,
     entropy_without_each,
     history_features,
     measure_sets,
@@ -120,7 +123,7 @@ def test_sets_are_measured_as_their_rows_alone_would_be() -> None:
 
 def test_features_are_of_the_real_items_and_not_of_the_target() -> None:
     network, tiles = build_network(model_config("nextitnet_plus")).eval(), make_tiles()
-    found_RF = history_features(network, tiles)
+    found_RF, weight_F = history_features(network, tiles)
     table = network.embedding.table.weight.detach().double().numpy()
     for row, items in zip(found_RF, real_rows(tiles).tolist(), strict=True):
         history = [item for item in items[:-1] if item]
@@ -128,10 +131,17 @@ def test_features_are_of_the_real_items_and_not_of_the_target() -> None:
             [
                 table[history].mean(0) if history else np.zeros(WIDTH),
                 table[items[-2]],
-                [np.log(1 + len(history))],
+                bent(len(history)),
             ]
         )
         np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
+    assert np.square(weight_F[: 2 * WIDTH]).sum() == pytest.approx(1), "as much as one number"
+    assert (weight_F[2 * WIDTH :] == 1).all()
+
+
+def bent(length: int) -> list[float]:
+    """The logarithm, and how far it lies beyond each bend."""
+    return [np.log1p(length), *(max(0.0, np.log1p(length) - np.log1p(bend)) for bend in BENDS)]
 
 
 def test_sets_of_exits_are_the_first_blocks() -> None:
@@ -159,7 +169,7 @@ def test_with_exits_each_set_has_passed_the_norm_of_its_exit() -> None:
 def test_features_of_a_state_are_those_of_the_first_exit() -> None:
     """They do not know the target, nor what deeper blocks say."""
     network, tiles = with_exits(), make_tiles()
-    found_RF = state_features(network, tiles)
+    found_RF, weight_F = state_features(network, tiles)
     items_BW = real_rows(tiles)
     with torch.no_grad():
         history = network.embed(items_BW[:, :-1], torch.zeros(len(items_BW), dtype=torch.int64))
@@ -169,10 +179,14 @@ def test_features_of_a_state_are_those_of_the_first_exit() -> None:
         prob_BV = (x_BD @ network.head.weight_VD.t() + network.head.bias_V).double().softmax(1)
     entropy_B = -(prob_BV * prob_BV.log()).sum(1)
     best_B2 = prob_BV.log().topk(2, 1).values
-    length_B = (items_BW[:, :-1] != 0).sum(1)
-    numbers_B3 = [entropy_B, best_B2[:, 0] - best_B2[:, 1], length_B.log1p()]
-    expected_RF = torch.cat([state_BD, state_BD**2, torch.stack(numbers_B3, 1)], dim=1)
+    certainty_B2 = torch.stack([entropy_B, best_B2[:, 0] - best_B2[:, 1]], 1)
+    length_BN = torch.tensor([bent(int((items_W[:-1] != 0).sum())) for items_W in items_BW])
+    expected_RF = torch.cat(
+        [state_BD, state_BD**2, certainty_B2, certainty_B2**2, length_BN], dim=1
+    )
     np.testing.assert_allclose(found_RF, expected_RF, rtol=1e-3, atol=1e-4)
+    assert np.square(weight_F[: 2 * WIDTH]).sum() == pytest.approx(1), "as much as one number"
+    assert (weight_F[2 * WIDTH :] == 1).all()
 
 
 def test_ridge_is_least_squares_with_rows_that_pull_weights_to_zero() -> None:
@@ -180,8 +194,9 @@ def test_ridge_is_least_squares_with_rows_that_pull_weights_to_zero() -> None:
     x_RF = draw.normal(3, 5, (90, 4)) * [1, 10, 0.1, 1]
     x_RF[:, 3] = 7.0  # does not vary
     y_RM = np.stack([x_RF[:, 0] + draw.normal(0, 9, 90), draw.normal(2, 1, 90)], axis=1)
-    ridge = fit_ridge(x_RF, y_RM, np.repeat(np.arange(30, dtype=np.int32), 3))
-    z_RF = (x_RF - x_RF.mean(0)) / np.array([*x_RF[:, :3].std(0), 1.0])
+    weight_F = np.array([1.0, 1.0, 0.2, 1.0])
+    ridge = fit_ridge(x_RF, weight_F, y_RM, np.repeat(np.arange(30, dtype=np.int32), 3))
+    z_RF = weight_F * (x_RF - x_RF.mean(0)) / np.array([*x_RF[:, :3].std(0), 1.0])
     for m, penalty in enumerate(ridge.penalty_M):
         rows = np.concatenate([z_RF, np.sqrt(penalty) * np.eye(4)])
         values = np.concatenate([y_RM[:, m] - y_RM[:, m].mean(), np.zeros(4)])
@@ -194,7 +209,7 @@ def test_the_penalty_follows_what_there_is_to_learn() -> None:
     draw = np.random.default_rng(1)
     x_RF = draw.normal(0, 1, (400, 30))
     y_RM = np.stack([x_RF @ draw.normal(0, 1, 30), draw.normal(0, 1, 400)], axis=1)
-    clear, noise = fit_ridge(x_RF, y_RM, np.arange(400, dtype=np.int32)).penalty_M
+    clear, noise = fit_ridge(x_RF, np.ones(30), y_RM, np.arange(400, dtype=np.int32)).penalty_M
     assert clear == PENALTIES[0]
     assert noise >= 1000
 
@@ -204,8 +219,8 @@ def test_rows_of_a_user_never_stand_on_both_sides_of_the_cross_validation() -> N
     draw = np.random.default_rng(2)
     user_R = np.repeat(np.arange(60, dtype=np.int32), 8)
     x_RF, y_R1 = draw.normal(0, 1, (60, 50))[user_R], draw.normal(0, 1, (60, 1))[user_R]
-    together = fit_ridge(x_RF, y_R1, user_R).penalty_M[0]
-    apart = fit_ridge(x_RF, y_R1, np.arange(480, dtype=np.int32)).penalty_M[0]
+    together = fit_ridge(x_RF, np.ones(50), y_R1, user_R).penalty_M[0]
+    apart = fit_ridge(x_RF, np.ones(50), y_R1, np.arange(480, dtype=np.int32)).penalty_M[0]
     assert apart < 10 < 100 < together
 
 
@@ -255,7 +270,12 @@ def two_blocks(num_rows: int = 400, seed: int = 0) -> SetsOfRows:
     rank_RS = np.where(needs_R[:, None], [4, 1], [1, 2]).astype(float)
     entropy_RS = np.log(rank_RS)
     user_R = (np.arange(num_rows) // 4).astype(np.int32)
-    return SetsOfRows(sizes(2), needs_R[:, None].astype(float), entropy_RS, rank_RS, user_R)
+    return SetsOfRows(sizes(2), plain(needs_R[:, None]), entropy_RS, rank_RS, user_R)
+
+
+def plain(value_RF: np.ndarray) -> Features:
+    """Numbers that all have the weight 1."""
+    return Features(value_RF.astype(float), np.ones(value_RF.shape[1]))
 
 
 def sizes(num_sets: int) -> np.ndarray:
@@ -323,16 +343,19 @@ def test_exits_of_any_depth_add_up_by_hand() -> None:
 def test_a_dent_in_the_frontier_is_no_headroom() -> None:
     """The middle one of three sizes is worst for all, so it is hardly given to anyone.
 
-    A mixture of 1 and 3 blocks is far above the set of 2, and no better than a coin's.
+    A mixture of 1 and 3 blocks is far above the set of 2. It is no better than a coin's, because
+    the feature told the ranks of the rows of the fit alone.
     """
     draw = np.random.default_rng(0)
     num_rows = 2000
-    noise_RF = draw.normal(0, 1, (num_rows, 3))
-    entropy_RS = np.tile([0.5, 3.0, 0.0], (num_rows, 1))
-    entropy_RS[:, 0] += noise_RF[:, 0]  # predictable, but the ranks do not follow
+    feature_RF = draw.normal(0, 1, (num_rows, 3))
     rank_RS = np.tile([2.0, 20.0, 1.0], (num_rows, 1))
-    rows = SetsOfRows(sizes(3), noise_RF, entropy_RS, rank_RS, np.arange(num_rows, dtype=np.int32))
-    report = headroom_report((1, 2, 0), rows, rows, dict(CONDITIONS))
+    user_R = np.arange(num_rows, dtype=np.int32)
+    told_RS = rank_RS.copy()
+    told_RS[feature_RF[:, 0] > 0, 0] = 3
+    held = SetsOfRows(sizes(3), plain(feature_RF), np.log(rank_RS), rank_RS, user_R)
+    fit = replace(held, rank_RS=told_RS)
+    report = headroom_report((1, 2, 0), fit, held, dict(CONDITIONS))
     assert report["hull"] == [1, 3]
     middle = min(report["curve"], key=lambda point: abs(point["kept_blocks"] - 2))
     assert middle["minus_frontier"]["mrr@20"] > 0.3
@@ -342,12 +365,12 @@ def test_a_dent_in_the_frontier_is_no_headroom() -> None:
 
 
 def test_control_costs_that_the_history_does_not_tell() -> None:
-    """The same costs, each with another row's features: nothing correlates, and nothing pays."""
+    """The same losses, each with another row's features: nothing correlates, and nothing pays."""
     draw = np.random.default_rng(3)
     fit, held = two_blocks(), two_blocks()
     features_RF = draw.normal(0, 1, (400, 5))
-    fit = replace(fit, feature_RF=features_RF)
-    held = replace(held, feature_RF=draw.normal(0, 1, (400, 5)), user_R=held.user_R + 100)
+    fit = replace(fit, features=plain(features_RF))
+    held = replace(held, features=plain(draw.normal(0, 1, (400, 5))), user_R=held.user_R + 100)
     report = headroom_report((1, 0), fit, held, dict(CONDITIONS) | {"trained_to_skip": True})
     low, high = report["sizes"][0]["correlation_interval"]
     assert low < 0 < high
@@ -355,3 +378,37 @@ def test_control_costs_that_the_history_does_not_tell() -> None:
     assert low < 0 < high
     (verdict,) = report["statements"]
     assert "NOT SHOWN" in verdict
+
+
+def test_the_prediction_is_of_lost_reciprocal_ranks_and_not_of_nats() -> None:
+    """What costs a row the most nats is not what costs it a hit: two numbers, one for each."""
+    draw = np.random.default_rng(4)
+    num_rows = 800
+    nats_R, hit_R = draw.integers(0, 2, num_rows), draw.integers(0, 2, num_rows)
+    rank_RS = np.stack([np.where(hit_R == 1, 4, 1), np.ones(num_rows)], axis=1)
+    entropy_RS = np.stack([3.0 * nats_R, np.zeros(num_rows)], axis=1)
+    user_R = np.arange(num_rows, dtype=np.int32)
+    rows = SetsOfRows(
+        sizes(2), plain(np.stack([nats_R, hit_R], axis=1)), entropy_RS, rank_RS, user_R
+    )
+    report = headroom_report((1, 0), rows, rows, dict(CONDITIONS) | {"trained_to_skip": True})
+    assert report["sizes"][0]["correlation"] == pytest.approx(1)
+    gains = [point["minus_frontier"]["mrr@20"] for point in report["curve"]]
+    # With the second block for the half whose target it brings to the top, no row loses anything.
+    assert max(gains) == pytest.approx(0.375 / 2, abs=0.01)
+
+
+def test_depth_that_pays_in_the_middle_of_the_lengths_is_found() -> None:
+    """A straight line in the logarithm of the length cannot say so; the bends can."""
+    length_R = torch.arange(1, 401) % 40 + 1
+    needs_R = ((length_R > 8) & (length_R < 20)).numpy()
+    rank_RS = np.stack([np.where(needs_R, 4, 1), np.ones(400)], axis=1)
+    user_R = np.arange(400, dtype=np.int32)
+    gains = {}
+    for bends in (True, False):
+        value_RF = block_sets._length_with_bends(length_R).numpy()
+        features = plain(value_RF if bends else value_RF[:, :1])
+        rows = SetsOfRows(sizes(2), features, np.log(rank_RS), rank_RS, user_R)
+        report = headroom_report((1, 0), rows, rows, dict(CONDITIONS))
+        gains[bends] = report["curve_mean"]["minus_frontier"]["mrr@20"]
+    assert gains[True] > 2 * gains[False] > 0
