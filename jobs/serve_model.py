@@ -24,7 +24,10 @@ LIMITS = {
     "max_waiting": "most histories that may wait; further requests get 429",
     "batch_rows": "most histories in one call of the executor",
     "deadline_ms": "a request that has waited this long gets 504 and is not computed",
-    "body_timeout_s": "longest time that a body may take to arrive, in seconds",
+    "body_timeout_s": "longest time that a head or a body may take to arrive, in seconds",
+    "max_items": "most items in an answer, over all of its lists",
+    "max_waiting_mb": "bodies that are held at once, in MB; further requests get 429",
+    "max_connections": "most connections; a further one gets 503",
 }
 TOKEN = "SKIPREC_ADMIN_TOKEN"
 

@@ -1,6 +1,7 @@
 """The service on Ray Serve: the same application in several replicas, as many as the load needs."""
 
 import signal
+import socket
 import threading
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -140,8 +141,14 @@ def serve_on_ray(options: ServerOptions, replicas: Replicas) -> None:
     stop = threading.Event()
     with ray_session():
         serve.start(http_options={"host": options.host, "port": options.port})
+        if APPLICATION in serve.status().applications:
+            raise ValueError(
+                f"this cluster already serves an application {APPLICATION!r}; stop the other "
+                "command first, or swap its model with --pointer"
+            )
         try:
             serve.run(made, name=APPLICATION, route_prefix="/")
+            _refuse_other_address(options)
             for number in (signal.SIGTERM, signal.SIGINT):  # Ray has set handlers of its own
                 signal.signal(number, lambda *_: stop.set())
             print(
@@ -151,9 +158,23 @@ def serve_on_ray(options: ServerOptions, replicas: Replicas) -> None:
             )
             stop.wait()
         finally:
-            serve.delete(APPLICATION)  # others may use Serve on this cluster
             if is_own_ray():
                 serve.shutdown()  # type: ignore[no-untyped-call]
+            else:
+                serve.delete(APPLICATION)  # others may use Serve on this cluster
+
+
+def _refuse_other_address(options: ServerOptions) -> None:
+    """Raises ValueError if a Serve that was there before listens elsewhere."""
+    host = "127.0.0.1" if options.host in ("0.0.0.0", "::") else options.host
+    try:
+        socket.create_connection((host, options.port), timeout=10).close()
+    except OSError as error:
+        raise ValueError(
+            f"nobody answers at {options.host}:{options.port} ({error}): Serve runs on this "
+            "cluster with an address of its own, which the first one to start it has chosen; give "
+            "that as --host and --port"
+        ) from None
 
 
 def _with_absolute_paths(options: ServerOptions) -> ServerOptions:

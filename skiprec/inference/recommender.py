@@ -17,7 +17,7 @@ from skiprec.inference.native.library import MAX_K, Answer, NativeModel, level_o
 from skiprec.inference.native.pack import RUN_ALL, pack_weights
 from skiprec.inference.native.places import find_library
 from skiprec.inference.reference import ReferenceModel
-from skiprec.inference.saved_model import SavedModel, read_saved_model
+from skiprec.inference.saved_model import CurvePoint, SavedModel, read_saved_model
 
 Id = str | int
 Histories = Iterable[Iterable[Id]]  # lists, or an Arrow column of lists
@@ -103,13 +103,13 @@ class Recommender:
                     stacklevel=2,
                 )
         self.executor: Executor = executor
-        self._model: NativeModel | ReferenceModel
-        if executor == "numpy":
-            self._model = ReferenceModel(self.spec, model.weights)
-        else:
-            spec, shape, level = self.spec, self.spec.native_shape, level_of(executor)
-            packed_N = pack_weights(model.weights, shape)
-            self._model = NativeModel(shape, spec.lists, packed_N, level)
+        try:
+            self._model = _model_of(model, executor)
+        except KeyError as error:
+            raise ValueError(
+                f"the weights of model {self.spec.name!r} lack {error}, which its shape asks for; "
+                "export the model again"
+            ) from error
         self._check(model.self_test)
 
     @classmethod
@@ -284,10 +284,20 @@ class Recommender:
                 f"keep={keep} needs a learned policy or exits, and this model has neither (policy "
                 f"{spec.policy!r}); leave keep out"
             )
-        point = self._curve[max(0, bisect_right(self._keep_of_point, keep) - 1)]
+        point = self._point_of(keep)
         if chooses_nothing:  # the points are exits, and a setting is a depth
             return _repeated(self._first_1L[math.ceil(point.setting)], rows), 0.0
         return None, point.setting
+
+    def share_of(self, keep: float | None) -> float | None:
+        """The share of blocks that run on average over validation rows if `keep` is asked for.
+
+        It is that of the next point of the curve below, or of the lowest. None: as it was trained.
+        """
+        return keep if keep is None or keep == 1 else self._point_of(keep).keep
+
+    def _point_of(self, keep: float) -> CurvePoint:
+        return self._curve[max(0, bisect_right(self._keep_of_point, keep) - 1)]
 
     def _popular(
         self, k: int, allowed_V: NDArray[np.bool_] | None
@@ -319,6 +329,13 @@ class Recommender:
                     f"expected the scores {case['scores'][:3]}…, got {answer.scores[:3]}…; export "
                     "the model again, and report this"
                 )
+
+
+def _model_of(model: SavedModel, executor: Executor) -> NativeModel | ReferenceModel:
+    if executor == "numpy":
+        return ReferenceModel(model.spec, model.weights)
+    shape, level = model.spec.native_shape, level_of(executor)
+    return NativeModel(shape, model.spec.lists, pack_weights(model.weights, shape), level)
 
 
 def _repeated(keep_1L: NDArray[np.bool_], rows: int) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from skiprec.durable import file_sha256, write_text_durably
-from skiprec.inference.native.library import Lists, Shape
+from skiprec.inference.native.library import SHAPE_FIELDS, Lists, Shape
 
 FORMAT_VERSION = 2
 MANIFEST, MODEL, WEIGHTS = "manifest.json", "model.json", "weights.safetensors"
@@ -85,6 +85,8 @@ def spec_from_json(text: str, where: Path) -> ModelSpec:
         ValueError: another format version, or a key is missing or unknown.
     """
     content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} is no description of a model: expected an object of JSON")
     version = content.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise ValueError(
@@ -95,8 +97,12 @@ def spec_from_json(text: str, where: Path) -> ModelSpec:
         content["curve"] = tuple(CurvePoint(**point) for point in content["curve"])
         for name in ("dilations", "set_sizes", "exit_depths", "constant_keep"):
             content[name] = tuple(content[name])
-        return ModelSpec(**content)
-    except (KeyError, TypeError) as error:
+        spec = ModelSpec(**content)
+        if missing := set(SHAPE_FIELDS) - set(spec.shape):
+            raise ValueError(f"shape has no {min(missing)!r}")
+        _ = spec.native_shape, [float(point.keep) for point in spec.curve]
+        return spec
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{where} is no description of a model: {error}") from error
 
 
@@ -142,6 +148,8 @@ def read_saved_model(folder: Path) -> SavedModel:
         ) from None
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("sha256", {}), dict):
+        raise ValueError(f"{path} is damaged: expected an object with the sha256 of each file")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {manifest.get('format_version')}; this program reads "

@@ -21,9 +21,11 @@ from skiprec.service.entrance import Entrance
 from skiprec.service.errors import FAILED, RefusedError, add_error_answers, read_body
 from skiprec.service.limits import Limits
 from skiprec.service.schema import (
+    MAX_FOUND,
     ErrorAnswer,
     Item,
     ItemsAnswer,
+    ItemsRequest,
     ModelAnswer,
     RecommendAnswer,
     RecommendRequest,
@@ -39,7 +41,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         408: "The body came too slowly.",
         413: "The body is too large.",
         422: "The request is not valid.",
-        429: "Too many histories wait; try again after `Retry-After` seconds.",
+        429: "Too much waits; try again after `Retry-After` seconds.",
         500: "The service has failed; its log says why.",
         503: "The service is stopping; try again after `Retry-After` seconds.",
         504: "The request has waited longer than its deadline.",
@@ -48,7 +50,6 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 RECOMMEND = "/v1/recommend"
-MAX_FOUND = 100
 PAGE = Path(__file__).parent / "page"
 POLICY = "default-src 'self'; img-src 'self' data:"
 NOT_ALLOWED: dict[int | str, dict[str, Any]] = {
@@ -100,6 +101,7 @@ def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
     app.add_middleware(
         Entrance,
         max_bytes=math.floor(limits.max_body_mb * 1e6),
+        max_held=math.floor(limits.max_waiting_mb * 1e6),
         timeout_s=limits.body_timeout_s,
         handlers={RECOMMEND: partial(answer, service)},
         on_refused=lambda status: service.metrics.requests.labels(status).inc(),
@@ -143,14 +145,22 @@ def create_app(service: Service, admin_token: str | None = None) -> FastAPI:
     @app.get("/v1/items", response_model=ItemsAnswer, responses={422: ERRORS[422]})
     def items(
         q: Annotated[str, Query(description="Words of the id or name.", max_length=200)] = "",
-        only: Annotated[
-            list[str],
-            Query(alias="id", description="Ids to look among; none: all.", max_length=MAX_FOUND),
-        ] = [],  # noqa: B006 (FastAPI copies it)
         limit: Annotated[int, Query(ge=1, le=MAX_FOUND)] = 20,
     ) -> ItemsAnswer:
         """A search for items, for people."""
-        found = service.model.now.catalogue.search(q, limit, only or None)
+        found = service.model.now.catalogue.search(q, limit)
+        return ItemsAnswer(items=[Item(**vars(one)) for one in found])
+
+    @app.post(
+        "/v1/items/lookup",
+        response_model=ItemsAnswer,
+        responses=ERRORS,
+        openapi_extra=_body_of(ItemsRequest.model_json_schema()),
+    )
+    async def items_by_id(request: Request) -> ItemsAnswer:
+        """The items of these ids that the model knows; a history is never in an address."""
+        asked = read_body(ItemsRequest, await request.body())
+        found = service.model.now.catalogue.find([str(one) for one in asked.ids])
         return ItemsAnswer(items=[Item(**vars(one)) for one in found])
 
     @app.get("/v1/model", response_model=ModelAnswer)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from skiprec.inference.saved_model import SavedModel
 
@@ -36,19 +37,20 @@ class Catalogue:
         """The name of each item; None where it has none."""
         return [self._name_of.get(item) for item in ids]
 
-    def search(self, query: str, limit: int, only: list[str] | None = None) -> list[FoundItem]:
-        """Items whose id or name has all words of the query, whatever their case.
+    def find(self, ids: list[str]) -> list[FoundItem]:
+        """The items of these ids that the model knows."""
+        is_given = pc.is_in(self._ids, pa.array(ids, pa.string()))
+        return self._at(np.flatnonzero(is_given.to_numpy(zero_copy_only=False)))
 
-        Args:
-            only: ids of the items to look among. None: all items.
-        """
+    def search(self, query: str, limit: int) -> list[FoundItem]:
+        """Items whose id or name has all words of the query, whatever their case."""
         has_all_V = np.ones(len(self._ids), np.bool_)
-        if only is not None:
-            is_given = pc.is_in(self._ids, pa.array(only, pa.string()))
-            has_all_V &= is_given.to_numpy(zero_copy_only=False)
         for word in query.lower().split():
             has_all_V &= pc.match_substring(self._text, word).to_numpy(zero_copy_only=False)
-        place = pa.array(np.flatnonzero(has_all_V)[:limit])
+        return self._at(np.flatnonzero(has_all_V)[:limit])
+
+    def _at(self, place_N: NDArray[np.int64]) -> list[FoundItem]:
+        place = pa.array(place_N)
         columns = (self._ids.take(place), self._names.take(place), self._counts.take(place))
         rows = zip(*(column.to_pylist() for column in columns), strict=True)
         return [FoundItem(*row) for row in rows]

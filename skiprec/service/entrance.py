@@ -19,9 +19,13 @@ Handler = Callable[[bytes, float, Receive], Awaitable[Response]]
 
 
 class Entrance:
-    """ASGI middleware that answers 413 for a body that is too large and 408 for one too slow.
+    """ASGI middleware that reads bodies.
+
+    It answers 413 for one that is too large, 408 for one too slow, and 429 where it holds too many.
 
     Args:
+        max_bytes: of a body.
+        max_held: bytes of the bodies that are held at once, from their first byte to their answer.
         handlers: of POST requests by path; other requests go on to the application.
         on_refused: told of the status of a request to one of these paths that gets no further.
     """
@@ -30,11 +34,13 @@ class Entrance:
         self,
         app: ASGIApp,
         max_bytes: int,
+        max_held: int,
         timeout_s: float,
         handlers: dict[str, Handler],
         on_refused: Callable[[int], None],
     ):
         self.app, self.max_bytes, self.timeout_s = app, max_bytes, timeout_s
+        self.max_held, self.held = max_held, 0
         self.handlers, self.on_refused = handlers, on_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,9 +48,16 @@ class Entrance:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        parts: list[bytes] = []
+        try:
+            await self._answer(parts, scope, receive, send)
+        finally:
+            self.held -= sum(map(len, parts))
+
+    async def _answer(self, parts: list[bytes], scope: Scope, receive: Receive, send: Send) -> None:
         try:
             async with asyncio.timeout(self.timeout_s):
-                body = await self._read(scope, receive)
+                body = await self._read(parts, scope, receive)
         except TimeoutError:
             text = f"the body did not arrive within {self.timeout_s:g} s"
             await self._refuse(RefusedError(408, text, headers=CLOSE), scope, receive, send)
@@ -77,10 +90,9 @@ class Entrance:
             self.on_refused(refused.status)
         await refused.response()(scope, receive, send)
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The body; None if the client leaves before its end."""
+    async def _read(self, parts: list[bytes], scope: Scope, receive: Receive) -> bytes | None:
+        """The body, and its parts in `parts`; None if the client leaves before its end."""
         self._check(_content_length(scope))
-        parts: list[bytes] = []
         size = 0
         while True:
             message: dict[str, Any] = dict(await receive())
@@ -88,7 +100,11 @@ class Entrance:
                 return None
             parts.append(message.get("body", b""))
             size += len(parts[-1])
+            self.held += len(parts[-1])
             self._check(size)
+            if self.held > self.max_held:
+                text = f"the service holds {self.held:,} bytes of bodies; try again later"
+                raise RefusedError(429, text, headers=RETRY | CLOSE)
             if not message.get("more_body", False):
                 return b"".join(parts)
 
@@ -99,6 +115,7 @@ class Entrance:
 
 
 CLOSE = {"Connection": "close"}
+RETRY = {"Retry-After": "1"}
 
 
 def _content_length(scope: Scope) -> int:

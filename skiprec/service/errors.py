@@ -18,6 +18,7 @@ ID_KINDS = ("str", "int", "function-before")
 ID_ERRORS = ("string_type", "int_type")
 MAX_PROBLEMS = 10
 PAGES = ("/", "/healthz", "/readyz", "/metrics", "/v1/model", "/v1/items")
+POSTS = ("/v1/recommend", "/v1/items/lookup")
 
 
 class RefusedError(Exception):
@@ -75,7 +76,7 @@ def add_error_answers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        known = f"; there are: GET {', '.join(PAGES)}, POST /v1/recommend"
+        known = f"; there are: GET {', '.join(PAGES)}, POST {', '.join(POSTS)}"
         where = f"{request.method} {request.url.path}"
         text = f"{error.detail}: {where}" + (known if error.status_code in (404, 405) else "")
         return RefusedError(error.status_code, text, headers=error.headers).response()

@@ -17,7 +17,10 @@ class Limits:
         max_waiting: most histories that may wait for the executor; further requests get 429.
         batch_rows: most histories in one call of the executor.
         deadline_ms: a request that has waited this long is answered with 504 and not computed.
-        body_timeout_s: longest time that a body may take to arrive.
+        body_timeout_s: longest time that a head or a body may take to arrive.
+        max_items: most items in one answer, over all of its lists.
+        max_waiting_mb: bodies that are held at once, in MB; further requests get 429.
+        max_connections: most connections; a further one gets 503.
     """
 
     max_body_mb: float = 4.0
@@ -27,6 +30,9 @@ class Limits:
     batch_rows: int = 256
     deadline_ms: float = 1000.0
     body_timeout_s: float = 10.0
+    max_items: int = 50_000
+    max_waiting_mb: float = 32.0
+    max_connections: int = 500
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -39,4 +45,9 @@ class Limits:
             raise ValueError(
                 f"max_waiting={self.max_waiting} is below max_histories={self.max_histories}: a "
                 "request of that size could never wait"
+            )
+        if self.max_waiting_mb < self.max_body_mb:
+            raise ValueError(
+                f"max_waiting_mb={self.max_waiting_mb} is below max_body_mb={self.max_body_mb}: a "
+                "body of that size could never be read"
             )

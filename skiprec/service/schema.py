@@ -24,6 +24,9 @@ Id = Annotated[StrictStr | Integer, Field(union_mode="left_to_right")]
 Items = Annotated[list[Id], Field(fail_fast=True)]
 
 
+MAX_FOUND = 100
+
+
 class Body(BaseModel):
     """A body without unknown fields."""
 
@@ -92,7 +95,10 @@ class RecommendAnswer(Body):
     """The lists, in the order of the histories."""
 
     model: str = Field(description="Name and version of the model that answered.")
-    keep: float | None = Field(description="Share of blocks that was asked of the policy.")
+    keep: float | None = Field(
+        description="Share of blocks that runs on average at this setting, on validation rows. "
+        "Null: as the model was trained."
+    )
     results: list[Result]
 
 
@@ -119,8 +125,14 @@ class Item(Body):
     count: int = Field(description="How often it occurs in the training rows.")
 
 
+class ItemsRequest(Body):
+    """Items that are asked for by their ids."""
+
+    ids: Items = Field(max_length=MAX_FOUND, description="Ids of the data.")
+
+
 class ItemsAnswer(Body):
-    """Items whose id or name has all words of a query, the most frequent first."""
+    """Items, the most frequent first."""
 
     items: list[Item]
 

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
+from fastapi import FastAPI
 
 from skiprec.inference.recommender import Executor
 from skiprec.service.app import create_app
+from skiprec.service.connections import Connection
 from skiprec.service.control import Promise
 from skiprec.service.limits import Limits
 from skiprec.service.service import Service
@@ -79,13 +82,7 @@ def serve(options: ServerOptions) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     service = make_service(options)
     listening = _listen(options.host, options.port)
-    config = uvicorn.Config(
-        create_app(service, options.admin_token),
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=DRAIN_S,
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(create_app(service, options.admin_token), service.limits))
 
     def stop(number: int, frame: FrameType | None) -> None:
         server.should_exit = True
@@ -97,6 +94,17 @@ def serve(options: ServerOptions) -> None:
     host, port = listening.getsockname()[:2]
     print(f"{service.model.now.name} answers at http://{host}:{port}", flush=True)
     server.run(sockets=[listening])
+
+
+def server_config(app: FastAPI, limits: Limits) -> uvicorn.Config:
+    """How uvicorn runs the application."""
+    return uvicorn.Config(
+        app,
+        http=cast(Any, partial(Connection, limits)),
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -23,6 +23,7 @@ from skiprec.service.dispatcher import (
     TooLateError,
     Work,
 )
+from skiprec.service.entrance import RETRY
 from skiprec.service.errors import FAILED, RefusedError, refuse_field
 from skiprec.service.limits import Limits
 from skiprec.service.load_controller import LoadController, measure_points
@@ -32,7 +33,6 @@ from skiprec.service.serving_model import LoadedModel, ServingModel, follow_poin
 
 log = logging.getLogger(__name__)
 
-RETRY = {"Retry-After": "1"}
 WATCH_AFTER_S = 0.02
 
 
@@ -82,8 +82,22 @@ class Service:
 
     def _points_of(self, loaded: LoadedModel) -> tuple[Point, ...]:
         assert self.controller is not None
-        points = measure_points(loaded.recommender, loaded.sample)
-        return usable_points(points, self.controller.promise)
+        measured = measure_points(loaded.recommender, loaded.sample)
+        points = usable_points(measured, self.controller.promise)
+        for point in points:
+            log.info(
+                "depth may follow the load to %.3f of the blocks: MRR@20 %.4f, %.3f ms a history",
+                point.keep,
+                point.mrr_at_20,
+                1000 * point.row_s,
+            )
+        if len(points) == 1:
+            log.warning(
+                "depth cannot follow the load: of the %d points of this model's curve no other one "
+                "is more accurate than the fastest and within the promise and --min-mrr",
+                len(measured),
+            )
+        return points
 
     def _show_point(self, point: Point) -> None:
         self.metrics.keep.set(point.keep)
@@ -154,6 +168,9 @@ class Service:
             raise refuse_field("histories", expected, len(asked.histories))
         if asked.k > limits.max_k:
             raise refuse_field("k", f"at most {limits.max_k}", asked.k)
+        if asked.k * len(asked.histories) > limits.max_items:
+            expected = f"at most {limits.max_items} items in an answer, k times histories"
+            raise refuse_field("k", expected, f"{asked.k} times {len(asked.histories)}")
         if asked.keep is not None and asked.keep < 1 and not self.model.now.recommender.spec.curve:
             expected = "no keep, because this model has neither a learned policy nor exits"
             raise refuse_field("keep", expected, asked.keep)
@@ -231,7 +248,7 @@ class Service:
         self.metrics.unknown.inc(sum(len(row.unknown) for row in rows))
         for source, count in Counter(row.source for row in rows).items():
             self.metrics.rows.labels(source).inc(count)
-        return rows, loaded, keep
+        return rows, loaded, loaded.recommender.share_of(keep)
 
 
 @contextmanager

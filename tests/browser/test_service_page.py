@@ -1,11 +1,13 @@
 """The page of the service: people put histories together and see who gets depth."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import httpx
 import pytest
 
 from skiprec.inference import Recommender
@@ -236,3 +238,105 @@ def test_a_model_without_a_curve_has_no_knob(tmp_path: Path, chromium: Any) -> N
             assert not page.get_by_role("slider").is_visible()
             assert page.get_by_text("has neither a learned policy nor exits").is_visible()
             watched.assert_clean()
+
+
+def answer_of(**ms: float) -> str:
+    """A made-up answer, with known times."""
+    one = {"items": [], "scores": [], "names": [], "unknown": [], "source": "model", "read": 1}
+    result = one | {"kept_blocks": [0, 1], "ms": {"waiting": 0, "executor": 9, "total": 9} | ms}
+    return json.dumps({"model": "given", "keep": None, "results": [result]})
+
+
+def test_times_are_those_of_the_answers(chromium: Any, address: str) -> None:
+    """This share asks without `keep`, all blocks ask with 1."""
+    model = httpx.get(f"{address}/v1/model").json()["model"]
+
+    def fulfill(route: Any) -> None:
+        is_all = route.request.post_data_json.get("keep") == 1
+        blocks = 12.0 if is_all else 3.0
+        body = answer_of(policy=1.0, blocks=blocks, head=2.0).replace('"given"', json.dumps(model))
+        route.fulfill(body=body, content_type="application/json")
+
+    with opened(chromium, address) as watched:
+        page = watched.page
+        page.get_by_text("The most frequent items; no block ran").wait_for()
+        page.route("**/v1/recommend", fulfill)
+        card(page, "User A").get_by_role("button", name="Add to the history:").first.click()
+        page.get_by_text("2.5 times as fast as all blocks.").wait_for()
+        rows = page.get_by_role("table", name="Time of each part").get_by_role("row")
+        own, every = (" ".join(text.split()) for text in rows.all_inner_texts())
+        assert own == "this share policy 1.00 ms, blocks 3.00 ms, head 2.00 ms 6.00 ms"
+        assert every == "all blocks policy 1.00 ms, blocks 12.00 ms, head 2.00 ms 15.00 ms"
+        bars = page.locator(".time-bar").all()
+        small, large = (bar.bounding_box()["width"] for bar in bars)
+        assert small / large == pytest.approx(6 / 15, abs=0.02)
+        watched.assert_clean()
+
+
+def test_a_swap_while_the_page_is_open_is_shown(
+    chromium: Any, folder: Path, tmp_path: Path
+) -> None:
+    """The daily loop swaps models: header, knob and strips are those of the one that answers."""
+    export_small_model(tmp_path / "other", kind="none", num_blocks=3)
+    with serving(folder) as (service, address):
+        with opened(chromium, with_users(address, [IDS[1]], [IDS[2]], keep=0.5)) as watched:
+            page = watched.page
+            page.get_by_text(f"of {NUM_BLOCKS}", exact=False).first.wait_for()
+            service.model.replace_by(tmp_path / "other")
+            card(page, "User 0").get_by_role("button", name="Add to the history:").first.click()
+            page.get_by_text("Blocks that ran: 3 of 3").first.wait_for()
+            eventually(lambda: page.get_by_text("Blocks that ran: 3 of 3").count() == 2)
+            assert service.model.now.name in page.locator("#model").inner_text()
+            assert not page.get_by_role("slider").is_visible()
+            assert not page.get_by_role("alert").is_visible()
+            service.model.replace_by(folder)
+            card(page, "User 1").get_by_role("button", name="Add to the history:").first.click()
+            page.get_by_role("slider").wait_for()
+            # The refused question is the browser's own message of a 422.
+            assert all("422" in text for text in watched.errors)
+
+
+def test_what_nobody_waits_for_is_not_asked(chromium: Any, address: str) -> None:
+    with opened(chromium, with_users(address, [IDS[1]])) as watched:
+        page, asked = watched.page, []
+        page.get_by_text("Blocks that ran:").wait_for()
+
+        def slow(route: Any) -> None:
+            asked.append(route.request.post_data_json.get("keep"))
+            time.sleep(0.1)
+            route.continue_()
+
+        page.route("**/v1/recommend", slow)
+        knob = page.get_by_role("slider")
+        last = int(knob.get_attribute("max"))
+        for _ in range(last):
+            knob.press("ArrowRight")
+            page.wait_for_timeout(90)
+        page.get_by_text(f"Blocks that ran: {NUM_BLOCKS} of {NUM_BLOCKS}").wait_for()
+        page.wait_for_timeout(500)
+        # Three rounds at each stop would be more; all blocks were known before.
+        assert len(asked) < 2 * last + 3
+        assert asked[-3:] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("rest", ["#user=%25E0%25A4%25A", "#user=%E0%A4%A", "#keep=none", "#user="])
+def test_an_odd_address_is_told_or_passed_over(chromium: Any, address: str, rest: str) -> None:
+    with opened(chromium, f"{address}/{rest}") as watched:
+        page = watched.page
+        eventually(
+            lambda: page.get_by_role("alert").is_visible() or page.locator(".card").count() > 0
+        )
+        if page.get_by_role("alert").is_visible():
+            assert "address" in page.get_by_role("alert").inner_text()
+
+
+def test_a_search_without_a_hit_says_so(chromium: Any, address: str) -> None:
+    with opened(chromium, address) as watched:
+        page = watched.page
+        field = page.get_by_role("combobox").first
+        field.fill("no such words at all")
+        page.get_by_text("No item has all of these words.").wait_for()
+        field.fill("name")
+        page.get_by_role("option").first.wait_for()
+        assert not page.get_by_text("No item has all of these words.").is_visible()
+        watched.assert_clean()

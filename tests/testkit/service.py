@@ -15,7 +15,7 @@ import uvicorn
 from skiprec.service.app import create_app
 from skiprec.service.control import Promise
 from skiprec.service.limits import Limits
-from skiprec.service.server import ServerOptions, make_service
+from skiprec.service.server import ServerOptions, make_service, server_config
 from skiprec.service.service import Service
 from tests.testkit.repository import ROOT
 
@@ -29,8 +29,7 @@ def serving(
     """A service in this process, and its address."""
     service = make_service(ServerOptions(model, limits=Limits(**limits), promise=promise))
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(create_app(service, TOKEN), access_log=False, log_config=None)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(create_app(service, TOKEN), service.limits))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

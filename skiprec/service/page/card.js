@@ -34,6 +34,7 @@ export class UserCard {
     this.user = user;
     this.page = page;
     this.latest = 0;
+    this.full = { of: null, result: null }; // the answer of all blocks, which the knob leaves as it is
     this.history = element("div");
     this.answer = element("div", { class: "answer" });
     const title = element("h2", { id: `user-${made++}` }, user.name);
@@ -112,12 +113,21 @@ export class UserCard {
   async ask() {
     const number = ++this.latest;
     const { user, page } = this;
+    const history = [...user.history];
+    const isWanted = () => number === this.latest && this.root.isConnected;
+    const of = JSON.stringify([page.model.model, history]);
     try {
-      const own = await recommend(user.history, page.keep);
-      const all = await recommend(user.history, 1);
-      if (number === this.latest) this.show(own, all);
+      const own = await recommend(history, page.keep, isWanted);
+      const all = this.full.of === of ? this.full.result : await recommend(history, 1, isWanted);
+      if (!isWanted() || own === null || all === null) return;
+      if (own.model !== page.model.model || all.model !== own.model) await page.onOtherModel();
+      else {
+        this.full = { of, result: all };
+        this.show(own, all);
+      }
     } catch (error) {
-      page.onProblem(error);
+      // Another model may have another knob, so the service may refuse what the page asks for.
+      if (isWanted() && !(await page.onOtherModel())) page.onProblem(error);
     }
   }
 
@@ -132,7 +142,8 @@ export class UserCard {
       ? [element("p", { class: "quiet" }, `Unknown to the model: ${own.unknown.join(", ")}.`)]
       : [];
     if (own.source === "popularity") {
-      const text = "The most frequent items; no block ran, because the model knows no item of this history.";
+      const why = user.history.length ? "the model knows no item of this history" : "the history is empty";
+      const text = `The most frequent items; no block ran, because ${why}.`;
       this.answer.replaceChildren(...unknown, element("p", { class: "quiet" }, text), ...recommended);
       page.onNews(`${user.name}: the most frequent items`);
       return;

@@ -7,7 +7,7 @@ const at = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 const accuracy = (mrr) => mrr.toFixed(4).replace(/^0/, "");
 
-const state = readState(location.hash);
+const state = { users: [], keep: null };
 let cards = [];
 
 const page = {
@@ -25,6 +25,14 @@ const page = {
     at("problem").textContent = `The service did not answer as expected: ${error.message}`;
     at("problem").hidden = false;
   },
+  // Shows the model that answers now; false if it is the one that is shown.
+  onOtherModel: async () => {
+    const model = await readModel().catch(() => page.model);
+    if (model.model === page.model.model) return false;
+    showModel(model);
+    cards.forEach((card) => card.ask());
+    return true;
+  },
   onRemoved: (card) => {
     state.users.splice(state.users.indexOf(card.user), 1);
     cards = cards.filter((one) => one !== card);
@@ -41,56 +49,69 @@ function addCard(user) {
   return card;
 }
 
-// The stops of the knob: the share that the model was trained with, then those of its curve.
-function showKnob({ curve }) {
-  const stops = [null, ...curve.map((point) => point.keep)];
-  const full = curve.at(-1);
-  const knob = at("keep");
-  const show = () => {
-    const point = curve.find((one) => one.keep === state.keep);
-    at("keep-text").textContent = point
-      ? `${percent(point.keep)}: MRR@20 ${accuracy(point.mrr_at_20)} on validation rows, ` +
-        `${percent(full.keep)} has ${accuracy(full.mrr_at_20)}`
-      : "as the model was trained";
-    knob.setAttribute("aria-valuetext", at("keep-text").textContent);
-  };
-  knob.max = stops.length - 1;
-  state.keep = stops.reduce((best, stop) =>
-    stop !== null && state.keep !== null && Math.abs(stop - state.keep) < Math.abs((best ?? 9) - state.keep)
-      ? stop
-      : best,
-  );
-  knob.value = stops.indexOf(state.keep);
-  let timer = null;
-  knob.addEventListener("input", () => {
-    state.keep = stops[Number(knob.value)];
-    show();
-    page.onChanged();
-    clearTimeout(timer);
-    timer = setTimeout(() => cards.forEach((card) => card.ask()), 80);
-  });
-  show();
-  at("knob").hidden = false;
+// The stops of the knob: the share that the model was trained with, then those of its curve. Of
+// those that read alike the last one counts.
+function stopsOf(curve) {
+  const shares = new Map(curve.map((point) => [percent(point.keep), point.keep]));
+  return [null, ...shares.values()];
 }
 
-async function start() {
-  page.model = await readModel();
-  const { model, backbone, blocks, items, executor, curve } = page.model;
+function nearest(stops, keep) {
+  if (keep === null) return null;
+  const distance = (stop) => (stop === null ? Infinity : Math.abs(stop - keep));
+  return stops.reduce((best, stop) => (distance(stop) < distance(best) ? stop : best), null);
+}
+
+let stops = [null];
+
+function showKeep() {
+  const { curve } = page.model;
+  const full = curve.at(-1);
+  const point = curve.find((one) => one.keep === state.keep);
+  at("keep-text").textContent = point
+    ? `${percent(point.keep)}: MRR@20 ${accuracy(point.mrr_at_20)} on validation rows, ` +
+      `${percent(full.keep)} has ${accuracy(full.mrr_at_20)}`
+    : "as the model was trained";
+  at("keep").setAttribute("aria-valuetext", at("keep-text").textContent);
+}
+
+// The header and the knob, of the model that answers now.
+function showModel(model) {
+  page.model = model;
+  const { backbone, blocks, items, executor, curve } = model;
   at("model").textContent =
-    `${model}: ${backbone} of ${blocks} blocks, ${items.toLocaleString("en")} items, executor ${executor}`;
-  if (curve.length) showKnob(page.model);
-  else {
-    state.keep = null;
-    at("no-knob").hidden = false;
-  }
-  at("add-user").addEventListener("click", () => {
-    const user = { name: freeName(state.users), history: [] };
-    state.users.push(user);
-    page.onChanged();
-    const card = addCard(user);
-    card.ask();
-    card.root.querySelector("input").focus();
-  });
+    `${model.model}: ${backbone} of ${blocks} blocks, ${items.toLocaleString("en")} items, executor ${executor}`;
+  at("knob").hidden = !curve.length;
+  at("no-knob").hidden = curve.length > 0;
+  stops = stopsOf(curve);
+  state.keep = nearest(stops, state.keep);
+  if (!curve.length) return;
+  at("keep").max = stops.length - 1;
+  at("keep").value = stops.indexOf(state.keep);
+  showKeep();
+}
+
+let timer = null;
+at("keep").addEventListener("input", () => {
+  state.keep = stops[Number(at("keep").value)];
+  showKeep();
+  page.onChanged();
+  clearTimeout(timer);
+  timer = setTimeout(() => cards.forEach((card) => card.ask()), 80);
+});
+
+at("add-user").addEventListener("click", () => {
+  const user = { name: freeName(state.users), history: [] };
+  state.users.push(user);
+  page.onChanged();
+  const card = addCard(user);
+  card.ask();
+  card.root.querySelector("input").focus();
+});
+
+async function start() {
+  Object.assign(state, readState(location.hash));
+  showModel(await readModel());
   const ids = [...new Set(state.users.flatMap((user) => user.history))];
   page.names = new Map(await namesOf(ids));
   if (!state.users.length) state.users.push({ name: freeName([]), history: [] });

@@ -18,6 +18,7 @@ export function searchField(label, onChosen, onProblem) {
     "aria-expanded": "false",
     "aria-controls": list.id,
   });
+  const none = element("p", { class: "quiet", role: "status", hidden: true }, "No item has all of these words.");
   let found = [];
   let active = -1;
   let timer = null;
@@ -46,6 +47,7 @@ export function searchField(label, onChosen, onProblem) {
       ),
     );
     list.hidden = items.length === 0;
+    none.hidden = !input.value.trim() || items.length > 0;
     input.setAttribute("aria-expanded", String(!list.hidden));
     input.removeAttribute("aria-activedescendant");
   }
@@ -94,5 +96,5 @@ export function searchField(label, onChosen, onProblem) {
     else return;
     event.preventDefault();
   });
-  return element("div", { class: "search" }, element("label", { for: id }, label), input, list);
+  return element("div", { class: "search" }, element("label", { for: id }, label), input, list, none);
 }

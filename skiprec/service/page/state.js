@@ -6,8 +6,12 @@
 export function readState(hash) {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
   const users = given.getAll("user").map((text) => {
-    const [name, ...history] = text.split(" ").map(decodeURIComponent);
-    return { name, history };
+    try {
+      const [name, ...history] = text.split(" ").map(decodeURIComponent);
+      return { name, history };
+    } catch {
+      throw new Error(`the page's address has a user that cannot be read: ${text.slice(0, 40)}`);
+    }
   });
   const keep = given.has("keep") ? Number(given.get("keep")) : null;
   return { users, keep: Number.isFinite(keep) ? keep : null };

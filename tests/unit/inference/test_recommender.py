@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from skiprec.durable import file_sha256
 from skiprec.evaluation.measure.timing import shallow_network
 from skiprec.inference import Recommender
 from skiprec.inference.executor import recommend
@@ -299,6 +300,18 @@ def change(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def rewrite(folder: Path, edit: Any) -> None:
+    """Edits `model.json`, and the manifest's sum of it, so that only the contents are wrong."""
+    path = folder / MODEL
+    path.write_text(json.dumps(edit(json.loads(path.read_text()))))
+    sums = json.loads((folder / MANIFEST).read_text())["sha256"]
+    change(folder / MANIFEST, sha256=sums | {MODEL: file_sha256(path)})
+
+
+def with_shape(**changes: Any) -> Any:
+    return lambda spec: spec | {"shape": spec["shape"] | changes}
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -308,6 +321,17 @@ def change(path: Path, **changes: Any) -> None:
         (lambda f: (f / "weights.safetensors").write_bytes(b"x"), "weights.safetensors is damaged"),
         (lambda f: (f / "items.arrow").unlink(), "items.arrow is missing"),
         (lambda f: change(f / MODEL, setting=1.0), "model.json is damaged"),
+        (lambda f: (f / MANIFEST).write_text("[]"), "is damaged: expected an object"),
+        (lambda f: (f / MANIFEST).write_text("null"), "is damaged: expected an object"),
+        (lambda f: change(f / MANIFEST, sha256=[]), "is damaged: expected an object"),
+        (lambda f: change(f / MANIFEST, sha256={"model.json": 3}), "model.json is damaged"),
+        (lambda f: rewrite(f, lambda _: []), "no description of a model: expected an object"),
+        (lambda f: rewrite(f, lambda spec: spec | {"shape": {}}), "no description of a model"),
+        (lambda f: rewrite(f, lambda spec: spec | {"shape": 3}), "no description of a model"),
+        (lambda f: rewrite(f, with_shape(blocks="four")), "no description of a model"),
+        (lambda f: rewrite(f, with_shape(blocks=30)), "the weights of model 'run' lack"),
+        (lambda f: rewrite(f, lambda spec: spec | {"curve": [1]}), "no description of a model"),
+        (lambda f: rewrite(f, lambda spec: spec | {"more": 1}), "no description of a model"),
     ],
 )
 def test_a_damaged_model_is_refused(

@@ -61,11 +61,12 @@ def test_the_route_and_the_names_in_answers(folder: Path) -> None:
         items = httpx.get(f"{address}/v1/items", params={"q": "whole", "limit": 1}).json()["items"]
         assert [(item["id"], item["name"]) for item in items] == [(IDS[0], "Milk, whole")]
         assert len(httpx.get(f"{address}/v1/items").json()["items"]) == 20
-        given = {"id": [IDS[4], "unknown", IDS[0]]}
-        items = httpx.get(f"{address}/v1/items", params=given).json()["items"]
+        given = {"ids": [IDS[4], "unknown", IDS[0]]}
+        items = httpx.post(f"{address}/v1/items/lookup", json=given).json()["items"]
         assert [item["id"] for item in items] == [IDS[0], IDS[4]]
-        items = httpx.get(f"{address}/v1/items", params=given | {"q": "bread"}).json()["items"]
-        assert [item["id"] for item in items] == [IDS[4]]
+        too_many = httpx.post(f"{address}/v1/items/lookup", json={"ids": ["x"] * 101})
+        assert too_many.status_code == 422
+        assert too_many.json()["problems"][0]["field"] == "ids"
         wrong = httpx.get(f"{address}/v1/items", params={"limit": 0})
         assert wrong.status_code == 422
         assert wrong.json()["problems"][0]["field"] == "query.limit"
