@@ -13,6 +13,7 @@ from typing import Any
 from skiprec.config.reading import parse_override
 from skiprec.data.ingest.item_names import NameTable
 from skiprec.data.ingest.pipeline import build_dataset
+from skiprec.data.ingest.publish import is_built
 from skiprec.data.ingest.raw_files import content_of_first, expand_inputs
 from skiprec.data.ingest.recipe import Recipe, load_recipe, make_recipe
 from skiprec.terminal import moving_line
@@ -55,6 +56,12 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         required=True,
         metavar="FOLDER",
         help="folder for the dataset; it must not exist yet (required)",
+    )
+    files.add_argument(
+        "--if-missing",
+        action="store_true",
+        help="do nothing if the folder holds a complete dataset of the same settings, whatever its "
+        "input was (default: an existing folder is an error)",
     )
     files.add_argument(
         "--recipe",
@@ -268,6 +275,9 @@ def main(argv: list[str]) -> int:
                 f"source.kind of recipe {recipe.name} is {recipe.source.kind!r}; give the files "
                 f"with {'--sequences' if args.input else '--input'}"
             )
+        if args.if_missing and is_built(args.output, recipe):
+            print(f"{args.output} is complete; nothing is left to do")
+            return 0
         with moving_line() as line:
             manifest = build_dataset(
                 recipe,

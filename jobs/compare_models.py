@@ -2,8 +2,8 @@
 
     python jobs/compare_models.py --models runs/mon/export runs/tue/export --data runs/data/tue
 
-The exit code is 0 if the second model may take the place of the first, 1 if it is surely worse, and
-2 after an error.
+The exit code is 0 if the second model may take the place of the first, 3 if it is surely worse, and
+another one after an error.
 """
 
 import argparse
@@ -11,9 +11,12 @@ import json
 import sys
 from pathlib import Path
 
-from skiprec.durable import write_text_durably
+from skiprec.durable import make_folder, write_text_durably
 from skiprec.evaluation.compare import Comparison, compare_models
 from skiprec.terminal import moving_line, print_markdown, print_prose
+
+WORSE = 3  # Python itself ends with 1 after an error that nobody expected
+FEW_USERS = 100
 
 
 def main(argv: list[str]) -> int:
@@ -56,6 +59,8 @@ def main(argv: list[str]) -> int:
     try:
         if not arguments.margin >= 0:
             raise ValueError(f"--margin is {arguments.margin}; expected 0 or more")
+        if arguments.output is not None:
+            make_folder(arguments.output.parent)
         with moving_line() as line:
             found = compare_models(
                 tuple(arguments.models),
@@ -64,15 +69,16 @@ def main(argv: list[str]) -> int:
                 line.report,
                 arguments.exclude_seen,
             )
+        is_worse = found.is_worse(arguments.margin)
         if arguments.output is not None:
-            write_text_durably(arguments.output, json.dumps(found.to_json(), indent=1))
+            asked = {"split": arguments.split, "margin": arguments.margin, "is_worse": is_worse}
+            write_text_durably(arguments.output, json.dumps(found.to_json() | asked, indent=1))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print_markdown(table_of(found))
-    is_worse = found.is_worse(arguments.margin)
     print_prose(sentence_of(found, is_worse))
-    return 1 if is_worse else 0
+    return WORSE if is_worse else 0
 
 
 def table_of(found: Comparison) -> str:
@@ -97,11 +103,14 @@ def sentence_of(found: Comparison, is_worse: bool) -> str:
             f" Over the {found.rows_known_to_both:,} rows whose target both know it is "
             f"{found.known_to_both:+.4f}."
         )
+    few = ""
+    if found.users < FEW_USERS and not is_worse:
+        few = " So few users show large differences alone: give it more rows."
     return (
         f"MRR@20 of {found.second.name} less {found.first.name}: {found.difference:+.4f}, 95 % "
         f"interval {low:+.4f} to {high:+.4f}, over {found.rows:,} rows of {found.users:,} users. "
         f"An unknown target is a miss.{both} {found.second.name} {verdict} take the place of "
-        f"{found.first.name}."
+        f"{found.first.name}.{few}"
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cluster.command_line import add_overrides, add_run, job_parser, run_job
 from cluster.evaluation.evaluate import evaluation_config
-from cluster.evaluation.export import export_run
+from cluster.evaluation.export import export_run, is_exported
 from skiprec.terminal import print_markdown, print_prose
 
 
@@ -24,6 +24,12 @@ def main(argv: list[str]) -> int:
         help="folder for the exported model; it must not exist yet (required)",
     )
     parser.add_argument(
+        "--if-missing",
+        action="store_true",
+        help="do nothing if the folder holds an exported model of this run (default: an existing "
+        "folder is an error)",
+    )
+    parser.add_argument(
         "--onnx",
         action="store_true",
         help="also write backbone.onnx and policy.onnx, checked in ONNX Runtime (default: no); "
@@ -34,6 +40,9 @@ def main(argv: list[str]) -> int:
 
     def export() -> None:
         config = evaluation_config(arguments.run, arguments.set)
+        if arguments.if_missing and is_exported(arguments.output, arguments.run, config):
+            print_prose(f"{arguments.output} holds the model already")
+            return
         spec = export_run(config, arguments.run, arguments.output, arguments.onnx)
         if spec.curve:
             lines = ["| keep | MRR@20 | HR@20 |", "| ---: | ---: | ---: |"]

@@ -137,12 +137,19 @@ def show_answers(config: RunConfig) -> None:
         )
         print(f"  after … {before}\n    {after} ({kept} of {blocks} blocks ran)")
     body = json.dumps({"histories": [histories[0][-3:]], "k": 3})
+    python = python_of_this()
     print(
-        f"serve it: python jobs/serve_model.py --model {folder}\n"
+        f"serve it: {python} jobs/serve_model.py --model {folder}\n"
         f"and ask:  curl -s localhost:8080/v1/recommend -d {shlex.quote(body)}\n"
         "or open:  http://localhost:8080, a page on which you put histories together\n"
-        f"look at the run: python jobs/show_run.py --run {folder.parent}"
+        f"look at the run: {python} jobs/show_run.py --run {folder.parent}"
     )
+
+
+def python_of_this() -> str:
+    """How a person calls this interpreter from here: `python` may be another one."""
+    own = Path(sys.executable)
+    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
 
 
 if __name__ == "__main__":

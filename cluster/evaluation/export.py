@@ -7,14 +7,33 @@ import pyarrow as pa
 from cluster.runs.data import refuse_other_items
 from cluster.runs.folder import provenance
 from skiprec.checkpoints.network import load_network
+from skiprec.config.files import config_hash
 from skiprec.config.run import RunConfig
 from skiprec.data.batching import evenly_spaced_rows
 from skiprec.data.halves import rows_to_validate
 from skiprec.data.manifest import read_manifest
 from skiprec.data.shards import ShardSet
 from skiprec.inference.export import export_model, validation_rows
-from skiprec.inference.saved_model import ModelSpec
+from skiprec.inference.saved_model import ModelSpec, read_saved_model
 from skiprec.terminal import say
+
+
+def is_exported(output: Path, run_folder: Path, config: RunConfig) -> bool:
+    """Whether `output` holds a model that was exported from this run.
+
+    Raises:
+        ValueError: it holds another one, a damaged one or something else.
+    """
+    if not output.exists():
+        return False
+    made_by = read_saved_model(output).spec.made_by
+    own = {"run": config.name, "config_hash": config_hash(config)}
+    if differing := [key for key, value in own.items() if made_by.get(key) != value]:
+        raise ValueError(
+            f"{output} holds a model of another {' and '.join(differing)} than {run_folder}; "
+            "choose another --output"
+        )
+    return True
 
 
 def export_run(

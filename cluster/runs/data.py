@@ -9,6 +9,7 @@ from skiprec.checkpoints.catalogue import (
     find_neighbours,
     match_items,
     read_item_ids,
+    read_train_counts,
 )
 from skiprec.checkpoints.files import read_state
 from skiprec.config.data import DataConfig
@@ -74,7 +75,7 @@ def older_items(config: RunConfig) -> tuple[ItemMatch, Neighbours | None] | None
             f"init_items needs the ids of the items of {run_folder}, which has no {ITEMS_NAME}: a "
             f"version before it trained that run; copy the {ITEMS_NAME} of its dataset there"
         ) from None
-    match = match_items(read_item_ids(data), old_ids)
+    match = match_items(read_item_ids(data), old_ids, read_train_counts(data))
     if not len(match.kept):
         raise ValueError(
             f"no item of {data} was in the data of {run_folder}; expected the same original ids"

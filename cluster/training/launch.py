@@ -81,8 +81,7 @@ def launch_training(config: RunConfig) -> dict[str, Any]:
         match = check_inputs(config)
         keep_item_ids(config.folder, Path(config.data.path))
         if match is not None:
-            counts = ", ".join(f"{count:,} {what}" for what, count in match.counts.items())
-            say(f"[{config.name}] items against those of {config.init_from}: {counts}")
+            say(f"[{config.name}] items against those of {config.init_from}: {match.text}")
         started = time.time()
         workers = config.cluster.num_workers
         where = f"{workers} worker(s)" if workers else "in this process"

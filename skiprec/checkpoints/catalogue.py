@@ -32,17 +32,31 @@ class ItemMatch:
         kept: items that both have, and `kept_old` their indices in the older one.
         added: items that the older one does not have.
         gone: number of items that only the older one has.
+        untrained: number of the added items that are in no training row, so that they stay random.
     """
 
     kept: Longs
     kept_old: Longs
     added: Longs
     gone: int
+    untrained: int = 0
 
     @property
     def counts(self) -> dict[str, int]:
+        """The numbers of items, for reports."""
+        counts = {"kept": len(self.kept), "new": len(self.added), "gone": self.gone}
+        return counts | {"untrained": self.untrained}
+
+    @property
+    def text(self) -> str:
         """The numbers of items, for people."""
-        return {"kept": len(self.kept), "new": len(self.added), "gone": self.gone}
+        text = f"{len(self.kept):,} kept, {len(self.added):,} new, {self.gone:,} gone"
+        if self.untrained:
+            text += (
+                f"; {self.untrained:,} of the new ones are in no training row, so nothing is "
+                "learned of them (later cut-offs of the split train on them)"
+            )
+        return text
 
 
 @dataclass(frozen=True)
@@ -70,12 +84,27 @@ def read_item_ids(folder: Path) -> list[str]:
     return ids
 
 
-def match_items(new_ids: list[str], old_ids: list[str]) -> ItemMatch:
-    """The match of two catalogues by original id."""
+def read_train_counts(data: Path) -> Longs:
+    """`[V]`: how often each item of a dataset is in its training rows."""
+    with pa.memory_map(str(data / ITEMS_NAME)) as mapped:
+        counts = pa.ipc.open_file(mapped).read_all()["train_count"]
+    return np.asarray(counts.to_numpy(), np.int64)
+
+
+def match_items(
+    new_ids: list[str], old_ids: list[str], train_count_V: Longs | None = None
+) -> ItemMatch:
+    """The match of two catalogues by original id.
+
+    Args:
+        train_count_V: how often each new id is in the training rows; None: all of them are.
+    """
     old_of = {item: index for index, item in enumerate(old_ids)}
     old_V = np.array([old_of.get(item, -1) for item in new_ids], np.int64)
     kept = np.flatnonzero(old_V >= 0)
-    return ItemMatch(kept, old_V[kept], np.flatnonzero(old_V < 0), len(old_ids) - len(kept))
+    added = np.flatnonzero(old_V < 0)
+    untrained = 0 if train_count_V is None else int((train_count_V[added] == 0).sum())
+    return ItemMatch(kept, old_V[kept], added, len(old_ids) - len(kept), untrained)
 
 
 def find_neighbours(shards: ShardSet, match: ItemMatch) -> Neighbours:

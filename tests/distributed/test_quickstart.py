@@ -2,8 +2,14 @@
 
 import json
 import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.testkit.repository import ROOT
@@ -46,4 +52,30 @@ def test_the_quickstart_goes_to_its_end(
         config = json.loads((tmp_path / name / "config.json").read_text())
         assert config["model"]["num_blocks"] == blocks
     assert (tmp_path / "quickstart-exits/headroom.json").exists()
-    assert (tmp_path / "quickstart/export/manifest.json").exists()
+    check_the_printed_commands(printed)
+
+
+def check_the_printed_commands(printed: str) -> None:
+    """What the quickstart prints last opens the service, an answer over HTTP and both pages."""
+    lines = dict(line.split(": ", 1) for line in printed.splitlines() if ": " in line)
+    serve, look = (shlex.split(lines[name]) for name in ("serve it", "look at the run"))
+    assert Path(serve[0]).resolve() == Path(sys.executable).resolve()
+    with started([*serve, "--port", "0"]) as address:
+        body = shlex.split(lines["and ask"])[-1]
+        answer = httpx.post(f"{address}/v1/recommend", content=body).json()["results"][0]
+        assert answer["source"] == "model"
+        assert len(answer["items"]) == 3
+        assert "Who gets depth" in httpx.get(address).text
+    with started([*look, "--port", "0"]) as address:
+        assert "quickstart: accuracy against speed" in httpx.get(address).text
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[str]:
+    """The address that a command of a server prints first."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield "http://" + process.stdout.readline().split("http://")[1].split()[0]
+        finally:
+            process.terminate()

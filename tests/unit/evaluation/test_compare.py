@@ -2,6 +2,8 @@
 
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,9 @@ def test_the_exit_code_tells_a_scheduler(
 ) -> None:
     good, bad = models
     assert run("--models", good, good, "--data", data, "--output", tmp_path / "found.json") == 0
-    assert json.loads((tmp_path / "found.json").read_text())["difference"] == 0.0
+    written = json.loads((tmp_path / "found.json").read_text())
+    assert (written["difference"], written["is_worse"], written["split"]) == (0.0, False, "test")
+    assert "So few users" not in capsys.readouterr().out
     recommend_table = Recommender.recommend_table
 
     def nothing_good(self: Recommender, *given: Any, **options: Any) -> pa.Table:
@@ -94,7 +98,7 @@ def test_the_exit_code_tells_a_scheduler(
 
     monkeypatch.setattr(Recommender, "recommend_table", nothing_good)
     capsys.readouterr()
-    assert run("--models", good, bad, "--data", data) == 1
+    assert run("--models", good, bad, "--data", data) == 3
     said = " ".join(capsys.readouterr().out.split())
     assert "is surely worse and must not take the place" in said
     assert run("--models", good, bad, "--data", data, "--margin", 0.9) == 0
@@ -120,3 +124,20 @@ def test_wrong_options(
     given = [change.format(a=models[0]) for change in changes]
     assert run("--models", *models, "--data", data, *given) == 2
     assert message in capsys.readouterr().err
+
+
+def test_few_users_are_told(
+    models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = build_small_data(tmp_path, IDS, 40)
+    assert run("--models", *models, "--data", small) == 0
+    assert "So few users show large differences alone" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_error_that_nobody_expected_is_not_the_verdict() -> None:
+    """Without its packages the job ends with Python's own exit code, which is another one."""
+    given = ["--models", "a", "b", "--data", "c"]
+    command = [sys.executable, "-S", "-E", "jobs/compare_models.py", *given]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ModuleNotFoundError" in done.stderr

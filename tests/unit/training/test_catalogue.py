@@ -19,6 +19,7 @@ from skiprec.checkpoints.catalogue import (
     match_items,
     moved,
     read_item_ids,
+    read_train_counts,
 )
 from skiprec.checkpoints.network import load_network
 from skiprec.config.run import RunConfig
@@ -38,7 +39,11 @@ def test_every_item_is_kept_new_or_gone(new: list[str], old: list[str]) -> None:
     }
     assert [new[index] for index in match.added] == [item for item in new if item not in old]
     assert match.gone == len(set(old) - set(new))
-    assert match.counts == {"kept": len(match.kept), "new": len(match.added), "gone": match.gone}
+    counts = {"kept": len(match.kept), "new": len(match.added), "gone": match.gone}
+    assert match.counts == counts | {"untrained": 0}
+    trained = np.arange(len(new)) % 2
+    untrained = [item for place, item in enumerate(new) if item not in old and place % 2 == 0]
+    assert match_items(new, old, trained).untrained == len(untrained)
 
 
 def tables(num_items: int, seed: int) -> dict[str, torch.Tensor]:
@@ -134,11 +139,53 @@ def test_a_run_begins_where_the_one_of_another_day_ended(
 ) -> None:
     config = tuesday(older, tmp_path, f"init_items={how}", f"name=tue-{how}")
     result = launch_training(config)
-    assert result["items"] == {"kept": 7, "new": 2, "gone": 1}
+    assert result["items"] == {"kept": 7, "new": 2, "gone": 1, "untrained": 0}
     assert json.loads((config.folder / "result.json").read_text()) == result
     _, network = load_network(config.folder)
     assert network.num_items == 9
     assert (config.folder / "items.arrow").exists()
+
+
+@pytest.mark.parametrize("how", ["fresh", "neighbours"])
+def test_the_first_weights_of_a_run_are_those_of_the_other_day(
+    older: RunConfig, tmp_path: Path, how: str
+) -> None:
+    """A run that learns nothing ends with them: blocks as they were, items by their ids."""
+    still = ("training.epochs=1", "training.learning_rate=1e-12")
+    config = tuesday(older, tmp_path, f"init_items={how}", f"name=still-{how}", *still)
+    launch_training(config)
+    before, after = (load_network(run.folder)[1].state_dict() for run in (older, config))
+    for name in before.keys() - ITEM_TABLES.keys():
+        if not name.startswith("policy."):
+            torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-6)
+    old_ids, new_ids = (read_item_ids(run.folder) for run in (older, config))
+    match = match_items(new_ids, old_ids)
+    beside = find_neighbours(ShardSet.open(Path(config.data.path), "train"), match)
+    assert set(beside.item) == set(match.added), "both new items have neighbours"
+    for name, offset in ITEM_TABLES.items():
+        for place, item in enumerate(new_ids):
+            found = after[name][offset + place]
+            if item in old_ids:
+                wanted = before[name][offset + old_ids.index(item)]
+                torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+                continue
+            mine = beside.item == place
+            rows = [offset + old_ids.index(new_ids[one]) for one in beside.beside[mine]]
+            weight = torch.from_numpy(beside.count[mine] / beside.count[mine].sum()).float()
+            mean = torch.tensordot(weight, before[name][rows], dims=1)
+            is_mean = torch.allclose(found, mean, rtol=0, atol=1e-5)
+            assert is_mean == (how == "neighbours")
+
+
+def test_new_items_without_a_training_row_are_told(tmp_path: Path) -> None:
+    data = build(tmp_path / "data", histories_of("abcdefgx", 2))
+    shards = ShardSet.open(data, "train")
+    items_RW = shards.slice(0, shards.num_rows).items_RW
+    expected = np.bincount(items_RW.ravel(), minlength=shards.num_items + 1)[1:]
+    assert read_train_counts(data).tolist() == expected.tolist()
+    match = match_items(["x", "a", "y"], ["a"], np.array([0, 3, 2]))
+    assert match.text.startswith("1 kept, 2 new, 0 gone; 1 of the new ones are in no training row")
+    assert "training row" not in match_items(["x"], ["a"], np.array([2])).text
 
 
 def test_other_items_are_refused_unless_the_setting_says_so(
