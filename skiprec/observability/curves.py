@@ -1,8 +1,10 @@
 """Learning curves of several runs: loss and validation MRR against epochs and against time."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -47,7 +49,7 @@ def read_curve(metrics: Path, label: str) -> Curve:
     """
     loss, mrr = [], []
     step, epochs, hours = 0, 0.0, 0.0
-    for line in map(json.loads, metrics.read_text().splitlines()):
+    for line in _whole_lines(metrics):
         if LOSS in line:
             hours += (line["step"] - step) * line["time/step_s"] / 3600
             step, epochs = line["step"], line["progress/epoch"]
@@ -55,6 +57,16 @@ def read_curve(metrics: Path, label: str) -> Curve:
         if MRR in line:
             mrr.append((epochs, hours, line[MRR]))
     return Curve(label, loss, mrr)
+
+
+def _whole_lines(metrics: Path) -> Iterator[dict[str, Any]]:
+    """The lines up to one that is torn: a run that was killed, or that is writing now, has one."""
+    for text in metrics.read_text(errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            return
+        yield line
 
 
 def time_to_reach(curve: Curve, mrr: float) -> tuple[float, float] | None:

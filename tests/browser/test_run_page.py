@@ -1,5 +1,6 @@
 """The page of a run: figures of what was measured, in one file that needs no network."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -33,12 +34,37 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TITLES = [
     "Training by epochs",
-    "Training by hours",
+    "Training by minutes",
+    "with-policy: what was found",
     "with-policy: accuracy against speed",
     "with-policy: who gets depth",
     "with-policy: by length of the history",
     "with-policy: paired differences",
 ]
+
+
+def texts_that_collide(page: Any) -> list[str]:
+    """Titles, names and ticks of figures that lie over each other or beyond their figure."""
+    found: list[str] = page.evaluate(
+        """() => [...document.querySelectorAll(".figure")].flatMap((figure) => {
+          const own = figure.getBoundingClientRect();
+          const selector = ".xtitle, .ytitle, .legendtext, .xtick text, .ytick text";
+          const boxes = [...figure.querySelectorAll(selector)]
+            .filter((text) => text.textContent.trim())
+            .map((text) => [text.textContent, text.getBoundingClientRect()]);
+          const bad = [];
+          boxes.forEach(([name, a], place) => {
+            if (a.left < own.left - 1 || a.right > own.right + 1) bad.push(`beyond: ${name}`);
+            boxes.slice(place + 1).forEach(([other, b]) => {
+              const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+              const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+              if (wide > 2 && high > 2) bad.push(`${name} over ${other}`);
+            });
+          });
+          return bad;
+        })"""
+    )
+    return found
 
 
 @pytest.mark.parametrize("width", ["desktop", "phone"])
@@ -53,6 +79,7 @@ def test_a_saved_page_shows_everything_without_a_network(
         page.wait_for_function("document.querySelectorAll('.main-svg').length >= 6")
         assert page.locator("h2").all_inner_texts() == TITLES
         watched.assert_clean()
+        assert texts_that_collide(page) == []
         assert violations(page) == []
         # The control: text that can hardly be seen is found.
         page.evaluate("document.querySelector('section p').style.color = '#bbbbbb'")
@@ -68,7 +95,11 @@ def test_numbers_are_reached_with_the_keyboard(runs: Path, tmp_path: Path, chrom
         summary.press("Enter")
         table = page.get_by_role("table").filter(has_text="skiprec")
         table.wait_for()
-        assert "full backbone" in table.inner_text() or "full" in table.inner_text()
+        report = json.loads((runs / "with-policy/report.json").read_text())
+        (own,) = (row for row in report["rows"] if row["name"] == "skiprec")
+        line = table.get_by_role("row").filter(has_text="skiprec").inner_text()
+        assert f"{own['mrr@20']:.4f}" in line
+        assert f"{own['speedup_end_to_end']:.2f}" in line
         watched.assert_clean()
 
 
