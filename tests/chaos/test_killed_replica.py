@@ -1,4 +1,4 @@
-"""The service on Ray Serve answers as in one process, and goes on after a replica was killed."""
+"""The service on Ray Serve answers as in one process, grows, and survives a killed replica."""
 
 import contextlib
 import os
@@ -65,6 +65,41 @@ def test_a_killed_replica_is_replaced_and_the_other_answers_meanwhile(tmp_path: 
         failed = len(statuses) - statuses.count(200)
         assert failed <= 5, f"{failed} of {len(statuses)} requests failed"
         assert set(statuses[count + 10 :]) == {200}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def test_replicas_come_with_the_load(tmp_path: Path) -> None:
+    """One replica is there; with more than eight requests at once in work Ray adds the second."""
+    export_small_model(tmp_path / "model")
+    options = ("--ray", "--min-replicas", "1", "--max-replicas", "2")
+    given = ("--model", str(tmp_path / "model"), "--port", str(free_port()))
+    heavy = {"histories": [[IDS[n % 30] for n in range(4000)]] * 60, "k": 30}
+    with served_by_the_job(*given, *options) as (process, address):
+        assert len(replicas_of(process.pid)) == 1
+        ends = threading.Event()
+        statuses: list[int] = []
+
+        def keep_asking() -> None:
+            with httpx.Client(timeout=60) as client:
+                while not ends.is_set():
+                    answer = client.post(f"{address}/v1/recommend", json=heavy)
+                    statuses.append(answer.status_code)
+
+        asking = [threading.Thread(target=keep_asking) for _ in range(24)]
+        for one in asking:
+            one.start()
+        try:
+            end = time.monotonic() + 120
+            while len(replicas_of(process.pid)) < 2:
+                assert time.monotonic() < end
+                time.sleep(0.5)
+        finally:
+            ends.set()
+            for one in asking:
+                one.join()
+        assert set(statuses) <= {200, 429, 504}
+        assert 200 in statuses
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
 

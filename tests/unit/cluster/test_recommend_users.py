@@ -16,6 +16,7 @@ from cluster.serving.score_users import Asked, Crew, Scorer, output_name
 from skiprec.data.ingest.raw_files import content_of
 from skiprec.data.ingest.recipe import Recipe, make_recipe
 from skiprec.inference import Recommender
+from tests.testkit.bad_input import FILES
 from tests.testkit.exports import IDS, export_small_model
 from tests.testkit.repository import ROOT
 
@@ -252,34 +253,7 @@ def test_a_denied_item_of_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert read_lines["read_lines"](tmp_path / "deny.txt") == ("item 1", "item 3")
 
 
-CSV = "user,item,time\nu1,2,5\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "options", "message"),
-    [
-        (CSV, ["--model", "nowhere"], "nowhere holds no exported model"),
-        (None, [], "no such file"),
-        ("", [], "is empty (0 bytes)"),
-        ("user,item\n", [], "no rows"),
-        (CSV, ["--item-column", "product"], "'product'"),
-        (CSV, ["--user-column", "who"], "'who'"),
-        (CSV, ["--time-column", "when"], "'when'"),
-        ("user,item\nu1,\n", [], "no item id in column 'item'"),
-        ("user,item\n,2\n", [], "no user id in column 'user'"),
-        ("user,item,time\nu1,2,soon\n", ["--time-column", "time"], "unreadable time"),
-        (CSV, ["--k", "0"], "expected k from 1 to 10000, got 0"),
-        (CSV, ["--keep", "1.5"], "expected keep from 0 to 1"),
-        (CSV, ["--parts", "0"], "--parts is 0; expected 1 or more"),
-        (CSV, ["--parts", "401"], "parts is 401; expected at most 400"),
-        (CSV, ["--workers", "-1"], "--workers is -1"),
-        (CSV, ["--threads", "0"], "--threads is 0"),
-        (CSV, ["--deny-file", "nowhere.txt"], "cannot read nowhere.txt"),
-        (CSV, ["--set", "source.colour=red"], "colour"),
-        (CSV, ["--set", "window=9"], "--set window has no effect here"),
-        ('{"user": 1, "item": [2}\n', [], "line 1"),
-    ],
-)
+@pytest.mark.parametrize(("content", "options", "message"), FILES)
 def test_wrong_files_and_flags(
     tmp_path: Path,
     model: Path,

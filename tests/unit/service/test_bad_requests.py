@@ -1,8 +1,4 @@
-"""Wrong requests, each with the one error that a person needs: the field, and what was expected.
-
-Beside this table, `test_server.py` has wrong flags and `tests/unit/cluster/test_recommend_users.py`
-wrong files.
-"""
+"""Wrong requests, each with the one error that a person needs: the field, and what was expected."""
 
 import json
 import time
@@ -13,122 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.testkit.exports import IDS, export_small_model
+from tests.testkit.bad_input import BODIES, BYTES, FILES, FLAGS, MAX_HISTORIES, MAX_K, OK
+from tests.testkit.exports import export_small_model
 from tests.testkit.service import ask, serving
-
-MAX_K, MAX_HISTORIES = 50, 20
-ITEM = "an item id, as text or a whole number"
-OK: dict[str, Any] = {"histories": [[IDS[0]]]}
-# A body of JSON -> status, field, what was expected
-BODIES: list[tuple[Any, int, str, str]] = [
-    (True, 422, "body", "an object"),
-    (7, 422, "body", "an object"),
-    ("milk", 422, "body", "an object"),
-    ([], 422, "body", "an object"),
-    ([["milk"]], 422, "body", "an object"),
-    ({}, 422, "histories", "a value"),
-    ({"history": ["milk"]}, 422, "histories", "a value"),
-    ({"k": 3}, 422, "histories", "a value"),
-    ({"histories": None}, 422, "histories", "a valid array"),
-    ({"histories": "milk"}, 422, "histories", "a valid array"),
-    ({"histories": 5}, 422, "histories", "a valid array"),
-    ({"histories": {}}, 422, "histories", "a valid array"),
-    ({"histories": {"0": ["milk"]}}, 422, "histories", "a valid array"),
-    ({"histories": True}, 422, "histories", "a valid array"),
-    ({"histories": []}, 422, "histories", "at least 1 item"),
-    ({"histories": ["milk"]}, 422, "histories.0", "a valid array"),
-    ({"histories": ["milk", "bread"]}, 422, "histories.1", "a valid array"),
-    ({"histories": [None]}, 422, "histories.0", "a valid array"),
-    ({"histories": [1, 2, 3]}, 422, "histories.2", "a valid array"),
-    ({"histories": [[], {}]}, 422, "histories.1", "a valid array"),
-    ({"histories": [[], [], "x"]}, 422, "histories.2", "a valid array"),
-    ({"histories": [[None]]}, 422, "histories.0.0", ITEM),
-    ({"histories": [["milk", None]]}, 422, "histories.0.1", ITEM),
-    ({"histories": [[True]]}, 422, "histories.0.0", ITEM),
-    ({"histories": [[False, "milk"]]}, 422, "histories.0.0", ITEM),
-    ({"histories": [[1.5]]}, 422, "histories.0.0", ITEM),
-    ({"histories": [[-0.5]]}, 422, "histories.0.0", ITEM),
-    ({"histories": [[["milk"]]]}, 422, "histories.0.0", ITEM),
-    ({"histories": [[{"id": "milk"}]]}, 422, "histories.0.0", ITEM),
-    ({"histories": [["a", "b", []]]}, 422, "histories.0.2", ITEM),
-    ({"histories": [["a"], ["b", {}]]}, 422, "histories.1.1", ITEM),
-    ({"histories": [["a"]] * (MAX_HISTORIES + 1)}, 422, "histories", "at most 20 histories"),
-    (OK | {"k": None}, 422, "k", "valid integer"),
-    (OK | {"k": "ten"}, 422, "k", "valid integer"),
-    (OK | {"k": "10"}, 422, "k", "valid integer"),
-    (OK | {"k": ""}, 422, "k", "valid integer"),
-    (OK | {"k": True}, 422, "k", "valid integer"),
-    (OK | {"k": 2.5}, 422, "k", "valid integer"),
-    (OK | {"k": [3]}, 422, "k", "valid integer"),
-    (OK | {"k": {}}, 422, "k", "valid integer"),
-    (OK | {"k": 0}, 422, "k", "greater than or equal to 1"),
-    (OK | {"k": -1}, 422, "k", "greater than or equal to 1"),
-    (OK | {"k": -(2**70)}, 422, "k", "greater than or equal to 1"),
-    (OK | {"k": MAX_K + 1}, 422, "k", "at most 50"),
-    (OK | {"k": 10**6}, 422, "k", "at most 50"),
-    (OK | {"k": 2**31}, 422, "k", "at most 50"),
-    (OK | {"k": 2**63}, 422, "k", "at most 50"),
-    (OK | {"k": 10**30}, 422, "k", "at most 50"),
-    (OK | {"exclude_seen": None}, 422, "exclude_seen", "valid boolean"),
-    (OK | {"exclude_seen": 1}, 422, "exclude_seen", "valid boolean"),
-    (OK | {"exclude_seen": 0}, 422, "exclude_seen", "valid boolean"),
-    (OK | {"exclude_seen": "true"}, 422, "exclude_seen", "valid boolean"),
-    (OK | {"exclude_seen": "no"}, 422, "exclude_seen", "valid boolean"),
-    (OK | {"exclude_seen": []}, 422, "exclude_seen", "valid boolean"),
-    (OK | {"explain": None}, 422, "explain", "valid boolean"),
-    (OK | {"explain": "yes"}, 422, "explain", "valid boolean"),
-    (OK | {"explain": 1}, 422, "explain", "valid boolean"),
-    (OK | {"explain": {}}, 422, "explain", "valid boolean"),
-    (OK | {"allow": "milk"}, 422, "allow", "a valid array"),
-    (OK | {"allow": 3}, 422, "allow", "a valid array"),
-    (OK | {"allow": {}}, 422, "allow", "a valid array"),
-    (OK | {"allow": True}, 422, "allow", "a valid array"),
-    (OK | {"allow": [None]}, 422, "allow.0", ITEM),
-    (OK | {"allow": [["milk"]]}, 422, "allow.0", ITEM),
-    (OK | {"allow": ["milk", 1.5]}, 422, "allow.1", ITEM),
-    (OK | {"deny": "milk"}, 422, "deny", "a valid array"),
-    (OK | {"deny": 3}, 422, "deny", "a valid array"),
-    (OK | {"deny": {}}, 422, "deny", "a valid array"),
-    (OK | {"deny": [None]}, 422, "deny.0", ITEM),
-    (OK | {"deny": [True]}, 422, "deny.0", ITEM),
-    (OK | {"deny": ["milk", {}]}, 422, "deny.1", ITEM),
-    (OK | {"keep": "half"}, 422, "keep", "valid number"),
-    (OK | {"keep": ""}, 422, "keep", "valid number"),
-    (OK | {"keep": []}, 422, "keep", "valid number"),
-    (OK | {"keep": {}}, 422, "keep", "valid number"),
-    (OK | {"keep": True}, 422, "keep", "valid number"),
-    (OK | {"keep": "0.5"}, 422, "keep", "valid number"),
-    (OK | {"keep": -0.1}, 422, "keep", "greater than or equal to 0"),
-    (OK | {"keep": -1e300}, 422, "keep", "greater than or equal to 0"),
-    (OK | {"keep": 1.1}, 422, "keep", "less than or equal to 1"),
-    (OK | {"keep": 50}, 422, "keep", "less than or equal to 1"),
-    (OK | {"keep": 10**400}, 422, "keep", "number"),
-    (OK | {"user": "u1"}, 422, "user", "no such field"),
-    (OK | {"K": 5}, 422, "K", "no such field"),
-    (OK | {"top_k": 5}, 422, "top_k", "no such field"),
-    (OK | {"": 5}, 422, "", "no such field"),
-    (OK | {"histories ": [[]]}, 422, "histories ", "no such field"),
-]
-# A body of bytes -> status, field, what was expected
-BYTES: list[tuple[bytes, int, str, str]] = [
-    (b"", 422, "body", "JSON"),
-    (b"null", 422, "body", "an object"),
-    (b"{", 422, "body", "JSON"),
-    (b'{"histories": [["a"]', 422, "body", "JSON"),
-    (b'{"histories": [["a"]]}}', 422, "body", "JSON"),
-    (b"{'histories': [['a']]}", 422, "body", "JSON"),
-    (b'{"histories": [["a",]]}', 422, "body", "JSON"),
-    (b"histories=a", 422, "body", "JSON"),
-    (b"\x00\x01\x02", 422, "body", "JSON"),
-    (b'{"histories": [["\xff\xfe"]]}', 422, "body", "JSON"),
-    (b'{"histories": [["a"]], "keep": NaN}', 422, "keep", "finite number"),
-    (b'{"histories": [["a"]], "keep": Infinity}', 422, "keep", "finite number"),
-    (b'{"histories": [["a"]], "k": NaN}', 422, "k", "valid integer"),
-    (b'{"histories": [[' + b"[" * 50_000, 422, "body", "JSON"),
-    (b'{"histories": [[1' + b"0" * 5000 + b"]]}", 422, "body", "JSON"),
-    (b'{"histories": [["\\ud800"]]}', 422, "body", "JSON"),
-    (b"x" * 300_001, 413, "body", "at most 300,000 bytes"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +23,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-def test_there_are_a_hundred() -> None:
+def test_there_are_more_than_a_hundred() -> None:
     assert len(BODIES) + len(BYTES) >= 100
+    assert len(FLAGS) + len(FILES) >= 40
 
 
 def assert_refused(response: httpx.Response, status: int, field: str, expected: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.testkit.bad_input import FLAGS
 from tests.testkit.exports import IDS, export_small_model
 from tests.testkit.repository import ROOT
 from tests.testkit.service import ask, raw_connection, served_by_the_job
@@ -176,33 +177,7 @@ def test_a_flood_is_refused_and_the_service_stays(models: Path) -> None:
         assert ask(address, BODY).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "expected either --model FOLDER or --pointer FILE"),
-        (["--model", "nowhere"], "nowhere holds no exported model"),
-        (["--pointer", "nowhere"], "cannot read the pointer file nowhere"),
-        (["--model", "{a}", "--pointer", "x"], "expected either --model FOLDER or --pointer FILE"),
-        (["--model", "{a}", "--host", "256.1.1.1"], "cannot listen on 256.1.1.1:8080"),
-        (["--model", "{a}", "--port", "70000"], "cannot listen on 127.0.0.1:70000"),
-        (["--model", "{a}", "--threads", "0"], "threads"),
-        (["--model", "{a}", "--max-k", "0"], "max_k is 0; expected a number above 0"),
-        (["--model", "{a}", "--max-k", "99999"], "the executor gives lists of 10000 at most"),
-        (["--model", "{a}", "--max-waiting", "1"], "max_waiting=1 is below max_histories=256"),
-        (["--model", "{a}", "--deadline-ms", "nan"], "deadline_ms is nan; expected"),
-        (["--model", "{a}", "--max-body-mb", "inf"], "max_body_mb is inf; expected"),
-        (["--model", "{a}", "--admin"], "16 characters or more in the variable SKIPREC_ADMIN"),
-        (["--model", "{a}", "--latency-slo-ms", "-1"], "promised latency above 0 ms, got -1.0"),
-        (["--model", "{a}", "--min-mrr", "0.1"], "no effect without --latency-slo-ms"),
-        (["--model", "{a}", "--slo-quantile", "0.9"], "no effect without --latency-slo-ms"),
-        (["--model", "{a}", "--latency-slo-ms", "9", "--min-mrr", "0.9"], "no point of the policy"),
-        (["--model", "{a}", "--max-replicas", "3"], "have no effect without --ray"),
-        (["--model", "{a}", "--ray", "--min-replicas", "3"], "got 3 and 1"),
-        (["--model", "{a}", "--ray", "--port", "0"], "which Ray Serve cannot tell"),
-        (["--pointer", "x", "--admin"], "use one of them"),
-        (["--model", "{a}", "--executor", "gpu"], "invalid choice: 'gpu'"),
-    ],
-)
+@pytest.mark.parametrize(("options", "message"), FLAGS)
 def test_a_wrong_command_line(
     models: Path,
     options: list[str],
