@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from skiprec.durable import file_sha256, write_text_durably
-from skiprec.inference.native.library import SHAPE_FIELDS, Lists, Shape
+from skiprec.inference.native.library import Lists, Shape
 
 FORMAT_VERSION = 2
 MANIFEST, MODEL, WEIGHTS = "manifest.json", "model.json", "weights.safetensors"
@@ -98,7 +98,8 @@ def spec_from_json(text: str, where: Path) -> ModelSpec:
         for name in ("dilations", "set_sizes", "exit_depths", "constant_keep"):
             content[name] = tuple(content[name])
         spec = ModelSpec(**content)
-        if missing := set(SHAPE_FIELDS) - set(spec.shape):
+        # A field that is missing is 0, as in exports from before the field.
+        if missing := {"blocks", "items", "width", "window"} - set(spec.shape):
             raise ValueError(f"shape has no {min(missing)!r}")
         _ = spec.native_shape, [float(point.keep) for point in spec.curve]
         return spec

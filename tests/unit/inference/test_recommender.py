@@ -1,7 +1,5 @@
 """An exported model answers by original ids, the same everywhere, and says what is wrong."""
 
-import json
-import shutil
 import subprocess
 import sys
 import time
@@ -14,12 +12,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from skiprec.durable import file_sha256
 from skiprec.evaluation.measure.timing import shallow_network
 from skiprec.inference import Recommender
 from skiprec.inference.executor import recommend
 from skiprec.inference.native.library import bf16_levels
-from skiprec.inference.saved_model import MANIFEST, MODEL, read_saved_model
+from skiprec.inference.saved_model import read_saved_model
 from tests.testkit.exports import IDS, WINDOW, export_small_model
 from tests.testkit.native import native_library
 from tests.testkit.networks import (
@@ -294,55 +291,6 @@ def test_what_no_executor_knows_is_not_exported(
 def test_an_export_takes_no_folder_that_is_there(folder: Path) -> None:
     with pytest.raises(ValueError, match="exists; expected a new folder"):
         export_small_model(folder)
-
-
-def change(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def rewrite(folder: Path, edit: Any) -> None:
-    """Edits `model.json`, and the manifest's sum of it, so that only the contents are wrong."""
-    path = folder / MODEL
-    path.write_text(json.dumps(edit(json.loads(path.read_text()))))
-    sums = json.loads((folder / MANIFEST).read_text())["sha256"]
-    change(folder / MANIFEST, sha256=sums | {MODEL: file_sha256(path)})
-
-
-def with_shape(**changes: Any) -> Any:
-    return lambda spec: spec | {"shape": spec["shape"] | changes}
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda f: (f / MANIFEST).unlink(), "holds no exported model"),
-        (lambda f: (f / MANIFEST).write_text("{"), "is damaged"),
-        (lambda f: change(f / MANIFEST, format_version=1), "has format version 1; this program"),
-        (lambda f: (f / "weights.safetensors").write_bytes(b"x"), "weights.safetensors is damaged"),
-        (lambda f: (f / "items.arrow").unlink(), "items.arrow is missing"),
-        (lambda f: change(f / MODEL, setting=1.0), "model.json is damaged"),
-        (lambda f: (f / MANIFEST).write_text("[]"), "is damaged: expected an object"),
-        (lambda f: (f / MANIFEST).write_text("null"), "is damaged: expected an object"),
-        (lambda f: change(f / MANIFEST, sha256=[]), "is damaged: expected an object"),
-        (lambda f: change(f / MANIFEST, sha256={"model.json": 3}), "model.json is damaged"),
-        (lambda f: rewrite(f, lambda _: []), "no description of a model: expected an object"),
-        (lambda f: rewrite(f, lambda spec: spec | {"shape": {}}), "no description of a model"),
-        (lambda f: rewrite(f, lambda spec: spec | {"shape": 3}), "no description of a model"),
-        (lambda f: rewrite(f, with_shape(blocks="four")), "no description of a model"),
-        (lambda f: rewrite(f, with_shape(blocks=30)), "the weights of model 'run' lack"),
-        (lambda f: rewrite(f, lambda spec: spec | {"curve": [1]}), "no description of a model"),
-        (lambda f: rewrite(f, lambda spec: spec | {"more": 1}), "no description of a model"),
-    ],
-)
-def test_a_damaged_model_is_refused(
-    tmp_path: Path, folder: Path, damage: Any, message: str
-) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    read_saved_model(copy)
-    damage(copy)
-    with pytest.raises(ValueError, match=message):
-        Recommender.load(copy)
 
 
 def test_other_answers_than_the_exported_ones_are_refused(folder: Path) -> None:
