@@ -82,8 +82,9 @@ def test_a_large_head_within_the_limit_is_read(folder: Path) -> None:
         )
         connection.sendall(head)
         assert is_answered(connection)
-        connection.sendall(REQUEST)  # the count begins anew
-        assert is_answered(connection)
+        for _ in range(10):  # the count begins anew
+            connection.sendall(REQUEST)
+            assert is_answered(connection)
 
 
 def test_trailers_without_end_are_refused(folder: Path) -> None:
