@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from skiprec.data.ingest.chunks import Tally
+from skiprec.data.ingest.chunks import NO_ITEM, Tally
 from skiprec.data.ingest.histories import FilterCounts, Histories, sort_histories
 from skiprec.data.ingest.inputs import Files, check_inputs, read_inputs
 from skiprec.data.ingest.raw_files import RawFile
@@ -40,7 +41,8 @@ def prepare_histories(
 ) -> list[int]:
     """Writes the histories to `folder`, one file a part; the number of users in each part.
 
-    What an earlier call has finished is not done again.
+    What an earlier call has finished is not done again. In a table of histories a user may have no
+    item.
 
     Raises:
         ValueError: the inputs do not fit the recipe, or cannot be read.
@@ -53,7 +55,7 @@ def prepare_histories(
     check_inputs(recipe, files)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    tally = Tally(0, 0, {})
+    tally = Tally(0, 0, {}, keeps_empty=True)
     source = recipe.source
     spill = Spill(
         folder / "spill",
@@ -75,7 +77,11 @@ def prepare_histories(
         histories = _histories_of(spill, part_index)
         counts.append(len(histories.hash_U))
         users = spill.original_ids(part_index, histories.hash_U)
-        items = lists_of(ids.take(pa.array(histories.item_N)), histories.length_U)
+        item_N = ids.take(pa.array(histories.item_N))
+        is_item_N = pc.not_equal(item_N, NO_ITEM).to_numpy(zero_copy_only=False)
+        user_N = np.repeat(np.arange(len(users)), histories.length_U)
+        length_U = np.bincount(user_N[is_item_N], minlength=len(users))
+        items = lists_of(item_N.filter(pa.array(is_item_N)), length_U)
         _write_table(folder / part_name(part_index), pa.table({"user": users, "items": items}))
         spill.discard(part_index)
         progress(f"sorted {sum(counts):,} users")

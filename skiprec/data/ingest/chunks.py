@@ -8,6 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 Part = Literal["train", "test"]
+# Stands in a chunk for the item of a user without any, if `Tally.keeps_empty` says so.
+NO_ITEM = ""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Tally:
     """Running counts of the readers.
 
     `bad_rows` counts skipped rows by reason, `partial_dates` those whose day or month is unknown.
+    With `keeps_empty` an empty history is no bad row but one `NO_ITEM`.
     """
 
     rows_read: int
@@ -40,6 +43,7 @@ class Tally:
     partial_dates: int = 0
     empty_files: int = 0
     first_bad_row: str | None = None
+    keeps_empty: bool = False
 
     def skip(self, reason: str, count: int) -> None:
         """Adds to the count of skipped rows."""

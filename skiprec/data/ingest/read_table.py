@@ -43,7 +43,7 @@ def read_table(
         if start == 0 or isinstance(source, JsonSource):
             refuse_types(batch.schema, source, file)
         try:
-            result = interpret(columns, source, f"{number}:", start)
+            result = interpret(columns, source, f"{number}:", start, tally.keeps_empty)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             types = ", ".join(f"{field.name}: {field.type}" for field in batch.schema)
             raise ValueError(f"{file}: a column cannot be read ({types}): {error}") from error

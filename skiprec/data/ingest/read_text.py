@@ -15,7 +15,7 @@ from skiprec.data.ingest.chunks import Chunk, EmptyInputError, Tally
 from skiprec.data.ingest.columns import locate_columns
 from skiprec.data.ingest.raw_files import RawFile
 from skiprec.data.ingest.recipe import TextSource
-from skiprec.data.ingest.table import Interpreted, interpret, note
+from skiprec.data.ingest.table import interpret, note
 from skiprec.data.ingest.text_errors import (
     WRONG_WIDTH,
     Judge,
@@ -59,9 +59,13 @@ def read_text(
     try:
         with open_text(file, source.encoding, source.separator) as stream:
             for batch in _open_csv(stream, source, layout, block_bytes, on_wrong_width):
-                result = _interpret(batch, source, layout, f"{number}:", good_rows)
+                columns = {
+                    name: batch.column(str(field)) for name, field in layout.positions.items()
+                }
+                result = interpret(columns, source, f"{number}:", good_rows, tally.keeps_empty)
                 if result.bad and not skips:
-                    raise ValueError(explain(file, source, layout, _judge(source, layout)))
+                    judge = _judge(source, layout, tally.keeps_empty)
+                    raise ValueError(explain(file, source, layout, judge))
                 with lock:
                     rows += batch.num_rows
                 good_rows += batch.num_rows
@@ -138,19 +142,12 @@ def _open_csv(
     )
 
 
-def _interpret(
-    batch: pa.RecordBatch, source: TextSource, layout: Layout, prefix: str, start: int
-) -> Interpreted:
-    columns = {name: batch.column(str(field)) for name, field in layout.positions.items()}
-    return interpret(columns, source, prefix, start)
-
-
-def _judge(source: TextSource, layout: Layout) -> Judge:
+def _judge(source: TextSource, layout: Layout, keeps_empty: bool = False) -> Judge:
     def judge(rows: list[list[str]]) -> tuple[int, str] | None:
         columns = {
             name: pa.array([row[field] for row in rows], pa.string())
             for name, field in layout.positions.items()
         }
-        return interpret(columns, source, "", 0).first_bad()
+        return interpret(columns, source, "", 0, keeps_empty).first_bad()
 
     return judge

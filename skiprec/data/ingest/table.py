@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skiprec.data.ingest.chunks import Chunk, Tally
+from skiprec.data.ingest.chunks import NO_ITEM, Chunk, Tally
 from skiprec.data.ingest.conditions import apply_condition, parse_condition
 from skiprec.data.ingest.parsing import is_list, parse_ids, parse_integers, plain
 from skiprec.data.ingest.recipe import TableSource
@@ -51,13 +51,18 @@ def note(result: Interpreted, tally: Tally) -> None:
 
 
 def interpret(
-    columns: Mapping[str, pa.Array], source: TableSource, prefix: str, start: int
+    columns: Mapping[str, pa.Array],
+    source: TableSource,
+    prefix: str,
+    start: int,
+    keeps_empty: bool = False,
 ) -> Interpreted:
     """Applies the conditions, then reads the ids and sort keys of the rows that pass them.
 
     Args:
         prefix, start: without a column of users each row is a user, whose id is `prefix` and the
             number of the row, which is `start + 1` for the first one.
+        keeps_empty: see `Tally`.
     """
     num_rows = len(columns[source.item_column])
     alive_N = np.ones(num_rows, np.bool_)
@@ -84,7 +89,7 @@ def interpret(
                 "between them: write such lists as JSON lines or Parquet",
                 is_printed.to_numpy(zero_copy_only=False),
             )
-        histories = _histories(values)
+        histories, is_empty_N = _histories(values)
         size_N = np.maximum(1, pc.list_value_length(histories).to_numpy(zero_copy_only=False))
     for text in source.keep:
         condition = parse_condition(text)
@@ -107,6 +112,9 @@ def interpret(
     else:
         values = histories.flatten()
         items, readable_N = _items_of(histories)
+        if keeps_empty:
+            items = pc.if_else(pa.array(np.repeat(is_empty_N, size_N)), NO_ITEM, items)
+            readable_N = readable_N | is_empty_N
     reject(_no_id("item", source.item_column, values.type), ~readable_N)
     time_N = order_N = None
     partial_dates = 0
@@ -142,24 +150,26 @@ def interpret(
     return Interpreted(Chunk(users, items, time_N, order_N), size_N, filtered, partial_dates, bad)
 
 
-def _histories(values: pa.Array) -> pa.Array:
-    """A column of lists, each with at least one element: null stands for an empty history.
+def _histories(values: pa.Array) -> tuple[pa.Array, Bools]:
+    """A column of lists, each with at least one element, and which of them are empty histories.
 
-    Text is split at blanks.
+    The element of an empty history is null. Text is split at blanks.
     """
     if pa.types.is_list_view(values.type) or pa.types.is_large_list_view(values.type):
         # The cast of Arrow 26 from views to lists is wrong.
         values = pa.array(values.to_pylist(), pa.list_(values.type.value_type))
     if not is_list(values.type):
-        text = pc.fill_null(values.cast(pa.string()), "")
-        values = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(text))
+        text = pc.ascii_trim_whitespace(pc.fill_null(values.cast(pa.string()), ""))
+        no_list = pa.scalar(None, pa.list_(pa.string()))
+        values = pc.if_else(pc.equal(text, ""), no_list, pc.ascii_split_whitespace(text))
     elif not pa.types.is_list(values.type):
         values = values.cast(pa.list_(values.type.value_type))
     is_empty = pc.equal(pc.fill_null(pc.list_value_length(values), 0), 0)
-    if not pc.any(is_empty).as_py():
-        return values
+    is_empty_N = is_empty.to_numpy(zero_copy_only=False)
+    if not is_empty_N.any():
+        return values, is_empty_N
     one_null = pa.array([[None]], values.type)
-    return pc.if_else(is_empty, one_null[0], values)
+    return pc.if_else(is_empty, one_null[0], values), is_empty_N
 
 
 def _items_of(histories: pa.Array) -> tuple[pa.Array, Bools]:

@@ -272,3 +272,41 @@ def test_wrong_files_and_flags(
     main = runpy.run_path(str(ROOT / "jobs/recommend_users.py"), run_name="not_main")["main"]
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv", "jsonl"])
+def test_a_user_without_items_gets_the_most_frequent_ones(
+    tmp_path: Path, model: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty history and a missing one; a list that holds nothing but null stays an error."""
+    InThisProcess(monkeypatch)
+    rows: list[dict[str, Any]] = [
+        {"user": "a", "item": [IDS[1], IDS[3]]},
+        {"user": "b", "item": []},
+        {"user": "c", "item": None},
+    ]
+    file = tmp_path / f"users.{form}"
+    if form == "parquet":
+        pyarrow.parquet.write_table(pa.Table.from_pylist(rows), file)
+    elif form == "jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        file.write_text("user,item\n" + f"a,{IDS[1]} {IDS[3]}\n" + "b, \nc,\n")
+    recipe = recipe_for(file, row_holds="history")
+    given = (model, recipe, [file], tmp_path / "out", Asked(k=4), Crew(parts=2), str)
+    manifest = scoring.score_users(*given)
+    assert manifest["by_source"] == {"model": 1, "popularity": 2}
+    found = {row["user"]: row for row in read_output(tmp_path / "out")}
+    (popular,) = Recommender.load(model).recommend([[]], k=4)
+    for user in "bc":
+        assert (found[user]["items"], found[user]["source"]) == (popular.items, "popularity")
+    assert found["a"]["read"] == 2
+    if form != "csv":
+        bad = tmp_path / f"bad.{form}"
+        rows[1]["item"] = [None]
+        if form == "parquet":
+            pyarrow.parquet.write_table(pa.Table.from_pylist(rows), bad)
+        else:
+            bad.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(ValueError, match="no item id in column 'item'"):
+            scoring.score_users(model, recipe, [bad], tmp_path / "bad", Asked(k=4), Crew(), str)
