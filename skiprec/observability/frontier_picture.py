@@ -60,8 +60,10 @@ def draw_frontier(
     # The axis starts near the compared points; what is far worse would squeeze these.
     shown = [point for point, _ in [*curve, *([] if served is None else [served])]]
     lowest, top = min(i[0] for _, _, i in shown or sets), above.get_ylim()[1]
-    rivals = [*others.values(), *((x, y) for x, y, _ in sets)]
-    near = [y for _, y in rivals if y > lowest - (top - lowest)]
+    near = [y for _, y in others.values() if y > lowest - (top - lowest)]
+    fewest = min((x for x, _, _ in shown), default=0.0)
+    beside = max((x for x in blocks if x <= fewest), default=fewest)  # the set below all points
+    near += [y for x, y, _ in sets if x >= beside]
     bottom = min([lowest, *near])
     for (name, (x, y)), marker in zip(others.items(), "sD^vPX", strict=False):
         label = name if y >= bottom else f"{name} ({y:.3f}, below)"

@@ -18,7 +18,7 @@ from skiprec.evaluation.report.table import per_user_table
 from skiprec.ranking import METRIC_CUTS
 from tests.testkit.repository import ROOT
 from tests.unit.cluster.test_sweep_results import TEST, trial
-from tests.unit.evaluation.test_headroom import two_blocks
+from tests.unit.evaluation.test_headroom_report import two_blocks
 from tests.unit.evaluation.test_report import (
     COST,
     CURVE,
