@@ -103,3 +103,11 @@ def test_nothing_of_them_stays(address: str, tmp_path: Path) -> None:
     assert len(response.json()["results"][0]["items"]) == 10
     waiting = httpx.get(f"{address}/metrics").text
     assert "skiprec_waiting_histories 0.0" in waiting
+
+
+def test_an_answer_has_a_bounded_number_of_items(tmp_path: Path) -> None:
+    export_small_model(tmp_path / "model")
+    with serving(tmp_path / "model", max_items=12) as (_, address):
+        assert ask(address, {"histories": [["x"]] * 3, "k": 4}).status_code == 200
+        refused = ask(address, {"histories": [["x"]] * 3, "k": 5})
+        assert_refused(refused, 422, "k", "at most 12 items in an answer")
