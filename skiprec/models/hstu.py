@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skiprec.config.model import ModelConfig, TimeMode
+from skiprec.models.hstu_attention import HIDE, pointwise_attention
 from skiprec.models.sasrec import MAX_POSITIONS, checked_heads
 
 NUM_BUCKETS = 129
@@ -50,13 +51,13 @@ class HstuBlock(nn.Module):
         u_BHTC, v_BHTC, q_BHTC, k_BHTC = uvqk_TB4HC.permute(2, 1, 3, 0, 4).unbind()
         place_T = torch.arange(T, device=x_TBD.device)
         distance_TT = place_T[:, None] - place_T
-        score_BHTT = q_BHTC @ k_BHTC.transpose(2, 3) + self.bias_P[distance_TT.clamp(min=0)]
-        if self.time_bias_N1 is not None:
-            bias_TBT1 = F.embedding(bucket_TBT.long(), self.time_bias_N1)
-            score_BHTT = score_BHTT + bias_TBT1.permute(1, 3, 0, 2)
-        sees_B1TT = (distance_TT >= 0) * is_item_TB1.permute(1, 2, 0).unsqueeze(1)
-        weight_BHTT = F.silu(score_BHTT) * (sees_B1TT / self.max_positions)
-        mixed_TBD = (weight_BHTT @ v_BHTC).permute(2, 0, 1, 3).reshape(T, B, D)
+        bias_TT = self.bias_P[distance_TT.clamp(min=0)].masked_fill(distance_TT < 0, HIDE)
+        seen_v_BHTC = v_BHTC * is_item_TB1.permute(1, 2, 0)[..., None].to(v_BHTC.dtype)
+        time_bias_N = None if self.time_bias_N1 is None else self.time_bias_N1[:, 0]
+        mixed_BHTC = pointwise_attention(
+            q_BHTC, k_BHTC, seen_v_BHTC, bias_TT, time_bias_N, bucket_TBT.transpose(0, 1)
+        )
+        mixed_TBD = mixed_BHTC.permute(2, 0, 1, 3).reshape(T, B, D) / self.max_positions
         u_TBD = u_BHTC.permute(2, 0, 1, 3).reshape(T, B, D)
         gated_ND = (F.layer_norm(mixed_TBD, (D,)) * u_TBD).view(T * B, D)
         return (gated_ND @ self.out_DE).view(T, B, D) * is_item_TB1

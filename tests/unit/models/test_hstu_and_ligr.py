@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from skiprec.models import hstu_attention
 from skiprec.models.hstu import HstuBlock, time_buckets
 from skiprec.models.ligr import LigrBlock
 from skiprec.types import PADDING
@@ -62,6 +63,45 @@ def test_hstu_is_its_equations(time: str | None) -> None:
             expected = (layer_norm(mixed) * uvqk[i][0]) @ block.out_DE
             torch.testing.assert_close(branch_TBD[i, row], expected)
     assert (branch_TBD[~is_item_TB] == 0).all()
+
+
+@pytest.mark.parametrize("reads_time", [False, True])
+@pytest.mark.parametrize("rows_a_chunk", [1, 2, 5])
+def test_attention_in_chunks_is_attention_of_the_whole_batch(
+    reads_time: bool, rows_a_chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator, (B, H, T, C, N) = torch.Generator().manual_seed(3), (5, 2, 7, 3, 4)
+    monkeypatch.setattr(hstu_attention, "CHUNK_SCORES", rows_a_chunk * H * T * T)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    q, k, v, bias_TT, time_bias_N = (
+        draw(B, H, T, C),
+        draw(B, H, T, C),
+        draw(B, H, T, C),
+        draw(T, T),
+        draw(N),
+    )
+    bucket_BTT = torch.randint(0, N, (B, T, T), generator=generator)
+    is_future_TT = torch.ones(T, T).triu(1).bool()
+    hidden_TT = bias_TT.masked_fill(is_future_TT, hstu_attention.HIDE)
+    by_time = (time_bias_N, bucket_BTT) if reads_time else ()
+    leaves = (q, k, v, bias_TT) + ((time_bias_N,) if reads_time else ())
+    out = hstu_attention.pointwise_attention(q, k, v, hidden_TT, *by_time)
+
+    score = q @ k.transpose(2, 3) + bias_TT
+    if reads_time:
+        score = score + time_bias_N[bucket_BTT][:, None]
+    expected = F.silu(score).masked_fill(is_future_TT, 0) @ v
+    torch.testing.assert_close(out, expected)
+    weight = torch.randn(B, H, T, C, generator=generator, dtype=torch.float64)
+    for found, known in zip(
+        torch.autograd.grad((out * weight).sum(), leaves),
+        torch.autograd.grad((expected * weight).sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, known)
 
 
 def test_buckets_are_those_of_the_formula() -> None:
