@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cluster.machine.process import keep_freed_memory
 from skiprec.scores import DotProduct
-from skiprec.training.losses import draw_negatives, full_softmax, sampled_softmax
+from skiprec.training.losses import Negatives, draw_negatives, full_softmax, sampled_softmax
 
 POSITIONS, WIDTH, NEGATIVES = 128 * 19, 64, 1000
 
@@ -27,11 +27,11 @@ def measure(num_items: int) -> None:
     weight_VD = torch.randn(num_items, WIDTH, generator=generator).requires_grad_()
     bias_V = torch.zeros(num_items, requires_grad=True)
     target_N = torch.randint(1, num_items + 1, (POSITIONS,), generator=generator)
-    negative_S = draw_negatives(1, NEGATIVES, num_items, torch.device("cpu"))
+    item_S = draw_negatives(1, NEGATIVES, num_items, torch.device("cpu"))
     forms = {
         "plain": partial(plain, target_N=target_N),
         "chunked": partial(full_softmax, target_N=target_N),
-        "sampled": partial(sampled_softmax, target_N=target_N, negative_S=negative_S),
+        "sampled": partial(sampled_softmax, target_N=target_N, negatives=Negatives(item_S[None])),
     }
 
     def run(name: str) -> None:

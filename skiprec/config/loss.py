@@ -25,8 +25,12 @@ class LossConfig(Section):
     """Items of the softmax. `full`: the whole catalogue. `sampled`: the target and some negatives,
     with log-Q correction."""
     num_negatives: int | None = Field(None, ge=1)
-    """Number of negatives of a training step, which all its rows share. Only, and always, with
-    `kind = "sampled"`."""
+    """Number of negatives of each position. Only, and always, with `kind = "sampled"`."""
+    negative_sets: int | None = Field(None, ge=1)
+    """Sets of negatives that a training step draws. Each position takes one of them, and positions
+    with the same set share its negatives. With a hundred negatives one set is too few to learn
+    from; 64 sets cost the same time, but more memory traffic if the catalogue is large. Only with
+    `kind = "sampled"`. None: 1."""
     negatives: Literal["log_uniform", "uniform"] | None = None
     """Distribution of the negatives over the items, which come in the order of their frequency.
     `log_uniform`: frequent items more often. `uniform`: all alike. Only with `kind = "sampled"`.
@@ -65,6 +69,11 @@ class LossConfig(Section):
         return [name for name in EXIT_OPTIONS if getattr(self, name) is not None]
 
     @property
+    def num_sets(self) -> int:
+        """`negative_sets`, or its default."""
+        return self.negative_sets or 1
+
+    @property
     def ramp(self) -> float:
         """`distillation_ramp`, or its default."""
         return 0.2 if self.distillation_ramp is None else self.distillation_ramp
@@ -88,8 +97,9 @@ class LossConfig(Section):
     def _negatives_belong_to_sampled(self) -> Self:
         if self.kind == "full" and self.num_negatives is not None:
             raise ValueError("loss.num_negatives has no effect with loss.kind='full'; remove it")
-        if self.kind == "full" and self.negatives is not None:
-            raise ValueError("loss.negatives has no effect with loss.kind='full'; remove it")
+        for name in ("negatives", "negative_sets"):
+            if self.kind == "full" and getattr(self, name) is not None:
+                raise ValueError(f"loss.{name} has no effect with loss.kind='full'; remove it")
         if self.kind == "sampled" and self.num_negatives is None:
             raise ValueError("loss.kind='sampled' needs loss.num_negatives")
         return self

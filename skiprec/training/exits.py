@@ -5,7 +5,7 @@ the same step, are a constant target of every other exit. All functions are used
 those of `skiprec/training/losses.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from skiprec.config.loss import LossConfig
 from skiprec.keyed_random import mix, stream_id, uniform
 from skiprec.scores import DotProduct, Scores
-from skiprec.training.losses import sampled_scores
+from skiprec.training.losses import Negatives, sampled_scores
 
 # The scores of a chunk fit the second cache of a core, or a chunk has a few rows: each of them
 # updates the gradient of the whole table.
@@ -96,19 +96,17 @@ def sampled_softmax_of_exits(
     *,
     num_exits: int,
     target_N: Tensor,
-    negative_S: Tensor,
+    negatives: Negatives,
     terms: ExitTerms,
-    uniform: bool = False,
 ) -> Tensor:
-    """The sum of `terms` over exits and positions, in nats, over the target and the negatives."""
+    """The sum of `terms` over exits and positions, in nats, over the target and the negatives.
+
+    All exits have the same negatives at a position.
+    """
     num = 1 + num_exits
-    score_NC = sampled_scores(
-        x_ND,
-        scores,
-        target_N=target_N.repeat(num),
-        negative_S=negative_S,
-        uniform=uniform,
-    )
+    if negatives.set_N is not None:
+        negatives = replace(negatives, set_N=negatives.set_N.repeat(num))
+    score_NC = sampled_scores(x_ND, scores, target_N=target_N.repeat(num), negatives=negatives)
     score_MNC = score_NC.view(num, len(target_N), score_NC.shape[-1])
     log_prob_MNC = score_MNC[1:].log_softmax(-1)
     loss = -terms.weight * log_prob_MNC[..., 0].sum()

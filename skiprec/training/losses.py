@@ -5,6 +5,7 @@ forward.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -53,37 +54,63 @@ def _chunk_rows(num_items: int) -> int:
     return max(16, min(512, CHUNK_SCORES // num_items))
 
 
+@dataclass(frozen=True)
+class Negatives:
+    """Sets of items that a training step draws, and which of them each position takes.
+
+    Args:
+        item_GS: item ids, from 1 on.
+        set_N: the set of each position; None if there is one set.
+        uniform: whether items are drawn uniformly; else log-uniformly.
+    """
+
+    item_GS: Tensor
+    set_N: Tensor | None = None
+    uniform: bool = False
+
+
 def sampled_softmax(
-    x_ND: Tensor, scores: Scores, *, target_N: Tensor, negative_S: Tensor, uniform: bool = False
+    x_ND: Tensor, scores: Scores, *, target_N: Tensor, negatives: Negatives
 ) -> Tensor:
     """The sum over N of the softmax loss over the target and S importance-weighted negatives, nats.
 
     S negatives are drawn from the distribution q, so negative j is expected S q_j times. Its score
     becomes s_j - log(S q_j) (Blanc & Rendle, ICML 2018, eq. 5), so that the loss tends to the full
-    loss as S grows. A negative that equals the target is left out. `negative_S` holds item ids.
+    loss as S grows. A negative that equals the target is left out.
     """
-    score_NC = sampled_scores(
-        x_ND, scores, target_N=target_N, negative_S=negative_S, uniform=uniform
-    )
+    score_NC = sampled_scores(x_ND, scores, target_N=target_N, negatives=negatives)
     return (score_NC.logsumexp(1) - score_NC[:, 0]).sum()
 
 
 def sampled_scores(
-    x_ND: Tensor, scores: Scores, *, target_N: Tensor, negative_S: Tensor, uniform: bool = False
+    x_ND: Tensor, scores: Scores, *, target_N: Tensor, negatives: Negatives
 ) -> Tensor:
-    """`[N, 1 + S]`, float32: the target's score, then the corrected ones of the negatives.
+    """`[N, 1 + S]`, float32: the target's score, then the corrected ones of the negatives."""
+    positive_N = scores.own(x_ND, target_N).float()
+    if negatives.set_N is None:
+        score_NS = _corrected(x_ND, scores, target_N, negatives.item_GS[0], negatives.uniform)
+        return torch.cat([positive_N[:, None], score_NS], dim=1)
+    sizes = torch.bincount(negatives.set_N, minlength=len(negatives.item_GS)).tolist()
+    place_N = negatives.set_N.argsort(stable=True)
+    parts = zip(
+        torch.split(x_ND[place_N], sizes),
+        torch.split(target_N[place_N], sizes),
+        negatives.item_GS,
+        strict=True,
+    )
+    score_NS = torch.cat([_corrected(x, scores, t, i, negatives.uniform) for x, t, i in parts])
+    return torch.cat([positive_N[:, None], score_NS[place_N.argsort()]], dim=1)
 
-    Args:
-        uniform: whether the negatives are drawn uniformly; else log-uniformly.
-    """
-    prob_S = log_uniform_prob(negative_S, scores.num_items)
+
+def _corrected(
+    x_ND: Tensor, scores: Scores, target_N: Tensor, item_S: Tensor, uniform: bool
+) -> Tensor:
+    """`[N, S]`, float32: the corrected scores of negatives that these positions share."""
+    prob_S = log_uniform_prob(item_S, scores.num_items)
     prob_S = torch.full_like(prob_S, 1 / scores.num_items) if uniform else prob_S
-    log_count_S = prob_S.log() + math.log(len(negative_S))
-    positive_N = scores.own(x_ND, target_N)
-    score_NS = scores.shared(x_ND, negative_S).float()
-    score_NS = score_NS - log_count_S
-    score_NS = score_NS.masked_fill(target_N[:, None] == negative_S, -torch.inf)
-    return torch.cat([positive_N.float()[:, None], score_NS], dim=1)
+    log_count_S = prob_S.log() + math.log(len(item_S))
+    score_NS = scores.shared(x_ND, item_S).float() - log_count_S
+    return score_NS.masked_fill(target_N[:, None] == item_S, -torch.inf)
 
 
 def log_uniform_prob(item_S: Tensor, num_items: int) -> Tensor:
@@ -94,7 +121,7 @@ def log_uniform_prob(item_S: Tensor, num_items: int) -> Tensor:
 def draw_negatives(
     key: int, num_negatives: int, num_items: int, device: torch.device, uniform: bool = False
 ) -> Tensor:
-    """`negative_S`: item ids that all rows of a step share, log-uniform or uniform.
+    """`item_S`: item ids, log-uniform or uniform.
 
     They come from the inverse of the distribution function at numbers of 46 random bits. With the
     23 bits of one draw, most of the rare items of a large catalogue would never be drawn: beyond id

@@ -23,7 +23,7 @@ from skiprec.training.exits import (
     share_of_positions,
     terms_of,
 )
-from skiprec.training.losses import draw_negatives, full_softmax, sampled_softmax
+from skiprec.training.losses import Negatives, draw_negatives, full_softmax, sampled_softmax
 from skiprec.training.stochastic_depth import kept_at_random
 from skiprec.types import Batch, Execution, History, KeepDecision, Pass
 
@@ -68,22 +68,22 @@ class Objective(nn.Module):
         if decision is not None:
             added, sums = self.policy_training.loss(batch, decision, pass_)
             assert sums.keys().isdisjoint(OWN_SUMS), f"the names {OWN_SUMS} are taken"
-        is_scored_TB, target_TB = batch.is_scored_BT.t(), batch.target_BT.t()
+        is_scored_TB = batch.is_scored_BT.t()
         if self._trains_exits(decision, pass_):
             x_TBD, of_exits = self._states_and_loss_of_exits(batch, history, pass_)
             added = added + of_exits
             sums["exit_loss"] = _for_the_log(of_exits) * pass_.num_rows
         else:
             x_TBD = self._encode(history, decision)
-        x_ND, target_N = x_TBD[is_scored_TB], target_TB[is_scored_TB]
-        cross_entropy = self._cross_entropy(x_ND, target_N, pass_.step)
+        cross_entropy = self._cross_entropy(x_TBD, batch, is_scored_TB, pass_.step)
         assert pass_.num_targets is not None
         loss = cross_entropy / pass_.num_targets + added
         sums["cross_entropy"] = _for_the_log(cross_entropy)
         extra = self.config.loss.last_position_weight
         if extra is not None:
-            is_last_B = is_scored_TB[-1]
-            last = self._cross_entropy(x_TBD[-1, is_last_B], target_TB[-1, is_last_B], pass_.step)
+            is_last_TB = torch.zeros_like(is_scored_TB)
+            is_last_TB[-1] = is_scored_TB[-1]
+            last = self._cross_entropy(x_TBD, batch, is_last_TB, pass_.step)
             loss = loss + extra * last / pass_.num_rows
             sums["last_cross_entropy"] = _for_the_log(last)
         if decision is not None:
@@ -140,27 +140,34 @@ class Objective(nn.Module):
         }
         use = partial(full_softmax_of_exits, **given)
         if loss.kind == "sampled":
-            sampled = self._sampled(pass_.step, target_N.device)
-            use = partial(sampled_softmax_of_exits, **sampled, **given)
+            negatives = self._negatives(batch.key_B, is_used_TB, pass_.step)
+            use = partial(sampled_softmax_of_exits, negatives=negatives, **given)
         of_exits: Tensor = self.network.head(x_ND, use)
         return x_MTBD[-1], of_exits / (pass_.num_targets * share_of_positions(loss))
 
     def _step_key(self, step: int) -> int:
         return keyed_random.mix(self.config.training.seed, keyed_random.stream_id("step"), step)
 
-    def _sampled(self, step: int, device: torch.device) -> dict[str, Any]:
-        """The arguments of a sampled softmax that are those of a step."""
-        num, is_uniform = self.config.loss.num_negatives, self.config.loss.negatives == "uniform"
-        assert num is not None
-        key, num_items = self._step_key(step), self.network.num_items
-        negative_S = draw_negatives(key, num, num_items, device, is_uniform)
-        return {"negative_S": negative_S, "uniform": is_uniform}
-
-    def _cross_entropy(self, x_ND: Tensor, target_N: Tensor, step: int) -> Tensor:
+    def _negatives(self, key_B: Tensor, is_used_TB: Tensor, step: int) -> Negatives:
+        """The negatives of a step, and which of their sets each used position takes."""
         loss = self.config.loss
-        if loss.kind == "full":
-            return self.network.head(x_ND, partial(full_softmax, target_N=target_N))  # type: ignore[no-any-return]
-        use = partial(sampled_softmax, target_N=target_N, **self._sampled(step, target_N.device))
+        num, num_sets, is_uniform = loss.num_negatives, loss.num_sets, loss.negatives == "uniform"
+        assert num is not None
+        key, device = self._step_key(step), key_B.device
+        item_S = draw_negatives(key, num_sets * num, self.network.num_items, device, is_uniform)
+        set_N = None
+        if num_sets > 1:
+            u_BT = keyed_random.uniform(key_B, "negative-set", len(is_used_TB))
+            set_N = (u_BT.t()[is_used_TB] * num_sets).long()
+        return Negatives(item_S.view(num_sets, num), set_N, is_uniform)
+
+    def _cross_entropy(self, x_TBD: Tensor, batch: Batch, is_used_TB: Tensor, step: int) -> Tensor:
+        """The sum of the next item's cross-entropy over the used positions, in nats."""
+        x_ND, target_N = x_TBD[is_used_TB], batch.target_BT.t()[is_used_TB]
+        use = partial(full_softmax, target_N=target_N)
+        if self.config.loss.kind == "sampled":
+            negatives = self._negatives(batch.key_B, is_used_TB, step)
+            use = partial(sampled_softmax, target_N=target_N, negatives=negatives)
         return self.network.head(x_ND, use)  # type: ignore[no-any-return]
 
     @torch.no_grad()

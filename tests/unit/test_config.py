@@ -76,6 +76,7 @@ WITHOUT_EFFECT = [
     ("policy.target_keep_frac=0.5", "policy.target_keep_frac has no effect"),
     ("policy.budget_weight=1", "policy.budget_weight has no effect"),
     ("loss.negatives=uniform", "loss.negatives has no effect with loss.kind='full'"),
+    ("loss.negative_sets=4", "loss.negative_sets has no effect with loss.kind='full'"),
     ("loss.num_negatives=10", "loss.num_negatives has no effect with loss.kind='full'"),
     ("training.policy_learning_rate=1", "training.policy_learning_rate has no effect"),
     ("training.execution=masked", "needs a policy"),

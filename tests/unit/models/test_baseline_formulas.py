@@ -11,7 +11,7 @@ from skiprec.models import nfm
 from skiprec.models.caser import LENGTH, NUM_HORIZONTAL, NUM_VERTICAL, CaserEncoder
 from skiprec.models.gru4rec import Gru4RecEncoder
 from skiprec.scores import Scores
-from skiprec.training.losses import full_softmax, sampled_softmax
+from skiprec.training.losses import Negatives, full_softmax, sampled_softmax
 from tests.testkit.networks import NUM_ITEMS, WIDTH
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -215,7 +215,9 @@ def test_nfm_learns_from_samples_and_refuses_the_full_loss() -> None:
     negative_S = torch.tensor([2, 7, 7, 30])
 
     def of_table(x_ND: Tensor, scores: Scores) -> Tensor:
-        return sampled_softmax(x_ND, scores, target_N=target_N, negative_S=negative_S)
+        return sampled_softmax(
+            x_ND, scores, target_N=target_N, negatives=Negatives(negative_S[None])
+        )
 
     class Table:
         num_items = NUM_ITEMS

@@ -19,7 +19,7 @@ from skiprec.training.exits import (
     sampled_softmax_of_exits,
     terms_of,
 )
-from skiprec.training.losses import log_uniform_prob
+from skiprec.training.losses import Negatives, log_uniform_prob
 from skiprec.training.objective import Objective
 from skiprec.training.stochastic_depth import kept_at_random
 from skiprec.types import Batch, Pass
@@ -102,8 +102,7 @@ def test_the_sampled_softmax_is_the_definition(name: str, is_uniform: bool) -> N
         DotProduct(weight_VD, bias_V),
         num_exits=EXITS,
         target_N=TARGET_N,
-        negative_S=negative_S,
-        uniform=is_uniform,
+        negatives=Negatives(negative_S[None], uniform=is_uniform),
         terms=TERMS[name],
     )
     score_MNV = x_MND @ weight_VD.t() + bias_V

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from skiprec.scores import DotProduct
 from skiprec.training.losses import (
+    Negatives,
     draw_negatives,
     full_softmax,
     log_uniform_prob,
@@ -110,7 +111,9 @@ def test_sampled_softmax_equals_the_obvious_form_with_its_gradients() -> None:
     negative_S = draw_negatives(3, 25, V, CPU)
     assert torch.isin(negative_S, target_N).any(), "a negative must equal a target"
     scores = DotProduct(*parts[1:])
-    loss = sampled_softmax(parts[0], scores, target_N=target_N, negative_S=negative_S)
+    loss = sampled_softmax(
+        parts[0], scores, target_N=target_N, negatives=Negatives(negative_S[None])
+    )
     expected_loss = obvious_sampled(*parts, target_N, negative_S)
     torch.testing.assert_close(loss, expected_loss)
     pairs = zip(
@@ -131,7 +134,7 @@ def test_sampled_softmax_tends_to_the_full_one() -> None:
                     parts[0],
                     DotProduct(*parts[1:]),
                     target_N=target_N,
-                    negative_S=draw_negatives(key, num_negatives, V, CPU),
+                    negatives=Negatives(draw_negatives(key, num_negatives, V, CPU)[None]),
                 ).item()
                 for key in range(5)
             ]
@@ -167,7 +170,7 @@ def test_the_estimate_of_the_partition_is_unbiased() -> None:
                     parts[0][row : row + 1],
                     DotProduct(*parts[1:]),
                     target_N=target_N[row : row + 1],
-                    negative_S=draw_negatives(key, 20, V, CPU),
+                    negatives=Negatives(draw_negatives(key, 20, V, CPU)[None]),
                 )
                 estimates.append((loss + positive_N[row]).exp() - positive_N[row].exp())
     sample = torch.stack(estimates).view(num_keys, num_rows)
@@ -227,8 +230,9 @@ def test_uniform_negatives_tend_to_the_full_loss_as_the_others_do() -> None:
                 parts[0],
                 scores,
                 target_N=target_N,
-                negative_S=draw_negatives(key, 3000, V, CPU, uniform),
-                uniform=uniform,
+                negatives=Negatives(
+                    draw_negatives(key, 3000, V, CPU, uniform)[None], uniform=uniform
+                ),
             ).item()
             for key in range(20)
         ]
@@ -238,6 +242,24 @@ def test_uniform_negatives_tend_to_the_full_loss_as_the_others_do() -> None:
         parts[0],
         DotProduct(parts[1], parts[2]),
         target_N=target_N,
-        negative_S=draw_negatives(0, 3000, V, CPU, uniform=True),
+        negatives=Negatives(draw_negatives(0, 3000, V, CPU, uniform=True)[None]),
     ).item()
     assert abs(wrong - exact) > 0.02 * exact, "the control: the other correction is wrong"
+
+
+def test_each_position_takes_the_negatives_of_its_set() -> None:
+    *parts, target_N = leaves()
+    scores, num_sets, num = DotProduct(parts[1], parts[2]), 3, 20
+    item_GS = draw_negatives(9, num_sets * num, V, CPU).view(num_sets, num)
+    set_N = torch.randint(0, num_sets - 1, (len(target_N),))  # no position takes the last set
+    loss = sampled_softmax(parts[0], scores, target_N=target_N, negatives=Negatives(item_GS, set_N))
+    expected = sum(
+        obvious_sampled(
+            parts[0][n : n + 1], *parts[1:], target_N[n : n + 1], item_GS[int(set_N[n])]
+        )
+        for n in range(len(target_N))
+    )
+    torch.testing.assert_close(loss, expected)
+    pairs = zip(torch.autograd.grad(loss, parts), torch.autograd.grad(expected, parts), strict=True)
+    for mine, theirs in pairs:
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)

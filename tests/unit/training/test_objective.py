@@ -59,8 +59,17 @@ CONFIGS = {name: run_config(name) for name in ("none", *POLICY_NAMES)} | {
     ),
     "gathered": run_config("random", training__execution="gathered"),
     "sampled": run_config(loss__kind="sampled", loss__num_negatives=20),
+    "sampled, sets": run_config(
+        loss__kind="sampled", loss__num_negatives=20, loss__negative_sets=3
+    ),
+    "exits, sampled, sets": run_config(
+        model__exits=EXITS, loss__kind="sampled", loss__num_negatives=20, loss__negative_sets=3
+    ),
     "dropout": run_config("gumbel", model__dropout=0.3, **BUDGET),
 }
+
+
+SAMPLED = {"loss__kind": "sampled", "loss__num_negatives": 15}
 
 
 def passes(batch: Batch, *sizes: int) -> list[Batch]:
@@ -130,7 +139,7 @@ def test_the_gradient_is_the_same_however_a_step_is_split(
     assert not torch.allclose(other[table], whole[table], rtol=1e-2)
 
 
-@pytest.mark.parametrize("loss", [{}, {"loss__kind": "sampled", "loss__num_negatives": 15}])
+@pytest.mark.parametrize("loss", [{}, SAMPLED, {**SAMPLED, "loss__negative_sets": 4}])
 def test_the_last_position_adds_the_mean_over_rows_of_its_loss(loss: dict[str, object]) -> None:
     batch = random_batch(12)
     plain = run_config("random", **loss)
@@ -140,12 +149,14 @@ def test_the_last_position_adds_the_mean_over_rows_of_its_loss(loss: dict[str, o
     # Only the last position of each row is scored, so the mean over targets is a mean over rows.
     network = build_network(plain.model, plain.policy).double()
     history = network.embed_batch(batch)
-    x_BD = network.encode(history, network.decide(history), "masked")[-1]
-    target_B = batch.items_BW[:, -1]
+    x_TBD = network.encode(history, network.decide(history), "masked")
+    x_BD, target_B = x_TBD[-1], batch.items_BW[:, -1]
     if loss:
         objective = Objective(network, plain)
+        is_last_T1 = (torch.arange(WINDOW - 1) == WINDOW - 2)[:, None]
         rows = [
-            objective._cross_entropy(x_BD[i : i + 1], target_B[i : i + 1], 0) for i in range(12)
+            objective._cross_entropy(x_TBD[:, i : i + 1], row, is_last_T1, 0)
+            for i, row in enumerate(passes(batch, *[1] * 12))
         ]
         last = torch.stack(rows).mean()
     else:
