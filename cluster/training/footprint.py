@@ -68,7 +68,7 @@ def count_weights(config: RunConfig, num_items: int) -> Weights:
 def touched_rows(config: RunConfig, weights: Weights, world_size: int, positions: int) -> int:
     """Rows of all sparse tables that one worker reads in a step, if no item occurs twice."""
     read = -(-config.training.global_batch_rows // world_size) * positions
-    negatives = config.loss.num_negatives or 0
+    negatives = (config.loss.num_negatives or 0) * config.loss.num_sets
     return sum(read + (negatives if name.startswith("head.") else 0) for name in weights.tables)
 
 

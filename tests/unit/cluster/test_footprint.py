@@ -90,6 +90,13 @@ def test_a_frozen_backbone_has_weights_and_nothing_else() -> None:
     assert footprint(config, frozen, 4).sent == 2 * 3 / 4 * policy * 4
 
 
+def test_each_set_of_negatives_is_read() -> None:
+    config, sets = placed(0, **SPARSE), placed(0, **SPARSE, loss__negative_sets=3)
+    weights = count_weights(config, NUM_ITEMS)
+    one, three = (touched_rows(c, weights, 1, positions=7) for c in (config, sets))
+    assert three - one == 2 * 2 * 4, "two more sets of four, of weights and of biases"
+
+
 def test_touched_rows_are_those_of_each_table() -> None:
     config = placed(0, **SPARSE, training__global_batch_rows=10)
     weights = count_weights(config, NUM_ITEMS)

@@ -55,7 +55,8 @@ def touched(name: str, config: RunConfig, batch: Batch, step: int) -> set[int]:
     if name.endswith("table.weight"):
         return set(batch.input_BT[batch.input_BT != PADDING].tolist())
     key = keyed_random.mix(config.training.seed, keyed_random.stream_id("step"), step)
-    negative_S = draw_negatives(key, NEGATIVES, NUM_ITEMS, torch.device("cpu"))
+    num = NEGATIVES * config.loss.num_sets
+    negative_S = draw_negatives(key, num, NUM_ITEMS, torch.device("cpu"))
     targets = batch.target_BT[batch.is_scored_BT]
     return {item - 1 for item in [*targets.tolist(), *negative_S.tolist()]}
 
@@ -76,9 +77,10 @@ def narrow_batch(step: int) -> Batch:
     return replace(batch, items_BW=torch.where(batch.items_BW == PADDING, PADDING, few))
 
 
-def test_rows_of_a_step_are_moved_by_adam_and_the_others_not_at_all() -> None:
-    config = run_config(**SPARSE)
-    engine, other = make_engine(config), make_engine(run_config(**SAMPLED))
+@pytest.mark.parametrize("sets", [{}, {"loss__negative_sets": 3}], ids=["one set", "three sets"])
+def test_rows_of_a_step_are_moved_by_adam_and_the_others_not_at_all(sets: dict[str, int]) -> None:
+    config = run_config(**SPARSE, **sets)
+    engine, other = make_engine(config), make_engine(run_config(**SAMPLED, **sets))
     weights = {name: table.double() for name, table in tables_of(engine).items()}
     moments = {name: torch.zeros(2, *table.shape).double() for name, table in weights.items()}
     for step in range(4):
@@ -122,6 +124,11 @@ def test_each_backbone_has_the_same_gradient_either_way(backbone: str) -> None:
     form = FORMS.get(backbone, {"backbone": backbone})
     shape = {f"model__{key}": value for key, value in form.items()}
     assert_same_gradients(run_config(**SAMPLED, **shape), run_config(**SPARSE, **shape))
+
+
+def test_sets_of_negatives_have_the_same_gradient_either_way() -> None:
+    sets = {"loss__negative_sets": 3}
+    assert_same_gradients(run_config(**SAMPLED, **sets), run_config(**SPARSE, **sets))
 
 
 @pytest.mark.parametrize("policy", LEARNED)
